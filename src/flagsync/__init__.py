@@ -1,0 +1,19 @@
+"""Flagsmith decides who sees what; Mixpanel shows what it did; flagsync joins the two.
+
+    application ─> FlagSync.get_identity_flags() ─> Flags, Flagsmith's own   _client
+                     └─> Encoder.submit()   inbox, latest wins               _encoder
+                         ── encoder thread ──
+                         Flags ─> properties ─> JSON ─> Outbox.put()         _snapshot, _properties, _outbox
+                         ── sender thread ──
+                         Outbox.take() ─> /engage ─> Outbox.settle()         _sender, _mixpanel
+
+``_pipeline`` starts and ends the threads, ``_config`` checks the options, ``exceptions`` is what
+``on_error`` gets, ``testing`` is a loopback Mixpanel.
+"""
+
+from flagsync._client import FlagSync
+from flagsync._pipeline import Stats
+from flagsync._properties import PropertyValue
+from flagsync.exceptions import DeliveryError
+
+__all__ = ["DeliveryError", "FlagSync", "PropertyValue", "Stats"]

@@ -1,0 +1,145 @@
+"""What waits for Mixpanel: the ``Outbox`` protocol and the one in memory.
+
+Guarantee: of each profile the latest state wins, and a state equal to the last one that Mixpanel accepted is
+not sent again for a while. Bounded in updates that wait and in profiles remembered.
+"""
+
+import threading
+from collections import Counter, OrderedDict
+from collections.abc import Collection
+from time import monotonic
+from typing import NamedTuple, Protocol
+
+from flagsync._recent import Recent
+
+# https://developer.mixpanel.com/reference/profile-batch-update; the total of a request is not documented.
+MAX_BATCH_UPDATES, MAX_BATCH_BYTES, MAX_UPDATE_BYTES = 2000, 2_000_000, 1_000_000
+REMEMBERED_PROFILES = 50_000
+
+
+class Update(NamedTuple):
+    """One profile's state on its way; ``text`` is the JSON that Mixpanel gets."""
+
+    number: int
+    distinct_id: str
+    fingerprint: bytes
+    text: str
+
+
+class Outbox(Protocol):
+    """The updates that wait, by profile, numbered as they came, and what Mixpanel accepted last.
+
+    One thread puts, one takes, any may ask. ``put`` lets a state wait in place of an older one; a state is
+    ``unchanged`` if Mixpanel has it, or gets it without another ``put``. ``take`` puts the oldest updates that
+    fit into one request *in flight* and forgets what was accepted for them; ``settle`` ends the flight:
+    what is neither accepted nor rejected waits again, first in line, unless a newer state does.
+    ``newest`` is the last number given, ``oldest`` the lowest that is not settled. ``full``: a request is.
+    ``close`` drops what waits, now and from now on; it returns how many updates Mixpanel has not accepted.
+    """
+
+    newest: int
+
+    def unchanged(self, distinct_id: str, fingerprint: bytes) -> bool: ...
+    def put(self, distinct_id: str, fingerprint: bytes, text: str) -> None: ...
+    def full(self) -> bool: ...
+    def oldest(self) -> int | None: ...
+    def take(self) -> list[Update]: ...
+    def settle(self, accepted: Collection[Update], rejected: Collection[Update]) -> None: ...
+    def close(self) -> int: ...
+    def counts(self) -> Counter[str]: ...
+
+
+class MemoryOutbox:
+    """The outbox of one process, lost with it."""
+
+    def __init__(self, max_pending: int, resend_after_seconds: float) -> None:
+        self.newest = 0
+        self._max_pending = max_pending
+        self._resend_after_seconds = resend_after_seconds
+        self._lock = threading.RLock()
+        self._waiting: OrderedDict[str, Update] = OrderedDict()
+        self._bytes = 0  # of what waits
+        self._in_flight: dict[str, Update] = {}
+        self._accepted: Recent[tuple[bytes, float]] = Recent(REMEMBERED_PROFILES)
+        self._counts = Counter(delivered=0, rejected=0, superseded=0, dropped=0)
+        self._closed = False
+
+    def unchanged(self, distinct_id: str, fingerprint: bytes) -> bool:
+        with self._lock:
+            if current := self._waiting.get(distinct_id) or self._in_flight.get(distinct_id):
+                return current.fingerprint == fingerprint
+            state, when = self._accepted.get(distinct_id) or (b"", 0.0)
+            return state == fingerprint and monotonic() - when < self._resend_after_seconds
+
+    def put(self, distinct_id: str, fingerprint: bytes, text: str) -> None:
+        with self._lock:
+            self.newest += 1
+            self._remove(distinct_id, "superseded")
+            self._waiting[distinct_id] = Update(self.newest, distinct_id, fingerprint, text)
+            self._bytes += len(text)
+            self._keep_bounds()
+
+    def full(self) -> bool:
+        # Two brackets and a comma between updates; a bound that is reached is as good as a full request.
+        size, bound = self._bytes + len(self._waiting) + 1, min(MAX_BATCH_UPDATES, self._max_pending)
+        return size >= MAX_BATCH_BYTES or len(self._waiting) >= bound
+
+    def oldest(self) -> int | None:
+        with self._lock:
+            firsts = [next(iter(some.values())) for some in (self._in_flight, self._waiting) if some]
+            return min((first.number for first in firsts), default=None)
+
+    def take(self) -> list[Update]:
+        size = 1
+        with self._lock:
+            for update in self._waiting.values():
+                size += len(update.text) + 1
+                if len(self._in_flight) == MAX_BATCH_UPDATES or (self._in_flight and size > MAX_BATCH_BYTES):
+                    break
+                self._in_flight[update.distinct_id] = update
+                # Until Mixpanel answers, nobody knows which state it has.
+                self._accepted.forget(update.distinct_id)
+            for distinct_id in self._in_flight:
+                self._remove(distinct_id)
+            return list(self._in_flight.values())
+
+    def settle(self, accepted: Collection[Update], rejected: Collection[Update]) -> None:
+        with self._lock:
+            now = monotonic()
+            for update in accepted:
+                self._accepted[update.distinct_id] = (update.fingerprint, now)
+            for update in (*accepted, *rejected):
+                del self._in_flight[update.distinct_id]
+            self._counts.update(delivered=len(accepted), rejected=len(rejected))
+            for distinct_id, update in reversed(self._in_flight.items()):
+                if distinct_id in self._waiting:
+                    self._counts["superseded"] += 1
+                else:
+                    self._waiting[distinct_id] = update
+                    self._waiting.move_to_end(distinct_id, last=False)
+                    self._bytes += len(update.text)
+            self._in_flight.clear()
+            self._keep_bounds()
+
+    def close(self) -> int:
+        with self._lock:
+            self._closed = True
+            lost = len(self._waiting) + len(self._in_flight)
+            self._keep_bounds()
+            return lost
+
+    def counts(self) -> Counter[str]:
+        with self._lock:
+            return self._counts.copy()
+
+    def _keep_bounds(self) -> None:
+        # What is in flight has its place, too, but never keeps the newest out.
+        bound = 0 if self._closed else max(1, self._max_pending - len(self._in_flight))
+        while len(self._waiting) > bound:
+            self._remove(next(iter(self._waiting)), "dropped")
+
+    def _remove(self, distinct_id: str, fate: str = "") -> None:
+        if update := self._waiting.pop(distinct_id, None):
+            self._bytes -= len(update.text)
+            if fate:
+                self._counts[fate] += 1

@@ -1,0 +1,170 @@
+"""Encoder, outbox and sender of one client in one process: how they start and how they end.
+
+Guarantee: the threads start with the first call and end with the client; when Python exits, what is pending
+is delivered within ``EXIT_SECONDS``. A forked child never touches the pipeline of its parent, whose locks may
+be held by threads that do not exist there.
+"""
+
+import atexit
+import os
+import threading
+import weakref
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing import parent_process, util
+from time import monotonic
+
+from flagsmith.models import Flags
+
+from flagsync._config import Config
+from flagsync._encoder import Encoder
+from flagsync._mixpanel import Engage
+from flagsync._outbox import MemoryOutbox
+from flagsync._report import Reporter
+from flagsync._sender import Sender
+
+EXIT_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """What became of the calls of this process, since construction or fork.
+
+    ``accepted`` is ``delivered + unchanged + superseded + dropped + rejected + pending``.
+
+    Attributes:
+        accepted: Calls whose flags are mirrored.
+        delivered: Mixpanel accepted the update.
+        unchanged: Mixpanel had these flags already.
+        superseded: Overtaken by a later call for the same profile.
+        dropped: Given up: ``max_pending`` was reached, or the client closed.
+        rejected: Refused by Mixpanel, or impossible to send.
+        pending: On their way.
+        skipped: Calls that are never mirrored, and not in the sum: transient, without a usable identifier,
+            without flags, after ``close``.
+        requests: HTTP requests to Mixpanel.
+        retries: Those of them that came after a failed one.
+    """
+
+    accepted: int = 0
+    delivered: int = 0
+    unchanged: int = 0
+    superseded: int = 0
+    dropped: int = 0
+    rejected: int = 0
+    pending: int = 0
+    skipped: int = 0
+    requests: int = 0
+    retries: int = 0
+
+
+class Pipeline:
+    """What mirrors the calls of one client in one process."""
+
+    def __init__(self, config: Config, token: str) -> None:
+        self.pid = os.getpid()
+        self._report = Reporter(config.on_error)
+        self._outbox = MemoryOutbox(config.max_pending, config.resend_after_seconds)
+        self._engage = Engage(config.url)
+        self._sender = Sender(self._outbox, self._engage.post, self._report, config.flush_interval_seconds)
+        self._encoder = Encoder(
+            config, token, self._outbox, self._report, start=self._start, wake_sender=self._sender.wake
+        )
+        self._flush_every = config.max_pending if config.when_full == "wait" else float("inf")
+        self._flushed = 0
+        # The work that no thread does yet; who pops it does it.
+        self._work = [self._send, self._encode]
+        self.skip = self._encoder.skip
+        self.warn = self._report.once
+        _pipelines.add(self)
+
+    @property
+    def closed(self) -> bool:
+        """Whether ``stop`` was called."""
+        return self._encoder.stopping
+
+    def submit(self, identifier: object, flags: Flags) -> None:
+        """Mirror the flags. Never raises, and waits only if ``when_full`` says so."""
+        try:
+            if not self._encoder.submit(identifier, flags):
+                raise RuntimeError("the client is closed")  # noqa: TRY301
+            if self._encoder.submitted - self._flushed >= self._flush_every:
+                self._make_room()
+        except Exception as error:  # noqa: BLE001 - nothing of the mirror gets through to the caller
+            self.skip()
+            self.warn(f"An identity is not mirrored: {error}")
+
+    def _make_room(self) -> None:
+        submitted = self._encoder.submitted
+        # A callback of the application, run by a thread of ours, would wait for itself.
+        if not threading.current_thread().name.startswith("flagsync_"):
+            self.flush(float("inf"))
+        self._flushed = submitted
+
+    def flush(self, deadline: float) -> bool:
+        """Wait until what was submitted before the call is settled; False at the deadline."""
+        return self._encoder.flush(deadline) and self._sender.flush(deadline)
+
+    def stop(self, deadline: float | None = None) -> None:
+        """Take no more, deliver until the deadline, end the threads. Never blocks."""
+        if self.pid == os.getpid():
+            self._encoder.stop()
+            self._sender.stop(deadline or monotonic() + EXIT_SECONDS)
+
+    def close(self, deadline: float) -> bool:
+        """Stop and wait for it; False if Mixpanel has not taken everything by then."""
+        self.stop(deadline)
+        with suppress(IndexError):
+            while True:  # no thread was needed, or none starts any more because Python exits
+                self._work.pop()()
+        if not self._sender.join(deadline):
+            self._sender.give_up()
+        return not self._sender.gave_up
+
+    def stats(self) -> Stats:
+        """Counts that add up: the calls are read last, so that all that was counted before is among them."""
+        counts = self._outbox.counts() + self._encoder.counts()
+        skipped, _ = counts.pop("skipped", 0), counts.pop("put", 0)
+        accepted = self._encoder.submitted - skipped
+        return Stats(
+            accepted=accepted,
+            pending=accepted - counts.total(),
+            skipped=skipped + self._encoder.skipped,
+            **counts,
+            **self._sender.counts,
+        )
+
+    def _start(self) -> None:
+        """Start the threads; called under the encoder's lock."""
+        while self._work:
+            work = self._work.pop()
+            try:
+                threading.Thread(target=work, name=f"flagsync{work.__name__}", daemon=True).start()
+            except RuntimeError:  # Python >= 3.12 starts none while it exits: close() does the work
+                return self._work.append(work)
+            if parent_process() is not None:
+                # multiprocessing's children end without atexit (before Python 3.13), and begin without
+                # what their parent registered.
+                util.Finalize(None, close_all, exitpriority=0)
+        return None
+
+    def _encode(self) -> None:
+        self._encoder.run()
+        self._sender.finish()
+
+    def _send(self) -> None:
+        self._sender.run()
+        self._engage.close()
+
+
+def close_all() -> None:
+    """Close every pipeline of this process within ``EXIT_SECONDS``."""
+    deadline = monotonic() + EXIT_SECONDS
+    pipelines = [pipeline for pipeline in _pipelines if pipeline.pid == os.getpid()]
+    for end in (Pipeline.stop, Pipeline.close):
+        for pipeline in pipelines:
+            end(pipeline, deadline)
+
+
+_pipelines: weakref.WeakSet[Pipeline] = weakref.WeakSet()
+atexit.register(close_all)

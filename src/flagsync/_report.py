@@ -1,0 +1,52 @@
+"""The voice of the background: the logger ``flagsync``, then ``on_error``.
+
+Guarantee: nothing that listens can break the thread that speaks. What is given here to say holds no
+token, no payload and no identifier.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Callable
+from time import monotonic
+
+from flagsync.exceptions import DeliveryError
+
+REPEAT_SECONDS = 60.0
+log = logging.getLogger("flagsync")
+
+
+class Reporter:
+    """One record an incident, however often it happens."""
+
+    def __init__(self, on_error: Callable[[DeliveryError], None] | None) -> None:
+        self._on_error = on_error
+        self._said: dict[str, None] = {}
+        self._lost: Counter[str] = Counter()
+        self._next_losses = 0.0
+
+    def error(self, error: DeliveryError) -> None:
+        """Log the error, then tell the application."""
+        log.log(logging.WARNING if error.will_retry else logging.ERROR, "%s", error)
+        try:
+            if self._on_error is not None:
+                self._on_error(error)
+        except Exception as raised:  # noqa: BLE001 - the application's callback may raise anything
+            log.error("on_error raised %s; it is ignored", type(raised).__name__)  # noqa: TRY400 - no traceback
+
+    def once(self, message: str) -> None:
+        """Warn the first time that something is said."""
+        if message not in self._said:
+            self._said[message] = None
+            log.warning("%s", message)
+
+    def lose(self, reason: str, count: int = 1) -> None:
+        """Note updates that are lost, for ``losses``."""
+        self._lost[reason] += count
+
+    def losses(self, *, now: bool = False) -> None:
+        """Report what was lost: at once, then once a minute while it goes on."""
+        if self._lost and (now or monotonic() >= self._next_losses):
+            self._next_losses = monotonic() + REPEAT_SECONDS
+            while self._lost:
+                reason, count = self._lost.popitem()
+                self.error(DeliveryError(reason, count, will_retry=False))

@@ -1,0 +1,181 @@
+"""The thread that delivers: one batch in flight, halving, backing off, giving up at a deadline.
+
+Guarantee: an update leaves the outbox only when Mixpanel accepts it, or refuses it alone; nothing older is
+sent after something newer. Boundary: knows neither flags nor HTTP.
+"""
+
+import random
+import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
+from time import monotonic
+
+from flagsync._mixpanel import Answer, Outcome
+from flagsync._outbox import Outbox, Update
+from flagsync._report import Reporter, log
+from flagsync.exceptions import DeliveryError
+
+REQUEST_SECONDS = 30.0
+MAX_REQUESTS = 64  # for one batch; one bad update among 2000 is alone after 23
+# https://developer.mixpanel.com/reference/import-events
+BACKOFF_SECONDS, MAX_BACKOFF_SECONDS, JITTER_SECONDS = 2.0, 60.0, (1.0, 5.0)
+
+
+class Sender:
+    """Takes from the outbox what is due and settles what became of it."""
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        post: Callable[[Sequence[str], float], Answer],
+        report: Reporter,
+        flush_interval_seconds: float,
+    ) -> None:
+        self._outbox, self._post, self._report = outbox, post, report
+        self._flush_interval_seconds = flush_interval_seconds
+        self._changed = threading.Condition(threading.RLock())
+        self._idle = True
+        self._urgent_up_to = 0  # the last update that a flush waits for
+        self._deadline: float | None = None  # set when the client is closed
+        self._try_now = self._finishing = self._done = False
+        self._incident: Outcome | None = None
+        self._failures = 0  # in a row
+        self.counts = Counter(requests=0, retries=0)
+        self.gave_up = False
+
+    def wake(self) -> None:
+        """Say that something waits; costs next to nothing while a batch is on its way."""
+        if self._idle:
+            with self._changed:
+                self._changed.notify_all()
+
+    def flush(self, deadline: float) -> bool:
+        """Wait until what is in the outbox is settled; False at the deadline."""
+        newest = self._urgent_up_to = self._outbox.newest
+        return self._wait(lambda: self._settled(newest), deadline)
+
+    def stop(self, deadline: float) -> None:
+        """Send without delay from now on, and give up at the deadline. Never blocks."""
+        with self._changed:
+            self._deadline = min(deadline, self._deadline or deadline)
+            self._try_now = True
+            self._changed.notify_all()
+
+    def finish(self) -> None:
+        """Say that nothing more will be put: ``run`` returns when all is settled."""
+        with self._changed:
+            self._finishing = True
+            self._changed.notify_all()
+
+    def join(self, deadline: float) -> bool:
+        """Wait until ``run`` has returned; False at the deadline."""
+        return self._wait(lambda: self._done, deadline)
+
+    def run(self) -> None:
+        """Deliver batch by batch until stopped: the body of the thread."""
+        while self._await_batch():
+            delay = self._deliver(self._outbox.take())
+            with self._changed:
+                self._changed.notify_all()
+                self._back_off(delay)
+        self.give_up()
+        with self._changed:
+            self._done = True
+            self._changed.notify_all()
+
+    def give_up(self) -> None:
+        """Drop and report what Mixpanel has not accepted."""
+        if (lost := self._outbox.close()) and not self.gave_up:
+            self.gave_up = True
+            reason = "The client was closed before Mixpanel took them"
+            self._report.error(DeliveryError(reason, lost, will_retry=False))
+
+    def _wait(self, holds: Callable[[], bool], deadline: float) -> bool:
+        with self._changed:
+            self._changed.notify_all()
+            return self._changed.wait_for(holds, max(0.0, min(deadline - monotonic(), threading.TIMEOUT_MAX)))
+
+    def _settled(self, newest: int) -> bool:
+        oldest = self._outbox.oldest()
+        return oldest is None or oldest > newest
+
+    def _await_batch(self) -> bool:
+        """Wait until a batch is full or due; False to end."""
+        with self._changed:
+            self._idle = True
+            self._changed.wait_for(lambda: self._deadline or self._outbox.oldest())
+            self._changed.wait_for(
+                lambda: self._deadline or self._outbox.full() or not self._settled(self._urgent_up_to),
+                self._flush_interval_seconds,
+            )
+            if self._deadline is not None:  # the encoder may still have something
+                self._wait(lambda: self._finishing or self._outbox.full(), self._deadline)
+            self._idle = False
+            if self._deadline is not None and monotonic() >= self._deadline:
+                return False
+            return self._outbox.oldest() is not None
+
+    def _deliver(self, batch: list[Update]) -> float:
+        """Send a batch, halved as often as it takes; return the seconds to wait after a failure."""
+        parts, accepted, refused = [batch], list[Update](), list[Update]()
+        failure, refusal = None, Answer(Outcome.REFUSED)
+        for _ in range(MAX_REQUESTS):
+            if not parts or failure:
+                break
+            answer = self._request(part := parts.pop())
+            if answer.outcome is Outcome.ACCEPTED:
+                accepted += part
+            elif answer.outcome is not Outcome.REFUSED:
+                failure = answer
+            elif middle := len(part) // 2:
+                refusal = answer
+                parts += [part[middle:], part[:middle]]
+            else:
+                refusal = answer
+                refused += part
+        if parts and not accepted and not failure:
+            # Who refuses everything is not asking for other data.
+            failure = refusal._replace(outcome=Outcome.MISCONFIGURED)
+        rejected = refused if accepted or not failure else []
+        self._outbox.settle(accepted, rejected)
+        if rejected:
+            self._tell(refusal, rejected, will_retry=False)
+        return self._failed(failure, batch) if failure else self._recovered()
+
+    def _request(self, part: list[Update]) -> Answer:
+        left = REQUEST_SECONDS if self._deadline is None else self._deadline - monotonic()
+        self.counts.update(requests=1, retries=bool(self._failures))
+        return self._post([update.text for update in part], min(REQUEST_SECONDS, max(left, 0.1)))
+
+    def _failed(self, answer: Answer, batch: list[Update]) -> float:
+        self._failures += 1
+        if answer.outcome is not self._incident:
+            self._incident = answer.outcome
+            self._tell(answer, batch, will_retry=True)
+        doubled = BACKOFF_SECONDS * 2 ** min(self._failures - 1, 10)
+        longest = answer.outcome is Outcome.MISCONFIGURED
+        wait = answer.retry_after_seconds or (
+            MAX_BACKOFF_SECONDS if longest else min(doubled, MAX_BACKOFF_SECONDS)
+        )
+        return wait + random.uniform(*JITTER_SECONDS)  # noqa: S311 - spreads the load, hides nothing
+
+    def _recovered(self) -> float:
+        if self._incident is not None:
+            log.warning("Mixpanel takes updates again, after %d failures", self._failures)
+        self._incident, self._failures = None, 0
+        return 0.0
+
+    def _tell(self, answer: Answer, updates: list[Update], *, will_retry: bool) -> None:
+        identifiers = tuple(update.distinct_id for update in updates)
+        error = DeliveryError(
+            answer.reason, len(updates), will_retry=will_retry, identifiers=identifiers, answer=answer.text
+        )
+        self._report.error(error)
+
+    def _back_off(self, delay: float) -> None:
+        """Wait. When the client is closed: try once at once, then give up if the next try comes too late."""
+        if delay and self._deadline and not self._try_now and monotonic() + delay >= self._deadline:
+            self._deadline = monotonic()
+        elif delay:
+            self._changed.wait_for(lambda: self._try_now, delay)
+            self._try_now = False

@@ -1,0 +1,33 @@
+"""What flagsync reports when updates could not be delivered.
+
+    Exception
+     └─ DeliveryError   passed to ``on_error``, never raised into the application
+
+A wrong option is a ``ValueError`` of the constructor; the errors of an evaluation are Flagsmith's own.
+"""
+
+
+class DeliveryError(Exception):
+    """Profile updates that did not reach Mixpanel, or have not yet; ``str()`` of it is safe to log.
+
+    Attributes:
+        reason: What happened.
+        count: How many updates are concerned.
+        will_retry: True if they are kept and sent again, False if they are lost.
+        identifiers: The ``distinct_id`` of each profile concerned, where they are known; never in ``str()``.
+        answer: The first 500 characters of Mixpanel's answer; never in ``str()``, it may quote what was sent.
+    """
+
+    def __init__(
+        self, reason: str, count: int, *, will_retry: bool, identifiers: tuple[str, ...] = (), answer: str = ""
+    ) -> None:
+        super().__init__(reason, count)
+        self.reason = reason
+        self.count = count
+        self.will_retry = will_retry
+        self.identifiers = identifiers
+        self.answer = answer
+
+    def __str__(self) -> str:
+        fate = "kept and sent again later" if self.will_retry else "lost"
+        return f"{self.reason}: {self.count} update{'s' * (self.count != 1)} {fate}"

@@ -1,0 +1,262 @@
+"""A real HTTP server on loopback that behaves like Mixpanel, for tests and examples.
+
+Guarantee: strict about what Mixpanel refuses, faults on demand, each answer in one write. For pytest:
+``pytest_plugins = ["flagsync.testing"]`` brings the fixture ``mixpanel_server``. Boundary: ``/engage``
+with ``$set`` and ``$unset``; nothing is kept when the server ends.
+"""
+
+import json
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import parse_qs, urlsplit
+
+from flagsync._outbox import MAX_BATCH_UPDATES, MAX_UPDATE_BYTES
+
+__all__ = ["MixpanelServer", "Request", "mixpanel_server"]
+
+MAX_BODY_BYTES = 10_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request as it came, whether it was answered well or not.
+
+    Attributes:
+        method: ``"POST"``, if all is well.
+        path: Path and query.
+        headers: By name, in the spelling of the client.
+        body: The raw bytes.
+        updates: The decoded JSON array; empty if the body is none.
+        connection: A number that requests on one connection share.
+    """
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: bytes
+    updates: list[dict[str, Any]]
+    connection: int
+
+
+@dataclass(slots=True)
+class _Fault:
+    times: float
+    status: int | None
+    body: bytes | None
+    headers: Mapping[str, str]
+    delay_seconds: float
+    drop: bool
+    distinct_id: str | None
+
+
+class MixpanelServer:
+    """A loopback Mixpanel on a free port, as a context manager.
+
+        with MixpanelServer() as mixpanel:
+            client = FlagSync(flagsmith, "token", mixpanel_url=mixpanel.url)
+            ...
+            assert mixpanel.profiles["user_42"]["checkout_v2"] is True
+
+    Attributes:
+        url: For ``mixpanel_url``.
+        requests: Every request so far, oldest first.
+        profiles: ``distinct_id`` -> properties, after all updates that were accepted.
+    """
+
+    def __init__(self) -> None:
+        self.requests: list[Request] = []
+        self.profiles: dict[str, dict[str, Any]] = {}
+        self._faults: list[_Fault] = []
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._ending = threading.Event()
+        self._server = _Server(("127.0.0.1", 0), _Handler)
+        self._server.mixpanel = self
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(0.01,), name="flagsync-testing", daemon=True
+        )
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._ending.set()
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+    def fail(
+        self,
+        *,
+        times: float = float("inf"),
+        status: int | None = None,
+        body: bytes | str | None = None,
+        headers: Mapping[str, str] | None = None,
+        delay_seconds: float = 0.0,
+        drop: bool = False,
+        distinct_id: str | None = None,
+    ) -> None:
+        """Answer the next requests with a fault; several faults come one after the other.
+
+        Args:
+            times: How many requests meet it; for ever by default.
+            status: The HTTP status; None: what Mixpanel would answer, after ``delay_seconds``.
+            body: The whole body of the answer.
+            headers: Further headers of the answer.
+            delay_seconds: Wait so long before answering, or until the server ends.
+            drop: Close the connection without an answer.
+            distinct_id: Only requests with an update for this profile meet it.
+        """
+        data = body.encode() if isinstance(body, str) else body
+        with self._lock:
+            self._faults.append(_Fault(times, status, data, headers or {}, delay_seconds, drop, distinct_id))
+
+    def recover(self) -> None:
+        """Forget all faults."""
+        with self._lock:
+            self._faults.clear()
+
+    def wait_for_requests(self, count: int, timeout_seconds: float = 10.0) -> bool:
+        """Wait until ``count`` requests have come; False if they have not in time."""
+        with self._changed:
+            return self._changed.wait_for(lambda: len(self.requests) >= count, timeout_seconds)
+
+    def _receive(self, request: Request) -> _Fault | None:
+        """Note a request; return the fault that it meets."""
+        with self._changed:
+            self.requests.append(request)
+            self._changed.notify_all()
+            ids = {update.get("$distinct_id") for update in request.updates}
+            for fault in self._faults:
+                if fault.times >= 1 and fault.distinct_id in {None, *ids}:
+                    fault.times -= 1
+                    return fault
+        return None
+
+    def _answer(self, request: Request) -> tuple[int, bytes]:
+        """Apply a request as Mixpanel would; return its status and body."""
+        parts = urlsplit(request.path)
+        verbose = parse_qs(parts.query).get("verbose") == ["1"]
+        if parts.path != "/engage":
+            return HTTPStatus.NOT_FOUND, b"Not found"
+        if request.method != "POST":
+            return HTTPStatus.METHOD_NOT_ALLOWED, b"Method not allowed"
+        if len(request.body) > MAX_BODY_BYTES:
+            return HTTPStatus.REQUEST_ENTITY_TOO_LARGE, b"Request Entity Too Large"
+        if not request.updates:
+            return HTTPStatus.BAD_REQUEST, _verdict("data, missing or empty", verbose=verbose)
+        if len(request.updates) > MAX_BATCH_UPDATES:
+            error = f"data, at most {MAX_BATCH_UPDATES} updates"
+            return HTTPStatus.BAD_REQUEST, _verdict(error, verbose=verbose)
+        for update in request.updates:
+            if error := _complaint(update):
+                return HTTPStatus.OK, _verdict(error, verbose=verbose)
+        with self._lock:
+            for update in request.updates:
+                profile = self.profiles.setdefault(update["$distinct_id"], {})
+                profile.update(update.get("$set", {}))
+                for name in update.get("$unset", []):
+                    profile.pop(name, None)
+        return HTTPStatus.OK, _verdict(None, verbose=verbose)
+
+
+def _complaint(update: object) -> str | None:
+    """What Mixpanel has against an update, as the error of its answer."""
+    if not isinstance(update, dict):
+        return "data, must be objects"
+    for key in ("$token", "$distinct_id"):
+        if not isinstance(update.get(key), str) or not update[key]:
+            return f"{key}, missing or empty"
+    if len(json.dumps(update)) > MAX_UPDATE_BYTES:
+        return "update, more than 1 MB"
+    if not isinstance(update.get("$set", {}), dict) or not isinstance(update.get("$unset", []), list):
+        return "$set must be an object, $unset a list"
+    if "$set" not in update and "$unset" not in update:
+        return "no operation"
+    return None
+
+
+def _verdict(error: str | None, *, verbose: bool) -> bytes:
+    status = 0 if error else 1
+    return json.dumps({"status": status, "error": error} if verbose else status).encode()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+    mixpanel: MixpanelServer
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: _Server
+
+    def handle_any(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        request = Request(
+            self.command, self.path, dict(self.headers), body, _decoded(body), self.client_address[1]
+        )
+        mixpanel = self.server.mixpanel
+        fault = mixpanel._receive(request)  # noqa: SLF001 - the two are one
+        if fault is not None and fault.delay_seconds:
+            mixpanel._ending.wait(fault.delay_seconds)  # noqa: SLF001
+        if fault is not None and fault.drop:
+            self.close_connection = True
+            return
+        if fault is None or fault.status is None:
+            status, answer = mixpanel._answer(request)  # noqa: SLF001
+        else:
+            status, answer = fault.status, b""
+        if fault is not None and fault.body is not None:
+            answer = fault.body
+        headers = {"Content-Length": str(len(answer)), **(fault.headers if fault else {})}
+        lines = [f"HTTP/1.1 {status} {_phrase(status)}", *(f"{k}: {v}" for k, v in headers.items())]
+        # One write: an answer in two meets delayed acknowledgement and takes 40 ms longer.
+        with suppress(ConnectionError):
+            self.wfile.write("\r\n".join([*lines, "", ""]).encode("latin-1") + answer)
+
+    do_POST = do_GET = do_PUT = do_DELETE = handle_any  # noqa: N815 - http.server's names
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing: ``requests`` holds it all."""
+
+
+def _decoded(body: bytes) -> list[dict[str, Any]]:
+    try:
+        document = json.loads(body)
+    except ValueError:
+        return []
+    return document if isinstance(document, list) else []
+
+
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "Unknown"
+
+
+try:
+    import pytest
+except ImportError:
+    pass
+else:
+
+    @pytest.fixture
+    def mixpanel_server() -> Iterator[MixpanelServer]:
+        """A loopback Mixpanel for one test."""
+        with MixpanelServer() as server:
+            yield server
