@@ -21,6 +21,14 @@ MAX_REQUESTS = 64  # for one batch; one bad update among 2000 is alone after 23
 BACKOFF_SECONDS, MAX_BACKOFF_SECONDS, JITTER_SECONDS = 2.0, 60.0, (1.0, 5.0)
 
 
+def seconds_to_wait(answer: Answer, failures: int) -> float:
+    """How long to leave Mixpanel alone after so many failures in a row."""
+    doubled = BACKOFF_SECONDS * 2 ** min(failures - 1, 10)
+    longest = answer.outcome is Outcome.MISCONFIGURED
+    wait = MAX_BACKOFF_SECONDS if longest else min(doubled, MAX_BACKOFF_SECONDS)
+    return (answer.retry_after_seconds or wait) + random.uniform(*JITTER_SECONDS)  # noqa: S311 - no secret
+
+
 class Sender:
     """Takes from the outbox what is due and settles what became of it."""
 
@@ -152,12 +160,7 @@ class Sender:
         if answer.outcome is not self._incident:
             self._incident = answer.outcome
             self._tell(answer, batch, will_retry=True)
-        doubled = BACKOFF_SECONDS * 2 ** min(self._failures - 1, 10)
-        longest = answer.outcome is Outcome.MISCONFIGURED
-        wait = answer.retry_after_seconds or (
-            MAX_BACKOFF_SECONDS if longest else min(doubled, MAX_BACKOFF_SECONDS)
-        )
-        return wait + random.uniform(*JITTER_SECONDS)  # noqa: S311 - spreads the load, hides nothing
+        return seconds_to_wait(answer, self._failures)
 
     def _recovered(self) -> float:
         if self._incident is not None:

@@ -6,6 +6,7 @@ with ``$set`` and ``$unset``; nothing is kept when the server ends.
 """
 
 import json
+import socket
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -54,6 +55,10 @@ class _Fault:
     drop: bool
     distinct_id: str | None
 
+    def meets(self, request: Request) -> bool:
+        ids = [update.get("$distinct_id") for update in request.updates if isinstance(update, dict)]
+        return self.times >= 1 and (self.distinct_id is None or self.distinct_id in ids)
+
 
 class MixpanelServer:
     """A loopback Mixpanel on a free port, as a context manager.
@@ -76,6 +81,7 @@ class MixpanelServer:
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._ending = threading.Event()
+        self._connections: set[socket.socket] = set()
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.mixpanel = self
         self._thread = threading.Thread(
@@ -96,6 +102,9 @@ class MixpanelServer:
         self._ending.set()
         self._server.shutdown()
         self._thread.join()
+        for connection in [*self._connections]:
+            with suppress(OSError):  # its client was faster
+                connection.shutdown(socket.SHUT_RDWR)
         self._server.server_close()
 
     def fail(
@@ -139,12 +148,10 @@ class MixpanelServer:
         with self._changed:
             self.requests.append(request)
             self._changed.notify_all()
-            ids = {update.get("$distinct_id") for update in request.updates}
-            for fault in self._faults:
-                if fault.times >= 1 and fault.distinct_id in {None, *ids}:
-                    fault.times -= 1
-                    return fault
-        return None
+            fault = next((fault for fault in self._faults if fault.meets(request)), None)
+            if fault is not None:
+                fault.times -= 1
+            return fault
 
     def _answer(self, request: Request) -> tuple[int, bytes]:
         """Apply a request as Mixpanel would; return its status and body."""
@@ -162,8 +169,8 @@ class MixpanelServer:
             error = f"data, at most {MAX_BATCH_UPDATES} updates"
             return HTTPStatus.BAD_REQUEST, _verdict(error, verbose=verbose)
         for update in request.updates:
-            if error := _complaint(update):
-                return HTTPStatus.OK, _verdict(error, verbose=verbose)
+            if complaint := _complaint(update):
+                return HTTPStatus.OK, _verdict(complaint, verbose=verbose)
         with self._lock:
             for update in request.updates:
                 profile = self.profiles.setdefault(update["$distinct_id"], {})
@@ -195,14 +202,21 @@ def _verdict(error: str | None, *, verbose: bool) -> bytes:
 
 
 class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
+    daemon_threads = False  # server_close() waits for them
     mixpanel: MixpanelServer
 
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: _Server
+
+    def setup(self) -> None:
+        super().setup()
+        self.server.mixpanel._connections.add(self.connection)  # noqa: SLF001 - the two are one
+
+    def finish(self) -> None:
+        self.server.mixpanel._connections.discard(self.connection)  # noqa: SLF001
+        super().finish()
 
     def handle_any(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))

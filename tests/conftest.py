@@ -1,0 +1,73 @@
+"""Fixtures of the whole suite: a loopback Mixpanel, an offline Flagsmith, and no thread left behind."""
+
+import json
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from flagsmith import Flagsmith
+from flagsmith.offline_handlers import LocalFileHandler
+from flagsync import FlagSync
+
+if TYPE_CHECKING:  # pytest imports it as a plugin, after this file
+    from flagsync.testing import MixpanelServer
+
+pytest_plugins = ["flagsync.testing"]
+
+DATA = Path(__file__).parent / "data"
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_is_left() -> Iterator[None]:
+    """Fail a test whose threads outlive it."""
+    before = set(threading.enumerate())
+    yield
+    for thread in set(threading.enumerate()) - before:
+        thread.join(5)
+        assert not thread.is_alive(), f"{thread.name} is left"
+
+
+@pytest.fixture
+def mixpanel(mixpanel_server: "MixpanelServer") -> "MixpanelServer":
+    """A loopback Mixpanel."""
+    return mixpanel_server
+
+
+@pytest.fixture
+def document() -> dict[str, Any]:
+    """An environment document recorded from a real Flagsmith server."""
+    loaded: dict[str, Any] = json.loads((DATA / "environment-document.json").read_text("utf-8"))
+    return loaded
+
+
+@pytest.fixture
+def offline() -> Flagsmith:
+    """A Flagsmith client on the recorded document, without network."""
+    return Flagsmith(
+        offline_mode=True, offline_handler=LocalFileHandler(str(DATA / "environment-document.json"))
+    )
+
+
+@pytest.fixture
+def flagsync(offline: Flagsmith, mixpanel: "MixpanelServer") -> Iterator[Callable[..., FlagSync]]:
+    """Builds clients of the offline Flagsmith and the loopback Mixpanel; closes them."""
+    clients: list[FlagSync] = []
+
+    def build(flagsmith: Flagsmith = offline, token: str | None = "project-token", **options: Any) -> FlagSync:
+        client = FlagSync(flagsmith, token, **{"mixpanel_url": mixpanel.url, **options})
+        clients.append(client)
+        return client
+
+    yield build
+    for client in clients:
+        client.close(0.1)
+
+
+@pytest.fixture
+def logged(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
+    """The messages of the logger ``flagsync`` so far."""
+    caplog.set_level(logging.DEBUG, "flagsync")
+    return lambda: [record.getMessage() for record in caplog.records if record.name == "flagsync"]

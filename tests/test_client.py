@@ -1,0 +1,385 @@
+"""FlagSync in every mode of Flagsmith, and what it does with bad input."""
+
+import json
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import responses
+from flagsmith import Flagsmith
+from flagsmith.exceptions import FlagsmithAPIError
+from flagsmith.models import DefaultFlag, Flag, Flags
+from flagsmith.offline_handlers import LocalFileHandler
+from flagsync import FlagSync, Stats
+from flagsync.testing import MixpanelServer
+
+DATA = Path(__file__).parent / "data"
+API = "https://flagsmith.example.com/api/v1/"
+VECTORS: list[dict[str, Any]] = json.loads((DATA / "identities.json").read_text("utf-8"))
+Build = Callable[..., FlagSync]
+
+
+@pytest.fixture
+def api(mixpanel: MixpanelServer) -> Any:
+    """Flagsmith's API; requests to the loopback Mixpanel pass."""
+    with responses.RequestsMock(assert_all_requests_are_fired=False) as mock:
+        mock.add_passthru(mixpanel.url)
+        yield mock
+
+
+def remote(**options: Any) -> Flagsmith:
+    return Flagsmith(environment_key="key", api_url=API, **options)
+
+
+def identity(pair: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The identity of a recorded pair, and its stored and passed traits."""
+    body = pair["response"]["body"]
+    return body["identifier"], {trait["trait_key"]: trait["trait_value"] for trait in body["traits"]}
+
+
+def typed(properties: dict[str, Any]) -> dict[str, Any]:
+    """Values with their types: ``True`` equals ``1``, which Mixpanel shows as another value."""
+    return {name: (type(value), value) for name, value in properties.items()}
+
+
+@pytest.mark.parametrize("pair", VECTORS, ids=lambda pair: pair["name"])
+def test_a_remote_answer_reaches_mixpanel_as_flagsmiths_own_server_sends_it(
+    pair: dict[str, Any], flagsync: Build, mixpanel: MixpanelServer, api: Any
+) -> None:
+    api.post(f"{API}identities/", json=pair["response"]["body"])
+    identifier, traits = identity(pair)
+    client = flagsync(remote())
+    client.get_identity_flags(identifier, traits)
+    assert client.flush()
+    [sent] = pair["mixpanel"]["body"]
+    assert typed(mixpanel.profiles[identifier]) == typed(sent["$set"])
+    assert mixpanel.requests[0].updates[0]["$ip"] == sent["$ip"]
+
+
+@pytest.mark.parametrize("pair", VECTORS, ids=lambda pair: pair["name"])
+def test_local_evaluation_of_the_recorded_document_gives_the_same(
+    pair: dict[str, Any], flagsync: Build, mixpanel: MixpanelServer, api: Any, document: dict[str, Any]
+) -> None:
+    api.get(f"{API}environment-document/", json=document)
+    local = Flagsmith(environment_key="ser.key", api_url=API, enable_local_evaluation=True)
+    identifier, traits = identity(pair)
+    client = flagsync(local)
+    client.get_identity_flags(identifier, traits)
+    assert client.flush()
+    profile = mixpanel.profiles[identifier]
+    if pair["key"] == "client":
+        assert profile.pop("server_only") == "secret"
+    assert typed(profile) == typed(pair["mixpanel"]["body"][0]["$set"])
+    local.environment_data_polling_manager_thread.stop()
+
+
+def test_the_caller_gets_flagsmiths_own_answer_untouched(flagsync: Build, offline: Flagsmith) -> None:
+    client = flagsync()
+    flags = client.get_identity_flags("premium_user", {"plan": "premium"})
+    bare = offline.get_identity_flags("premium_user", {"plan": "premium"})
+    assert (type(flags), flags) == (type(bare), bare)
+    assert client.flush()
+    assert flags.flags == {}
+    assert flags.get_feature_value("seg_override") == "gold"
+
+
+def test_offline_evaluations_are_mirrored(flagsync: Build, mixpanel: MixpanelServer) -> None:
+    client = flagsync()
+    client.get_identity_flags("user_2")
+    assert client.flush()
+    assert mixpanel.profiles["user_2"]["str_on"] == "green"
+
+
+def test_a_remote_client_that_falls_back_on_its_offline_handler_is_mirrored(
+    flagsync: Build, mixpanel: MixpanelServer, api: Any
+) -> None:
+    api.post(f"{API}identities/", status=500)
+    client = flagsync(remote(offline_handler=LocalFileHandler(str(DATA / "environment-document.json"))))
+    client.get_identity_flags("user_2")
+    assert client.flush()
+    assert mixpanel.profiles["user_2"]["str_on"] == "green"
+
+
+def test_defaults_are_no_evaluation_and_are_not_mirrored(
+    flagsync: Build, mixpanel: MixpanelServer, api: Any, logged: Callable[[], list[str]]
+) -> None:
+    api.post(f"{API}identities/", status=500)
+    default = DefaultFlag(enabled=True, value="default")
+    client = flagsync(remote(default_flag_handler=lambda _: default))
+    assert client.get_identity_flags("user_1").get_flag("anything") is default
+    assert client.flush()
+    assert (mixpanel.requests, client.stats()) == ([], Stats(skipped=1))
+    assert logged() == ["An identity is not mirrored: Flagsmith evaluated no flags"]
+
+
+def test_an_answer_of_the_api_is_mirrored_though_there_are_defaults(
+    flagsync: Build, mixpanel: MixpanelServer, api: Any
+) -> None:
+    api.post(f"{API}identities/", json=VECTORS[0]["response"]["body"])
+    client = flagsync(remote(default_flag_handler=lambda _: DefaultFlag(enabled=True, value="default")))
+    client.get_identity_flags("user_1")
+    assert client.flush()
+    assert mixpanel.profiles["user_1"]["str_on"] == "blue"
+
+
+def test_flagsmiths_exceptions_come_through(flagsync: Build, api: Any) -> None:
+    api.post(f"{API}identities/", status=403, json={"detail": "no"})
+    client = flagsync(remote())
+    with pytest.raises(FlagsmithAPIError):
+        client.get_identity_flags("user_1")
+    assert client.stats() == Stats()
+
+
+def test_arguments_reach_flagsmith_as_they_are(flagsync: Build, api: Any) -> None:
+    api.post(f"{API}identities/", json=VECTORS[0]["response"]["body"])
+    client = flagsync(remote())
+    client.get_identity_flags(identifier=" user_1 ", traits={"a": {"value": 1, "transient": True}}, transient=True)
+    assert json.loads(api.calls[0].request.body) == {
+        "identifier": " user_1 ",
+        "traits": [{"trait_key": "a", "trait_value": 1, "transient": True}],
+        "transient": True,
+    }
+
+
+def test_a_transient_identity_is_evaluated_and_not_mirrored(flagsync: Build, mixpanel: MixpanelServer) -> None:
+    client = flagsync()
+    assert client.get_identity_flags("user_1", transient=True).is_feature_enabled("bool_on")
+    assert client.flush()
+    assert (mixpanel.requests, client.stats()) == ([], Stats(skipped=1))
+
+
+def test_environment_flags_pass_through_unmirrored(flagsync: Build, offline: Flagsmith) -> None:
+    client = flagsync()
+    assert client.get_environment_flags() == offline.get_environment_flags()
+    assert client.stats() == Stats()
+
+
+def test_flags_evaluated_elsewhere_can_be_mirrored(flagsync: Build, mixpanel: MixpanelServer) -> None:
+    client = flagsync()
+    client.mirror("user_9", Flags({"a": Flag(enabled=True, value=7, feature_id=1, feature_name="a")}))
+    assert client.flush()
+    assert mixpanel.profiles == {"user_9": {"a": 7}}
+
+
+def test_without_a_token_nothing_is_mirrored(flagsync: Build, mixpanel: MixpanelServer) -> None:
+    client = flagsync(token=None)
+    assert client.get_identity_flags("user_1").is_feature_enabled("bool_on")
+    client.get_identity_flags("user_1", transient=True)
+    assert (client.flush(), client.close(), client.stats(), mixpanel.requests) == (True, True, Stats(), [])
+
+
+def test_names_values_and_profiles_follow_the_options(flagsync: Build, mixpanel: MixpanelServer) -> None:
+    client = flagsync(
+        distinct_id=lambda identifier: f"account:{identifier}",
+        property_name=lambda name: f"flag: {name}" if name.startswith("int") else None,
+        property_value=lambda flag: flag.value if flag.enabled else None,
+    )
+    client.get_identity_flags("7")
+    assert client.flush()
+    assert mixpanel.profiles == {
+        "account:7": {"flag: int_on": 42, "flag: int_zero": 0, "flag: int_neg": -7},
+    }
+
+
+def test_latest_wins_for_identifiers_that_differ_in_white_space_only(
+    flagsync: Build, mixpanel: MixpanelServer
+) -> None:
+    client = flagsync(flush_interval_seconds=60)
+    for identifier, plan in (("user ", "premium"), ("user", "premium"), ("user ", "free")):
+        client.get_identity_flags(identifier, {"plan": plan})
+    assert client.flush()
+    assert mixpanel.profiles["user"]["seg_override"] is False
+    assert client.stats() == Stats(accepted=3, delivered=1, superseded=2, requests=1)
+
+
+def test_an_unchanged_identity_is_sent_once(flagsync: Build, mixpanel: MixpanelServer) -> None:
+    client = flagsync()
+    for _ in range(3):
+        client.get_identity_flags("user_1")
+        assert client.flush()
+    assert len(mixpanel.requests) == 1
+    assert client.stats() == Stats(accepted=3, delivered=1, unchanged=2, requests=1)
+
+
+def test_other_traits_with_the_same_flags_are_unchanged_too(flagsync: Build, mixpanel: MixpanelServer) -> None:
+    client = flagsync()
+    for age in (1, 2, 3):
+        client.get_identity_flags("user_1", {"age": age})
+        assert client.flush()
+    assert (len(mixpanel.requests), client.stats().unchanged) == (1, 2)
+
+
+def test_back_and_forth_is_three_updates(flagsync: Build, mixpanel: MixpanelServer) -> None:
+    client = flagsync()
+    for plan in ("free", "premium", "free"):
+        client.get_identity_flags("user_1", {"plan": plan})
+        assert client.flush()
+    sent = [request.updates[0]["$set"]["seg_override"] for request in mixpanel.requests]
+    assert sent == [False, "gold", False]
+
+
+def test_with_resend_zero_it_is_sent_always(flagsync: Build, mixpanel: MixpanelServer) -> None:
+    client = flagsync(resend_after_seconds=0)
+    for _ in range(3):
+        client.get_identity_flags("user_1")
+        assert client.flush()
+    assert len(mixpanel.requests) == 3
+
+
+@pytest.mark.parametrize(
+    ("identifier", "reason"),
+    [
+        ("", "the identifier is empty"),
+        (" \n", "the identifier is empty"),
+        ("NULL", "Mixpanel blocks the identifier as a placeholder"),
+        ("x" * 2000, "the identifier is longer than 255 bytes"),
+    ],
+)
+def test_an_unusable_identifier_is_evaluated_skipped_and_logged_once(
+    identifier: str, reason: str, flagsync: Build, mixpanel: MixpanelServer, logged: Callable[[], list[str]]
+) -> None:
+    client = flagsync()
+    for _ in range(2):
+        assert client.get_identity_flags(identifier).is_feature_enabled("bool_on")
+        assert client.flush()
+    assert (mixpanel.requests, client.stats()) == ([], Stats(skipped=2))
+    assert logged() == [f"An identity is not mirrored: {reason}"]
+
+
+def test_an_identifier_that_cannot_be_noted_is_evaluated_and_skipped(
+    flagsync: Build, logged: Callable[[], list[str]]
+) -> None:
+    client = flagsync()
+    identifier: Any = ["user", 1]
+    assert client.get_identity_flags(identifier).is_feature_enabled("bool_on")
+    assert client.stats() == Stats(skipped=1)
+    assert logged() == ["An identity is not mirrored: unhashable type: 'list'"]
+
+
+def test_flags_that_cannot_be_read_are_rejected_reported_and_cost_no_other_update(
+    flagsync: Build, mixpanel: MixpanelServer
+) -> None:
+    errors: list[Exception] = []
+    client = flagsync(on_error=errors.append, flush_interval_seconds=60)
+    broken: Any = "no flags"
+    client.mirror("user_1", broken)
+    client.get_identity_flags("user_2")
+    assert client.flush()
+    assert [*mixpanel.profiles] == ["user_2"]
+    assert client.stats() == Stats(accepted=2, delivered=1, rejected=1, requests=1)
+    assert [str(error) for error in errors] == ["Flags cannot be mirrored (AttributeError): 1 update lost"]
+
+
+def test_an_update_past_mixpanels_size_is_rejected_and_reported(flagsync: Build, mixpanel: MixpanelServer) -> None:
+    errors: list[Exception] = []
+    client = flagsync(on_error=errors.append)
+    client.mirror("user_1", Flags({"a": Flag(enabled=True, value="x" * 1_000_000, feature_id=1, feature_name="a")}))
+    assert client.flush()
+    assert (mixpanel.requests, client.stats().rejected, len(errors)) == ([], 1, 1)
+
+
+def test_beyond_max_pending_the_oldest_is_dropped_counted_and_reported_once(
+    flagsync: Build, mixpanel: MixpanelServer
+) -> None:
+    errors: list[Exception] = []
+    blocked, go = threading.Event(), threading.Event()
+
+    def hold(name: str) -> str:
+        blocked.set()
+        go.wait(10)
+        return name
+
+    client = flagsync(max_pending=3, on_error=errors.append, property_name=hold)
+    client.get_identity_flags("user_0")
+    assert blocked.wait(10)
+    for number in range(1, 11):
+        client.get_identity_flags(f"user_{number}")
+    assert client.stats().pending == 4
+    go.set()
+    assert client.flush()
+    assert sorted(mixpanel.profiles) == ["user_0", "user_10", "user_8", "user_9"]
+    assert client.stats().dropped == 7
+    assert [str(error) for error in errors] == ["max_pending is reached, the oldest make room: 7 updates lost"]
+
+
+def test_when_full_waits_nothing_is_dropped(flagsync: Build, mixpanel: MixpanelServer) -> None:
+    client = flagsync(max_pending=7, when_full="wait", flush_interval_seconds=60)
+    for number in range(50):
+        client.get_identity_flags(f"user_{number}")
+        assert client.stats().pending <= 7
+    assert client.flush()
+    assert len(mixpanel.profiles) == 50
+    assert client.stats().dropped == 0
+
+
+def test_a_callback_that_evaluates_flags_never_waits_for_itself(flagsync: Build, mixpanel: MixpanelServer) -> None:
+    client: FlagSync
+
+    def name(feature: str) -> str:
+        if feature == "bool_on":
+            for number in range(5):
+                client.get_identity_flags(f"nested_{number}")
+        return feature
+
+    client = flagsync(max_pending=2, when_full="wait", property_name=name)
+    client.get_identity_flags("user_1")
+    assert client.flush()
+    assert "user_1" in mixpanel.profiles
+
+
+def test_a_request_that_mixpanel_never_answers_delays_no_caller(flagsync: Build, mixpanel: MixpanelServer) -> None:
+    mixpanel.fail(delay_seconds=3600)
+    client = flagsync(flush_interval_seconds=0.001)
+    client.get_identity_flags("user_1")
+    assert mixpanel.wait_for_requests(1)
+    for number in range(100):
+        assert client.get_identity_flags(f"user_{number}").is_feature_enabled("bool_on")
+    assert client.flush(0.01) is False
+    assert client.stats().pending > 0
+    assert client.close(0.01) is False
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_wrong_token_is_told_and_the_updates_are_kept_for_when_it_is_right(
+    status: int, flagsync: Build, mixpanel: MixpanelServer
+) -> None:
+    mixpanel.fail(times=1, status=status)
+    told = threading.Event()
+    errors: list[Exception] = []
+    client = flagsync(on_error=lambda error: (errors.append(error), told.set()))
+    client.get_identity_flags("user_1")
+    assert client.flush(0.2) is False
+    assert told.wait(10)
+    assert "check mixpanel_token, region and mixpanel_url" in str(errors[0])
+    assert (len(mixpanel.requests), client.stats().pending) == (1, 1)
+    assert client.close()
+    assert "user_1" in mixpanel.profiles
+
+
+def test_an_on_error_that_raises_changes_nothing(flagsync: Build, mixpanel: MixpanelServer) -> None:
+    mixpanel.fail(status=400, distinct_id="poison")
+
+    def on_error(_: Exception) -> None:
+        raise RuntimeError
+
+    client = flagsync(on_error=on_error, flush_interval_seconds=60)
+    for identifier in ("user_1", "poison", "user_2"):
+        client.get_identity_flags(identifier)
+    assert client.flush()
+    assert sorted(mixpanel.profiles) == ["user_1", "user_2"]
+    assert (client.stats().delivered, client.stats().rejected) == (2, 1)
+
+
+def test_nothing_that_is_said_names_a_user_or_a_secret(
+    flagsync: Build, mixpanel: MixpanelServer, logged: Callable[[], list[str]]
+) -> None:
+    mixpanel.fail(times=3, body='{"status": 0, "error": "secret-token user_7 blue"}')
+    client = flagsync(token="secret-token", distinct_id=lambda identifier: {"user_7": "user_7"}[identifier])
+    client.get_identity_flags("user_7")
+    client.get_identity_flags("user_8")
+    assert client.flush()
+    said = " ".join(logged())
+    assert "refused" in said or "does not take" in said
+    assert not any(secret in said + repr(client) + repr(client.stats()) for secret in ("secret-token", "user_", "blue"))

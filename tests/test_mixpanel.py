@@ -1,0 +1,200 @@
+"""One request to Mixpanel: what is sent, and how each answer is read."""
+
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from email.utils import formatdate
+from time import time
+from typing import Any
+
+import pytest
+from flagsync import _mixpanel
+from flagsync._mixpanel import Answer, Engage, Outcome, UpdateWriter, read_answer
+from flagsync.testing import MixpanelServer
+
+UPDATE = UpdateWriter("project-token").people_set("user_1", {"checkout": True, "colour": "日本"})
+ACCEPTED, REFUSED = Outcome.ACCEPTED, Outcome.REFUSED
+UNAVAILABLE, MISCONFIGURED = Outcome.UNAVAILABLE, Outcome.MISCONFIGURED
+
+
+@pytest.fixture
+def post(mixpanel: MixpanelServer) -> Iterator[Callable[..., Answer]]:
+    engage = Engage(f"{mixpanel.url}/engage")
+    yield lambda updates=(UPDATE,), seconds=10.0: engage.post(updates, seconds)
+    engage.close()
+
+
+def test_the_sdk_writes_an_update_that_is_neither_a_place_nor_an_activity_of_the_user() -> None:
+    update = json.loads(UPDATE)
+    assert isinstance(update.pop("$time"), float)
+    assert update == {
+        "$token": "project-token",
+        "$distinct_id": "user_1",
+        "$set": {"checkout": True, "colour": "日本"},
+        "$ip": "0",
+        "$ignore_time": True,
+    }
+    assert UPDATE.isascii()
+
+
+def test_a_request_is_a_json_array(mixpanel: MixpanelServer, post: Callable[..., Answer]) -> None:
+    assert post([UPDATE, UPDATE]) == Answer(ACCEPTED)
+    [request] = mixpanel.requests
+    assert (request.method, request.path) == ("POST", "/engage?verbose=1")
+    assert request.headers["Content-Type"] == "application/json"
+    assert request.headers["X-Mixpanel-Integration-ID"] == "flagsync"
+    assert json.loads(request.body) == [json.loads(UPDATE)] * 2
+
+
+def test_one_connection_is_kept_for_all_requests(mixpanel: MixpanelServer, post: Callable[..., Answer]) -> None:
+    mixpanel.fail(times=1, status=400)
+    for _ in range(3):
+        post()
+    assert len({request.connection for request in mixpanel.requests}) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "outcome"),
+    [
+        (200, '{"status": 1, "error": null}', ACCEPTED),
+        (200, "1", ACCEPTED),
+        (200, "0", REFUSED),
+        (200, '{"status": 0, "error": "$distinct_id, missing or empty"}', REFUSED),
+        (200, "{}", UNAVAILABLE),
+        (200, "[]", UNAVAILABLE),
+        (200, "[1]", UNAVAILABLE),
+        (200, "true", UNAVAILABLE),
+        (200, "2", UNAVAILABLE),
+        (200, '{"status": "ok"}', UNAVAILABLE),
+        (200, "", UNAVAILABLE),
+        (200, "<html>Sign in to the hotel</html>", UNAVAILABLE),
+        (301, "", MISCONFIGURED),
+        (400, '{"status": 0, "error": "bad"}', REFUSED),
+        (401, '{"error": "no", "status": "error"}', MISCONFIGURED),
+        (403, "", MISCONFIGURED),
+        (404, "Not found", MISCONFIGURED),
+        (408, "", UNAVAILABLE),
+        (413, "", REFUSED),
+        (429, '{"code": 429}', UNAVAILABLE),
+        (500, "<html>", UNAVAILABLE),
+        (502, "", UNAVAILABLE),
+        (503, '{"status": 1}', UNAVAILABLE),
+        (504, "1", UNAVAILABLE),
+    ],
+)
+def test_an_answer_means(
+    mixpanel: MixpanelServer, post: Callable[..., Answer], status: int, body: str, outcome: Outcome
+) -> None:
+    mixpanel.fail(times=1, status=status, body=body)
+    answer = post()
+    assert answer.outcome is outcome
+    if outcome is not ACCEPTED:
+        assert (f"HTTP {status}" in answer.reason, answer.text) == (True, body)
+
+
+def test_a_redirect_is_not_followed(mixpanel: MixpanelServer, post: Callable[..., Answer]) -> None:
+    mixpanel.fail(times=1, status=307, headers={"Location": f"{mixpanel.url}/engage"})
+    assert post().outcome is MISCONFIGURED
+    assert len(mixpanel.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("retry_after", "seconds"),
+    [("7", 7), ("0", 0), ("-5", 0), ("soon", 0), ("nan", 0), ("1e9", 3600), ("inf", 3600), ("", 0)],
+)
+def test_retry_after_in_seconds_is_honoured_within_reason(retry_after: str, seconds: float) -> None:
+    assert read_answer(429, b"", retry_after).retry_after_seconds == seconds
+
+
+@pytest.mark.parametrize(("ahead", "seconds"), [(30, 30), (-30, 0), (10**6, 3600)])
+def test_retry_after_as_a_date_is_honoured_within_reason(ahead: int, seconds: float) -> None:
+    wait = read_answer(503, b"", formatdate(time() + ahead, usegmt=True)).retry_after_seconds
+    assert wait == pytest.approx(seconds, abs=2)
+
+
+def test_a_dropped_connection_is_no_answer(mixpanel: MixpanelServer, post: Callable[..., Answer]) -> None:
+    mixpanel.fail(times=1, drop=True)
+    assert post() == Answer(UNAVAILABLE, "Mixpanel cannot be reached (ConnectionError)")
+
+
+def test_a_server_that_is_not_there_is_no_answer() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    engage = Engage(f"http://127.0.0.1:{port}/engage")
+    assert engage.post([UPDATE], 5) == Answer(UNAVAILABLE, "Mixpanel cannot be reached (ConnectionError)")
+
+
+def test_a_proxy_from_the_environment_is_used(mixpanel: MixpanelServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", mixpanel.url)
+    engage = Engage("http://mixpanel.invalid/engage")
+    assert engage.post([UPDATE], 5).outcome is ACCEPTED
+    assert mixpanel.requests[0].path == "http://mixpanel.invalid/engage?verbose=1"
+    engage.close()
+
+
+def test_a_huge_answer_is_not_read_to_its_end(mixpanel: MixpanelServer, post: Callable[..., Answer]) -> None:
+    mixpanel.fail(times=1, status=500, body="x" * 10_000_000)
+    assert len(post().text) == 500
+    assert post().outcome is ACCEPTED
+
+
+def test_an_answer_in_no_encoding_is_read_as_far_as_it_goes(
+    mixpanel: MixpanelServer, post: Callable[..., Answer]
+) -> None:
+    mixpanel.fail(times=1, status=400, body=b"caf\xe9")
+    assert post().text == "caf\ufffd"
+
+
+def test_an_answer_with_a_false_content_encoding_is_no_answer(
+    mixpanel: MixpanelServer, post: Callable[..., Answer]
+) -> None:
+    mixpanel.fail(times=1, status=200, body="1", headers={"Content-Encoding": "gzip"})
+    assert post().outcome is UNAVAILABLE
+
+
+class Trickle:
+    """A server that sends its answer byte by byte, for ever, and says when its client has hung up."""
+
+    def __init__(self, head: bytes) -> None:
+        self._head = head
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}/engage"
+        self.hung_up = threading.Event()
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        connection, _ = self._listener.accept()
+        with connection, suppress(OSError):
+            connection.recv(65536)
+            connection.sendall(self._head)
+            connection.settimeout(0.01)
+            while True:
+                connection.sendall(b"x")
+                with suppress(TimeoutError):
+                    if not connection.recv(65536):
+                        break
+        self.hung_up.set()
+
+    def end(self) -> None:
+        self._thread.join()
+        self._listener.close()
+
+
+@pytest.mark.parametrize("head", [b"", b"HTTP/1.1 200 OK\r\nX-Long: ", b"HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n"])
+def test_an_answer_that_trickles_in_is_cut_off_at_the_deadline(head: bytes) -> None:
+    server = Trickle(head)
+    engage = Engage(server.url)
+    assert engage.post([UPDATE], 0.1).outcome is UNAVAILABLE
+    assert server.hung_up.wait(10)
+    server.end()
+
+
+def test_an_error_says_nothing_of_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise _mixpanel.requests.ConnectionError("http://user:password@proxy:1")
+
+    monkeypatch.setattr(_mixpanel.requests.Session, "post", fail)
+    assert "password" not in repr(Engage("http://host/engage").post([UPDATE], 1))

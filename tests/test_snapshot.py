@@ -1,0 +1,146 @@
+"""What an identity was served, read without a trace."""
+
+import copy
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from flagsmith import Flagsmith
+from flagsmith.mappers import map_environment_document_to_context
+from flagsmith.models import Flag, Flags
+from flagsync._snapshot import EvaluationKeys, fingerprint, flags_of
+
+
+def nothing() -> None:
+    """Do not pause."""
+
+
+def lazy(document: dict[str, Any], identifier: str = "user_1", traits: dict[str, Any] | None = None) -> Flags:
+    """Flags as local evaluation returns them, from a freshly built document."""
+    context = map_environment_document_to_context(copy.deepcopy(document))  # type: ignore[arg-type]
+    context["identity"] = {"identifier": identifier, "traits": traits or {}}  # type: ignore[typeddict-item]
+    return Flags.from_evaluation_context(context, {}, None, None)
+
+
+def test_all_flags_of_a_lazy_answer_are_read_and_none_of_them_is_memoised(offline: Flagsmith) -> None:
+    flags = offline.get_identity_flags("user_1")
+    names = [flag.feature_name for flag in flags_of(flags)]
+    assert len(names) == 24
+    assert flags.flags == {}
+
+
+def test_what_the_caller_read_before_does_not_matter(offline: Flagsmith) -> None:
+    flags = offline.get_identity_flags("user_1")
+    flags.flags["str_on"] = Flag(enabled=True, value="memoised", feature_id=3, feature_name="str_on")
+    assert {flag.feature_name: flag.value for flag in flags_of(flags)}["str_on"] == "blue"
+
+
+def test_flags_of_a_remote_answer_are_those_that_came() -> None:
+    flag = Flag(enabled=True, value="x", feature_id=1, feature_name="one")
+    assert flags_of(Flags({"one": flag})) == [flag]
+
+
+def test_reading_does_not_count_as_usage(offline: Flagsmith) -> None:
+    counted: list[str] = []
+
+    class Analytics:
+        def track_feature(self, name: str) -> None:
+            counted.append(name)
+
+    flags = replace(offline.get_identity_flags("user_1"), _analytics_processor=Analytics())
+    flags_of(flags)
+    assert counted == []
+    flags.get_flag("str_on")
+    assert counted == ["str_on"]
+
+
+def test_a_caller_that_reads_meanwhile_is_not_raced_with(offline: Flagsmith) -> None:
+    flags = offline.get_identity_flags("user_1")
+    expected = flags_of(flags)
+    ended = threading.Event()
+
+    def read() -> None:
+        while not ended.is_set():
+            flags.flags.clear()
+            for flag in expected:
+                flags.get_flag(flag.feature_name)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    seen = [flags_of(flags) for _ in range(200)]
+    ended.set()
+    reader.join()
+    assert seen == [expected] * 200
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [({"a": True}, {"a": 1}), ({"a": 1}, {"a": 1.0}), ({"a": 1}, {"b": 1}), ({"a": "1"}, {"a": 1})]
+)
+def test_fingerprints_differ_with_name_value_and_type(one: dict[str, Any], other: dict[str, Any]) -> None:
+    assert fingerprint(one) != fingerprint(other)
+
+
+def test_fingerprints_of_equal_properties_are_equal_however_they_were_made() -> None:
+    made = {"".join(["fea", "ture"]): ["".join(["v", "alue"])] * 2}
+    assert fingerprint(made) == fingerprint({"feature": ["value", "value"]})
+
+
+def test_a_refreshed_document_with_the_same_content_has_the_same_key(document: dict[str, Any]) -> None:
+    keys = EvaluationKeys(nothing)
+    assert keys.of(lazy(document)) == keys.of(lazy(document))
+
+
+def change_value(document: dict[str, Any]) -> None:
+    document["feature_states"][7]["feature_state_value"] = 1  # it was True, which is equal
+
+
+def change_segment(document: dict[str, Any]) -> None:
+    document["project"]["segments"][0]["rules"][0]["rules"][0]["conditions"][0]["value"] = "gold"
+
+
+def change_environment(document: dict[str, Any]) -> None:
+    document["api_key"] = "another"  # part of the hash that decides on variants
+
+
+@pytest.mark.parametrize("change", [change_value, change_segment, change_environment])
+def test_a_changed_document_has_another_key(
+    document: dict[str, Any], change: Callable[[dict[str, Any]], None]
+) -> None:
+    keys = EvaluationKeys(nothing)
+    before = keys.of(lazy(document))
+    change(document)
+    assert keys.of(lazy(document)) != before
+
+
+def test_documents_that_alternate_are_each_read_once(document: dict[str, Any]) -> None:
+    pauses: list[None] = []
+    keys = EvaluationKeys(lambda: pauses.append(None))
+    old, new = lazy(document), lazy(document)
+    for flags in (old, new, old, new):
+        keys.of(flags)
+    assert len(pauses) == 2 * (24 + 2)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [({"a": True}, {"a": 1}), ({"a": -1}, {"a": -2}), ({"a": 1}, {"b": 1}), ({"a": [1]}, {"a": [2]})]
+)
+def test_traits_count_by_name_value_and_type(
+    document: dict[str, Any], one: dict[str, Any], other: dict[str, Any]
+) -> None:
+    keys = EvaluationKeys(nothing)
+    assert keys.of(lazy(document, traits=one)) != keys.of(lazy(document, traits=other))
+
+
+def test_identities_have_keys_of_their_own(document: dict[str, Any]) -> None:
+    keys = EvaluationKeys(nothing)
+    assert keys.of(lazy(document, "user_1")) != keys.of(lazy(document, "user_2"))
+
+
+def test_a_trait_of_the_applications_own_type_is_evaluated_each_time(document: dict[str, Any]) -> None:
+    assert EvaluationKeys(nothing).of(lazy(document, traits={"a": object()})) is None
+
+
+def test_a_remote_answer_has_no_key() -> None:
+    assert EvaluationKeys(nothing).of(Flags()) is None

@@ -1,0 +1,108 @@
+"""The loopback Mixpanel, as users meet it in their own tests."""
+
+from typing import Any
+
+import pytest
+import requests
+from flagsync.testing import MixpanelServer
+
+
+def update(distinct_id: str = "user_1", **operations: Any) -> dict[str, Any]:
+    return {"$token": "t", "$distinct_id": distinct_id, **(operations or {"$set": {"a": 1}})}
+
+
+def post(server: MixpanelServer, updates: Any, **options: Any) -> requests.Response:
+    options = {"params": {"verbose": "1"}, "timeout": 10, **options}
+    return requests.post(f"{server.url}/engage", json=updates, **options)
+
+
+def test_profiles_are_what_the_accepted_updates_made_of_them(mixpanel_server: MixpanelServer) -> None:
+    first = [update(**{"$set": {"a": 1, "b": 2}}), update("user_2", **{"$set": {"a": True}})]
+    assert post(mixpanel_server, first).json() == {"status": 1, "error": None}
+    post(mixpanel_server, [update(**{"$set": {"a": 3}}), update(**{"$unset": ["b", "c"]})])
+    assert mixpanel_server.profiles == {"user_1": {"a": 3}, "user_2": {"a": True}}
+
+
+@pytest.mark.parametrize(
+    ("updates", "status", "error"),
+    [
+        ([update()] * 2001, 400, "data, at most 2000 updates"),
+        ([], 400, "data, missing or empty"),
+        ({"no": "list"}, 400, "data, missing or empty"),
+        ([update(), {"$distinct_id": "x", "$set": {}}], 200, "$token, missing or empty"),
+        ([update(), update("")], 200, "$distinct_id, missing or empty"),
+        ([update(**{"$set": {"a": "x" * 1_000_001}})], 200, "update, more than 1 MB"),
+        ([update(**{"$set": [1]})], 200, "$set must be an object, $unset a list"),
+        ([update(**{"$add": {"a": 1}})], 200, "no operation"),
+        (["update"], 200, "data, must be objects"),
+    ],
+)
+def test_what_mixpanel_refuses_is_refused_whole(
+    mixpanel_server: MixpanelServer, updates: Any, status: int, error: str
+) -> None:
+    response = post(mixpanel_server, updates)
+    assert (response.status_code, response.json()) == (status, {"status": 0, "error": error})
+    assert mixpanel_server.profiles == {}
+
+
+def test_without_verbose_the_answer_is_a_digit(mixpanel_server: MixpanelServer) -> None:
+    assert [post(mixpanel_server, body, params={}).text for body in ([update()], [update("")])] == ["1", "0"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status"),
+    [("GET", "/engage", b"", 405), ("POST", "/track", b"[]", 404), ("POST", "/engage", b"x" * 10_000_001, 413)],
+)
+def test_what_is_no_update_is_an_http_error(
+    mixpanel_server: MixpanelServer, method: str, path: str, body: bytes, status: int
+) -> None:
+    response = requests.request(method, mixpanel_server.url + path, data=body, timeout=10)
+    assert response.status_code == status
+
+
+def test_requests_tell_all_about_what_came(mixpanel_server: MixpanelServer) -> None:
+    post(mixpanel_server, [update()], headers={"X-Mine": "yes"})
+    assert mixpanel_server.wait_for_requests(1)
+    [request] = mixpanel_server.requests
+    assert (request.method, request.path, request.headers["X-Mine"]) == ("POST", "/engage?verbose=1", "yes")
+    assert request.updates == [update()]
+
+
+def test_faults_come_one_after_the_other(mixpanel_server: MixpanelServer) -> None:
+    mixpanel_server.fail(times=2, status=503, body="down", headers={"Retry-After": "7"})
+    mixpanel_server.fail(times=1, status=599)
+    answers = [post(mixpanel_server, [update()]) for _ in range(4)]
+    assert [answer.status_code for answer in answers] == [503, 503, 599, 200]
+    assert (answers[0].text, answers[0].headers["Retry-After"]) == ("down", "7")
+
+
+def test_a_fault_can_be_for_one_profile_and_last_until_recovery(mixpanel_server: MixpanelServer) -> None:
+    mixpanel_server.fail(status=400, distinct_id="poison")
+    assert post(mixpanel_server, [update()]).status_code == 200
+    assert post(mixpanel_server, [update(), update("poison")]).status_code == 400
+    mixpanel_server.recover()
+    assert post(mixpanel_server, [update("poison")]).status_code == 200
+
+
+def test_a_fault_can_change_the_body_alone(mixpanel_server: MixpanelServer) -> None:
+    mixpanel_server.fail(times=1, body="<html>")
+    response = post(mixpanel_server, [update()])
+    assert (response.status_code, response.text) == (200, "<html>")
+
+
+def test_a_dropped_connection_is_an_error_of_the_client(mixpanel_server: MixpanelServer) -> None:
+    mixpanel_server.fail(times=1, drop=True)
+    with pytest.raises(requests.ConnectionError):
+        post(mixpanel_server, [update()])
+
+
+def test_a_delay_ends_with_the_server() -> None:
+    with MixpanelServer() as server:
+        server.fail(delay_seconds=3600)
+        with pytest.raises(requests.Timeout):
+            post(server, [update()], timeout=0.05)
+        assert server.wait_for_requests(1)
+
+
+def test_waiting_for_requests_that_do_not_come_ends(mixpanel_server: MixpanelServer) -> None:
+    assert mixpanel_server.wait_for_requests(1, timeout_seconds=0.01) is False
