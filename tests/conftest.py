@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from flagsmith import Flagsmith
 from flagsmith.offline_handlers import LocalFileHandler
+
 from flagsync import FlagSync
 
 if TYPE_CHECKING:  # pytest imports it as a plugin, after this file

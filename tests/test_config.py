@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from flagsmith import Flagsmith
+
 from flagsync import FlagSync
 from flagsync._config import Config
 
@@ -54,7 +55,9 @@ def test_all_that_is_wrong_is_said_at_once(offline: Flagsmith) -> None:
         ("eu", "https://proxy.example.com/mixpanel/", "https://proxy.example.com/mixpanel/engage"),
     ],
 )
-def test_updates_go_to_the_regions_host_or_to_the_proxy(region: str, mixpanel_url: str | None, url: str) -> None:
+def test_updates_go_to_the_regions_host_or_to_the_proxy(
+    region: str, mixpanel_url: str | None, url: str
+) -> None:
     options: dict[str, Any] = dict.fromkeys(Config.__slots__)
     options |= {"token": "t", "region": region, "mixpanel_url": mixpanel_url, "when_full": "drop"}
     options |= {"distinct_id": str, "property_name": str, "property_value": str}
@@ -106,7 +109,9 @@ def test_from_env_names_every_variable_that_is_wrong(monkeypatch: pytest.MonkeyP
     ]
 
 
-def test_a_client_side_key_with_local_evaluation_is_flagsmiths_own_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_side_key_with_local_evaluation_is_flagsmiths_own_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("FLAGSMITH_ENVIRONMENT_KEY", "client-side")
     monkeypatch.setenv("FLAGSMITH_LOCAL_EVALUATION", "TRUE")
     monkeypatch.setenv("MIXPANEL_TOKEN", "token")

@@ -10,7 +10,8 @@ from time import time
 from typing import Any
 
 import pytest
-from flagsync import _mixpanel
+import requests
+
 from flagsync._mixpanel import Answer, Engage, Outcome, UpdateWriter, read_answer
 from flagsync.testing import MixpanelServer
 
@@ -126,7 +127,9 @@ def test_a_server_that_is_not_there_is_no_answer() -> None:
     assert engage.post([UPDATE], 5) == Answer(UNAVAILABLE, "Mixpanel cannot be reached (ConnectionError)")
 
 
-def test_a_proxy_from_the_environment_is_used(mixpanel: MixpanelServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_proxy_from_the_environment_is_used(
+    mixpanel: MixpanelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("http_proxy", mixpanel.url)
     engage = Engage("http://mixpanel.invalid/engage")
     assert engage.post([UPDATE], 5).outcome is ACCEPTED
@@ -183,7 +186,9 @@ class Trickle:
         self._listener.close()
 
 
-@pytest.mark.parametrize("head", [b"", b"HTTP/1.1 200 OK\r\nX-Long: ", b"HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n"])
+@pytest.mark.parametrize(
+    "head", [b"", b"HTTP/1.1 200 OK\r\nX-Long: ", b"HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n"]
+)
 def test_an_answer_that_trickles_in_is_cut_off_at_the_deadline(head: bytes) -> None:
     server = Trickle(head)
     engage = Engage(server.url)
@@ -194,7 +199,7 @@ def test_an_answer_that_trickles_in_is_cut_off_at_the_deadline(head: bytes) -> N
 
 def test_an_error_says_nothing_of_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any, **__: Any) -> None:
-        raise _mixpanel.requests.ConnectionError("http://user:password@proxy:1")
+        raise requests.ConnectionError("http://user:password@proxy:1")
 
-    monkeypatch.setattr(_mixpanel.requests.Session, "post", fail)
+    monkeypatch.setattr(requests.Session, "post", fail)
     assert "password" not in repr(Engage("http://host/engage").post([UPDATE], 1))

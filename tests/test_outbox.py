@@ -4,10 +4,11 @@ import json
 from collections.abc import Callable, Iterator
 
 import pytest
-from flagsync import _outbox
-from flagsync._outbox import MemoryOutbox, Outbox, Update
 from hypothesis import given
 from hypothesis import strategies as st
+
+from flagsync import _outbox
+from flagsync._outbox import MemoryOutbox, Outbox, Update
 
 Build = Callable[..., Outbox]
 
@@ -154,12 +155,14 @@ def test_what_is_in_flight_has_its_place_but_the_newest_always_gets_one(build: B
     assert states(outbox.take()) == ["bob=1", "dan=1"]
 
 
-@pytest.mark.parametrize(("max_pending", "count", "full"), [(5, 4, False), (5, 5, True), (9999, 1999, False), (9999, 2000, True)])
+@pytest.mark.parametrize(
+    ("max_pending", "count", "full"), [(5, 4, False), (5, 5, True), (9999, 1999, False), (9999, 2000, True)]
+)
 def test_an_outbox_is_full_when_a_request_or_the_bound_is(
     build: Build,
     max_pending: int,
     count: int,
-    full: bool,  # noqa: FBT001
+    full: bool,
 ) -> None:
     outbox = build(max_pending)
     put(outbox, *(f"{number}=1" for number in range(count)))
@@ -182,7 +185,7 @@ def test_a_batch_is_as_large_as_two_megabytes_allow_and_never_larger(sizes: list
     while batch := outbox.take():
         batches.append([len(update.text) for update in batch])
         outbox.settle(batch, [])
-    assert sum(batches, []) == sizes
+    assert [size for batch in batches for size in batch] == sizes
     bodies = [len(f"[{','.join('x' * size for size in batch)}]") for batch in batches]
     assert max(bodies) <= 2_000_000
     assert all(body + 1 + after[0] > 2_000_000 for body, after in pairwise_of(bodies, batches))

@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 from flagsmith.models import Flag
-from flagsync._properties import Properties, PropertyValue, served_value
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flagsync._properties import Properties, PropertyValue, served_value
 
-class Colour(str, enum.Enum):
+
+class Colour(enum.StrEnum):
     BLUE = "blue"
 
 
@@ -50,8 +51,11 @@ def test_a_disabled_flag_sends_false() -> None:
     assert properties["a"] is False
 
 
-@given(st.booleans(), st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text())
-def test_whatever_a_flag_holds_the_value_is_flagsmiths_own(enabled: bool, value: Any) -> None:  # noqa: FBT001
+@given(
+    st.booleans(),
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+)
+def test_whatever_a_flag_holds_the_value_is_flagsmiths_own(enabled: bool, value: Any) -> None:
     properties, _ = build([flag("a", value, enabled=enabled)])
     expected = value if enabled and value else enabled
     assert (properties["a"], type(properties["a"])) == (expected, type(expected))
@@ -70,7 +74,9 @@ def test_property_name_renames_and_leaves_out_and_is_asked_once_a_name() -> None
 
 @pytest.mark.parametrize("name", ["$email", "mp_country_code", "", 7])
 def test_a_name_that_would_overwrite_the_users_data_is_left_out_and_reported(name: Any) -> None:
-    properties, [warning] = build([flag("a"), flag("b")], name=lambda feature: name if feature == "a" else feature)
+    properties, [warning] = build(
+        [flag("a"), flag("b")], name=lambda feature: name if feature == "a" else feature
+    )
     assert properties == {"b": True}
     assert "Flag 'a' is left out" in warning
 
@@ -153,6 +159,8 @@ def test_a_value_that_json_does_not_hold_leaves_one_flag_out(value: object) -> N
 
 
 def test_a_value_function_that_raises_leaves_one_flag_out() -> None:
-    properties, [warning] = build([flag("a", "{"), flag("b", "{}")], value=lambda one: json.loads(str(one.value)))
+    properties, [warning] = build(
+        [flag("a", "{"), flag("b", "{}")], value=lambda one: json.loads(str(one.value))
+    )
     assert properties == {"b": {}}
     assert warning == "Flag 'a' is left out: no property value (JSONDecodeError)"

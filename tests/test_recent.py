@@ -1,8 +1,9 @@
 """The bounded map."""
 
-from flagsync._recent import Recent
 from hypothesis import given
 from hypothesis import strategies as st
+
+from flagsync._recent import Recent
 
 
 def test_what_was_set_is_found_and_can_be_forgotten() -> None:

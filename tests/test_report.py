@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import pytest
+
 from flagsync import _report
 from flagsync._report import Reporter
 from flagsync.exceptions import DeliveryError
@@ -10,7 +11,9 @@ from flagsync.exceptions import DeliveryError
 
 def test_an_error_is_logged_and_then_told(logged: Callable[[], list[str]]) -> None:
     told: list[DeliveryError] = []
-    error = DeliveryError("Mixpanel is down", 2, will_retry=True, identifiers=("user_1", "user_2"), answer="user_1!")
+    error = DeliveryError(
+        "Mixpanel is down", 2, will_retry=True, identifiers=("user_1", "user_2"), answer="user_1!"
+    )
     Reporter(told.append).error(error)
     assert told == [error]
     assert logged() == ["Mixpanel is down: 2 updates kept and sent again later"]
@@ -24,7 +27,7 @@ def test_an_error_says_neither_who_nor_what_mixpanel_quoted() -> None:
 
 @pytest.mark.parametrize(("will_retry", "level"), [(True, "WARNING"), (False, "ERROR")])
 def test_what_is_lost_is_an_error_and_what_is_late_a_warning(
-    will_retry: bool,  # noqa: FBT001
+    will_retry: bool,
     level: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from time import monotonic
 
 import pytest
+
 from flagsync import _sender
 from flagsync._mixpanel import Answer, Outcome
 from flagsync._outbox import MemoryOutbox
@@ -78,7 +79,12 @@ def test_a_bad_update_is_halved_out_of_its_batch_and_the_rest_gets_through(posit
     assert sorted(rig.profiles) == sorted(name for name in names if name != names[position])
     assert len(rig.requests) <= 23
     [error] = rig.errors
-    assert (error.count, error.will_retry, error.identifiers, error.answer) == (1, False, (names[position],), "missing")
+    assert (error.count, error.will_retry, error.identifiers, error.answer) == (
+        1,
+        False,
+        (names[position],),
+        "missing",
+    )
     assert rig.outbox.counts()["rejected"] == 1
 
 
@@ -185,7 +191,9 @@ def test_at_the_deadline_what_is_left_is_given_up_and_told() -> None:
     rig.put("ann", "bob")
     rig.deliver(seconds=0)
     assert rig.requests == []
-    assert [str(error) for error in rig.errors] == ["The client was closed before Mixpanel took them: 2 updates lost"]
+    assert [str(error) for error in rig.errors] == [
+        "The client was closed before Mixpanel took them: 2 updates lost"
+    ]
     assert (rig.sender.gave_up, rig.outbox.counts()["dropped"]) == (True, 2)
 
 

@@ -4,11 +4,12 @@ from typing import Any
 
 import pytest
 import requests
+
 from flagsync.testing import MixpanelServer
 
 
-def update(distinct_id: str = "user_1", **operations: Any) -> dict[str, Any]:
-    return {"$token": "t", "$distinct_id": distinct_id, **(operations or {"$set": {"a": 1}})}
+def update(distinct_id: str = "user_1", operation: str = "$set", what: Any = None) -> dict[str, Any]:
+    return {"$token": "t", "$distinct_id": distinct_id, operation: {"a": 1} if what is None else what}
 
 
 def post(server: MixpanelServer, updates: Any, **options: Any) -> requests.Response:
@@ -17,9 +18,9 @@ def post(server: MixpanelServer, updates: Any, **options: Any) -> requests.Respo
 
 
 def test_profiles_are_what_the_accepted_updates_made_of_them(mixpanel_server: MixpanelServer) -> None:
-    first = [update(**{"$set": {"a": 1, "b": 2}}), update("user_2", **{"$set": {"a": True}})]
+    first = [update(what={"a": 1, "b": 2}), update("user_2", what={"a": True})]
     assert post(mixpanel_server, first).json() == {"status": 1, "error": None}
-    post(mixpanel_server, [update(**{"$set": {"a": 3}}), update(**{"$unset": ["b", "c"]})])
+    post(mixpanel_server, [update(what={"a": 3}), update(operation="$unset", what=["b", "c"])])
     assert mixpanel_server.profiles == {"user_1": {"a": 3}, "user_2": {"a": True}}
 
 
@@ -31,9 +32,9 @@ def test_profiles_are_what_the_accepted_updates_made_of_them(mixpanel_server: Mi
         ({"no": "list"}, 400, "data, missing or empty"),
         ([update(), {"$distinct_id": "x", "$set": {}}], 200, "$token, missing or empty"),
         ([update(), update("")], 200, "$distinct_id, missing or empty"),
-        ([update(**{"$set": {"a": "x" * 1_000_001}})], 200, "update, more than 1 MB"),
-        ([update(**{"$set": [1]})], 200, "$set must be an object, $unset a list"),
-        ([update(**{"$add": {"a": 1}})], 200, "no operation"),
+        ([update(what={"a": "x" * 1_000_001})], 200, "update, more than 1 MB"),
+        ([update(what=[1])], 200, "$set must be an object, $unset a list"),
+        ([update(operation="$add")], 200, "no operation"),
         (["update"], 200, "data, must be objects"),
     ],
 )

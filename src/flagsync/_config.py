@@ -66,10 +66,13 @@ class Config:
 
 def read_environment() -> tuple[dict[str, Any], dict[str, Any]]:
     """The arguments of ``Flagsmith`` and of ``FlagSync`` that the process's environment holds."""
+
     def variable(name: str) -> str:
         return os.environ.get(name, "").strip()
 
-    key, api_url, local = (variable(f"FLAGSMITH_{name}") for name in ("ENVIRONMENT_KEY", "API_URL", "LOCAL_EVALUATION"))
+    key, api_url, local = (
+        variable(f"FLAGSMITH_{name}") for name in ("ENVIRONMENT_KEY", "API_URL", "LOCAL_EVALUATION")
+    )
     token, region, url = (variable(f"MIXPANEL_{name}") for name in ("TOKEN", "REGION", "URL"))
     require(
         {

@@ -134,7 +134,7 @@ class Encoder:
                 self._gather_seconds,
             )
             self._urgent = False
-            self._rounds_begun += 1
+            self._rounds_begun += bool(self._inbox)
             return len(self._inbox)
 
     def _encode(self, identifier: object, flags: Flags) -> str:

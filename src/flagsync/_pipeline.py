@@ -87,12 +87,15 @@ class Pipeline:
         """Mirror the flags. Never raises, and waits only if ``when_full`` says so."""
         try:
             if not self._encoder.submit(identifier, flags):
-                raise RuntimeError("the client is closed")  # noqa: TRY301
-            if self._encoder.submitted - self._flushed >= self._flush_every:
+                self._skip("the client is closed")
+            elif self._encoder.submitted - self._flushed >= self._flush_every:
                 self._make_room()
         except Exception as error:  # noqa: BLE001 - nothing of the mirror gets through to the caller
-            self.skip()
-            self.warn(f"An identity is not mirrored: {error}")
+            self._skip(type(error).__name__)
+
+    def _skip(self, reason: str) -> None:
+        self.skip()
+        self.warn(f"An identity is not mirrored: {reason}")
 
     def _make_room(self) -> None:
         submitted = self._encoder.submitted

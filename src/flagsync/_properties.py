@@ -52,9 +52,9 @@ class Properties:
             try:
                 value = self._value(flag)
                 # No closer look at booleans and short strings, which most values are.
-                if value is not True and value is not False:
-                    if type(value) is not str or len(value) * 4 > MAX_STRING_BYTES:
-                        value = self._checked(feature, value)
+                short = type(value) is str and len(value) * 4 <= MAX_STRING_BYTES
+                if not short and value is not True and value is not False:
+                    value = self._checked(feature, value)
             except Exception as error:  # noqa: BLE001 - the application's callback may raise anything
                 self._warn(f"Flag {feature!r} is left out: no property value ({type(error).__name__})")
             else:
@@ -73,7 +73,7 @@ class Properties:
             if name is None:
                 return None
             if not isinstance(name, str) or not name or name.startswith(("$", "mp_")):
-                raise ValueError("Mixpanel reserves $… and mp_…: another name from property_name mends it")  # noqa: EM101, TRY003, TRY301
+                raise ValueError("Mixpanel reserves $… and mp_…: another name from property_name mends it")
         except Exception as error:  # noqa: BLE001 - the application's callback may raise anything
             self._warn(f"Flag {feature!r} is left out: no property name ({error!r})")
             return None

@@ -7,6 +7,7 @@ token, no payload and no identifier.
 import logging
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from time import monotonic
 
 from flagsync.exceptions import DeliveryError
@@ -26,18 +27,23 @@ class Reporter:
 
     def error(self, error: DeliveryError) -> None:
         """Log the error, then tell the application."""
-        log.log(logging.WARNING if error.will_retry else logging.ERROR, "%s", error)
+        self.say(f"{error}", logging.WARNING if error.will_retry else logging.ERROR)
         try:
             if self._on_error is not None:
                 self._on_error(error)
         except Exception as raised:  # noqa: BLE001 - the application's callback may raise anything
-            log.error("on_error raised %s; it is ignored", type(raised).__name__)  # noqa: TRY400 - no traceback
+            self.say(f"on_error raised {type(raised).__name__}; it is ignored", logging.ERROR)
+
+    def say(self, message: str, level: int = logging.WARNING) -> None:
+        """Log a message."""
+        with suppress(Exception):  # of a handler
+            log.log(level, "%s", message)
 
     def once(self, message: str) -> None:
         """Warn the first time that something is said."""
         if message not in self._said:
             self._said[message] = None
-            log.warning("%s", message)
+            self.say(message)
 
     def lose(self, reason: str, count: int = 1) -> None:
         """Note updates that are lost, for ``losses``."""

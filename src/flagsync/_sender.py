@@ -12,7 +12,7 @@ from time import monotonic
 
 from flagsync._mixpanel import Answer, Outcome
 from flagsync._outbox import Outbox, Update
-from flagsync._report import Reporter, log
+from flagsync._report import Reporter
 from flagsync.exceptions import DeliveryError
 
 REQUEST_SECONDS = 30.0
@@ -164,7 +164,7 @@ class Sender:
 
     def _recovered(self) -> float:
         if self._incident is not None:
-            log.warning("Mixpanel takes updates again, after %d failures", self._failures)
+            self._report.say(f"Mixpanel takes updates again, after {self._failures} failures")
         self._incident, self._failures = None, 0
         return 0.0
 

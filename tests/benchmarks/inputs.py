@@ -10,7 +10,7 @@ from flagsmith.models import Flags
 from mixpanel import BufferedConsumer, Mixpanel
 
 RECORDED = Path(__file__).parent.parent / "data" / "environment-document.json"
-VALUES = (None, None, True, "a string of middle length", 42, None, "variant-b", "#00aa88", None)
+VALUES = (None, None, True, "blue-button", 42, None, "variant-b", "#00aa88", None)
 SEGMENTS = 5
 
 
@@ -21,7 +21,7 @@ def local_client(features: int) -> Flagsmith:
 
 def remote_flags(number: int, features: int = 50) -> Flags:
     """Evaluated flags, different for each number, as an answer of the remote API gives them."""
-    states = [_state(index, enabled=(number >> index % 10) % 2 == 1) for index in range(features)]
+    states = [_state(index, number) for index in range(features)]
     return Flags.from_api_flags(states, None, None)
 
 
@@ -53,16 +53,16 @@ class _Handler:
         return cast("EnvironmentModel", self._document)
 
 
-def _state(index: int, *, enabled: bool = True) -> dict[str, Any]:
-    """The state of a feature; every tenth is multivariate."""
+def _state(index: int, number: int = 0) -> dict[str, Any]:
+    """The state of a feature: every fourth disabled, which ones depends on ``number``; every tenth multivariate."""
     multivariate = index % 10 == 9  # noqa: PLR2004
     return {
         "feature": {
             "id": index + 1,
-            "name": f"checkout_feature_{index}",
+            "name": f"my_feature_{index}",
             "type": "MULTIVARIATE" if multivariate else "STANDARD",
         },
-        "enabled": enabled and index % 4 > 0,
+        "enabled": (index + number) % 4 > 0,
         "django_id": index + 1,
         "feature_segment": None,
         "featurestate_uuid": f"00000000-0000-0000-0000-{index:012}",

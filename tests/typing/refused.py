@@ -1,0 +1,18 @@
+"""What type checkers refuse: each line would be an error without its comment, and the comment without it."""
+
+from flagsync import FlagSync
+
+FlagSync("key")  # type: ignore[call-arg]
+FlagSync("key", "token", "eu")  # type: ignore[call-arg]
+FlagSync("key", "token", region="de")  # type: ignore[arg-type]
+FlagSync("key", "token", when_full="block")  # type: ignore[arg-type]
+FlagSync("key", "token", max_pending="many")  # type: ignore[arg-type]
+FlagSync("key", "token", distinct_id=lambda identifier: 7)  # type: ignore[arg-type, return-value]
+FlagSync("key", "token", property_value=lambda flag: object())  # type: ignore[arg-type, return-value]
+FlagSync("key", "token", on_error=lambda: None)  # type: ignore[arg-type, misc]
+FlagSync("key", "token", outbox_path="file")  # type: ignore[call-arg]
+client = FlagSync("key", "token")
+client.get_identity_flags()  # type: ignore[call-arg]
+client.get_identity_flags("user", {}, True)  # type: ignore[call-arg]
+client.mirror("user", {"flag": True})  # type: ignore[arg-type]
+client.stats().delivered = 1  # type: ignore[misc]
