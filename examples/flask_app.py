@@ -1,13 +1,9 @@
-"""A Flask application whose feature flags appear in Mixpanel, runnable without any account.
+"""A Flask application whose flags appear in Mixpanel: ``python examples/flask_app.py``, without an account.
 
-``python examples/flask_app.py`` shows two checkouts and ends; ``gunicorn --chdir examples flask_app:app`` serves.
+Flagsmith evaluates offline, in an environment recorded from a real server; Mixpanel is a server on loopback.
 """
 
-import atexit
-import json
-from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 from flagsmith import Flagsmith
 from flagsmith.offline_handlers import LocalFileHandler
@@ -16,38 +12,40 @@ from flask import Flask, request
 from flagsync import FlagSync
 from flagsync.testing import MixpanelServer
 
-# Feature -> Mixpanel property; other features stay out. Without this option all of them are mirrored.
+# Feature -> Mixpanel property, of the flags that are worth a look there; without property_name: all of them.
 PROPERTIES = {"str_on": "Checkout button", "seg_override": "Customer tier"}
 
-# Until "client", the stage: Flagsmith offline, Mixpanel on loopback. In production all of it is one line:
-#     client = FlagSync.from_env(property_name=PROPERTIES.get)
-# At module level each process has one client. gunicorn's workers import the module, so they build it after the
-# fork; with --preload build it in gunicorn's post_fork hook: the thread that keeps Flagsmith's flags fresh does
-# not survive a fork. Python's exit closes the client: what is pending is still delivered.
-stage = ExitStack()
-atexit.register(stage.close)
-mixpanel = stage.enter_context(MixpanelServer())
+mixpanel = MixpanelServer()  # of the demonstration, which starts it at the end of this file
 document = Path(__file__).with_name("environment-document.json")
 flagsmith = Flagsmith(offline_mode=True, offline_handler=LocalFileHandler(str(document)))
-client = stage.enter_context(
-    FlagSync(flagsmith, "any-token", mixpanel_url=mixpanel.url, property_name=PROPERTIES.get)
-)
+
+# One client per process, at module level: each worker of gunicorn imports this module and builds its own, after
+# the fork. Not with --preload: the thread that refreshes Flagsmith's flags does not survive a fork.
+# In production:  client = FlagSync.from_env(property_name=PROPERTIES.get)
+client = FlagSync(flagsmith, "any-token", mixpanel_url=mixpanel.url, property_name=PROPERTIES.get)
 
 app = Flask(__name__)
 
 
 @app.get("/checkout")
-def checkout() -> dict[str, Any]:
-    """Decide by flags what the user's checkout looks like."""
+def checkout() -> dict[str, object]:
+    """Let flags decide how the user's checkout looks."""
     flags = client.get_identity_flags(request.args["user"], {"plan": request.args.get("plan", "free")})
     tier = flags.get_feature_value("seg_override") if flags.is_feature_enabled("seg_override") else "standard"
     return {"button": flags.get_feature_value("str_on"), "tier": tier}
 
 
-if __name__ == "__main__":
-    for query in ("user=user_1&plan=premium", "user=user_2&plan=free"):
-        answer = app.test_client().get(f"/checkout?{query}")
-        print(f"GET /checkout?{query}\n  answer   {answer.status_code} {json.dumps(answer.json)}")
+def demonstrate() -> None:
+    """Print two requests, their answers and the profiles in Mixpanel afterwards."""
+    browser = app.test_client()
+    for url in ("/checkout?user=user_1&plan=premium", "/checkout?user=user_2"):
+        print(f"GET {url}\n    {browser.get(url).text.strip()}")
     client.flush()
     for distinct_id, properties in mixpanel.profiles.items():
-        print(f"  profile  {distinct_id}: {properties}")
+        print(f"Mixpanel profile {distinct_id}\n    {properties}")
+
+
+if __name__ == "__main__":
+    # In production nothing needs to close the client: Python's exit delivers what is pending.
+    with mixpanel, client:
+        demonstrate()

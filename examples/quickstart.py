@@ -30,14 +30,15 @@ def main() -> None:
     with MixpanelServer() as mixpanel, FlagSync(flagsmith, "any-token", mixpanel_url=mixpanel.url) as client:
         for identifier, traits in IDENTITIES.items():
             client.get_identity_flags(identifier, traits)
-        client.flush()
+        if not client.flush():
+            sys.exit("The Mixpanel on loopback did not get everything; what is logged above says why.")
         print(table(mixpanel.profiles))
         stats = client.stats()
         print(f"\n{stats.accepted} calls wrote {stats.delivered} profiles in {stats.requests} request.")
         client.get_identity_flags("user_1")
         client.flush()
         stats = client.stats()
-        print(f"user_1 once more: {stats.unchanged} profile unchanged and not sent, still {stats.requests} request.")
+        print(f"user_1 again: {stats.unchanged} profile unchanged, not sent, still {stats.requests} request.")
 
 
 def table(profiles: Mapping[str, Mapping[str, Any]]) -> str:
@@ -49,8 +50,7 @@ def table(profiles: Mapping[str, Mapping[str, Any]]) -> str:
     head = ["property", *profiles]
     widths = [min(MAX_COLUMNS, max(map(width, column))) for column in zip(head, *rows, strict=True)]
     rule = ["─" * columns for columns in widths]
-    lines = [map(fit, row, widths) for row in (head, rule, *different, rule, *same)]
-    return "\n".join("  ".join(line).rstrip() for line in lines)
+    return "\n".join("  ".join(map(fit, row, widths)).rstrip() for row in (head, rule, *different, rule, *same))
 
 
 def fit(text: str, columns: int) -> str:

@@ -137,6 +137,13 @@ def test_a_proxy_from_the_environment_is_used(
     engage.close()
 
 
+def test_a_loopback_mixpanel_is_not_sought_through_a_proxy(
+    post: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    assert post().outcome is ACCEPTED
+
+
 def test_a_huge_answer_is_not_read_to_its_end(mixpanel: MixpanelServer, post: Callable[..., Answer]) -> None:
     mixpanel.fail(times=1, status=500, body="x" * 10_000_000)
     assert len(post().text) == 500

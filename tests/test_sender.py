@@ -139,7 +139,7 @@ def test_a_failure_keeps_everything_and_is_told_once_until_it_is_over(
     assert [(error.count, error.will_retry) for error in rig.errors] == [(2, True)]
     assert logged() == [
         f"{failure.reason}: 2 updates kept and sent again later",
-        "Mixpanel takes updates again, after 3 failures",
+        "Mixpanel takes updates again; failed attempts: 3",
     ]
 
 

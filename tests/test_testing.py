@@ -1,5 +1,7 @@
 """The loopback Mixpanel, as users meet it in their own tests."""
 
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -107,3 +109,19 @@ def test_a_delay_ends_with_the_server() -> None:
 
 def test_waiting_for_requests_that_do_not_come_ends(mixpanel_server: MixpanelServer) -> None:
     assert mixpanel_server.wait_for_requests(1, timeout_seconds=0.01) is False
+
+
+def test_a_server_that_nobody_closes_keeps_no_process_alive() -> None:
+    program = (
+        "import sys; sys.modules['pytest'] = None\n"  # as where it is not installed
+        "import requests; from flagsync.testing import MixpanelServer\n"
+        "session = requests.Session(); server = MixpanelServer()\n"
+        "print(session.post(server.url + '/engage', json=[], timeout=10).text)"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "0\n", "")
+
+
+def test_closing_twice_is_closing_once() -> None:
+    with MixpanelServer() as server:
+        server.close()

@@ -13,6 +13,7 @@ from email.utils import parsedate_to_datetime
 from enum import Enum
 from time import monotonic, time
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import requests
 from mixpanel import Mixpanel
@@ -69,6 +70,8 @@ class Engage:
     def __init__(self, url: str) -> None:
         self._url = url
         self._session = requests.Session()
+        # A test server is not to be sought through the proxy of the company.
+        self._session.trust_env = urlsplit(url).hostname not in ("127.0.0.1", "localhost", "::1")
         self._session.headers.update(
             {"Content-Type": "application/json", "X-Mixpanel-Integration-ID": "flagsync"}
         )

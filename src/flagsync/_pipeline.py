@@ -35,7 +35,7 @@ class Stats:
     Attributes:
         accepted: Calls whose flags are mirrored.
         delivered: Mixpanel accepted the update.
-        unchanged: Mixpanel had these flags already.
+        unchanged: Mixpanel has these flags already, or they are on their way.
         superseded: Overtaken by a later call for the same profile.
         dropped: Given up: ``max_pending`` was reached, or the client closed.
         rejected: Refused by Mixpanel, or impossible to send.

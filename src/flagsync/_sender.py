@@ -164,7 +164,7 @@ class Sender:
 
     def _recovered(self) -> float:
         if self._incident is not None:
-            self._report.say(f"Mixpanel takes updates again, after {self._failures} failures")
+            self._report.say(f"Mixpanel takes updates again; failed attempts: {self._failures}")
         self._incident, self._failures = None, 0
         return 0.0
 

@@ -13,7 +13,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
 from typing import Any, Self
 from urllib.parse import parse_qs, urlsplit
 
@@ -22,6 +21,7 @@ from flagsync._outbox import MAX_BATCH_UPDATES, MAX_UPDATE_BYTES
 __all__ = ["MixpanelServer", "Request", "mixpanel_server"]
 
 MAX_BODY_BYTES = 10_000_000
+JOIN_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class _Fault:
 
 
 class MixpanelServer:
-    """A loopback Mixpanel on a free port, as a context manager.
+    """A loopback Mixpanel on a free port, from construction until ``close()`` or the end of its ``with``.
 
         with MixpanelServer() as mixpanel:
             client = FlagSync(flagsmith, "token", mixpanel_url=mixpanel.url)
@@ -81,31 +81,33 @@ class MixpanelServer:
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._ending = threading.Event()
-        self._connections: set[socket.socket] = set()
+        self._connections: dict[socket.socket, threading.Thread] = {}
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.mixpanel = self
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(0.01,), name="flagsync-testing", daemon=True
         )
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self._thread.start()
 
     def __enter__(self) -> Self:
-        self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Answer no more and close every connection. Idempotent."""
         self._ending.set()
         self._server.shutdown()
-        self._thread.join()
-        for connection in [*self._connections]:
+        self._server.server_close()
+        threads = [self._thread]
+        for connection, thread in [*self._connections.items()]:
+            threads.append(thread)
             with suppress(OSError):  # its client was faster
                 connection.shutdown(socket.SHUT_RDWR)
-        self._server.server_close()
+        for thread in threads:
+            thread.join(JOIN_SECONDS)
 
     def fail(
         self,
@@ -202,7 +204,7 @@ def _verdict(error: str | None, *, verbose: bool) -> bytes:
 
 
 class _Server(ThreadingHTTPServer):
-    daemon_threads = False  # server_close() waits for them
+    daemon_threads = True  # so that a server which nobody closes keeps no process alive
     mixpanel: MixpanelServer
 
 
@@ -212,10 +214,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def setup(self) -> None:
         super().setup()
-        self.server.mixpanel._connections.add(self.connection)  # noqa: SLF001 - the two are one
+        self.server.mixpanel._connections[self.connection] = threading.current_thread()  # noqa: SLF001 - the two are one
 
     def finish(self) -> None:
-        self.server.mixpanel._connections.discard(self.connection)  # noqa: SLF001
+        self.server.mixpanel._connections.pop(self.connection, None)  # noqa: SLF001
         super().finish()
 
     def handle_any(self) -> None:

@@ -1,0 +1,59 @@
+# mypy: disable-error-code="import-untyped"
+# Django is not typed.
+"""A Django application whose flags appear in Mixpanel: ``python examples/django_app.py``, without an account.
+
+Flagsmith evaluates offline, in an environment recorded from a real server; Mixpanel is a server on loopback.
+"""
+
+from pathlib import Path
+
+from django.conf import settings
+from django.core.wsgi import get_wsgi_application
+from django.http import HttpRequest, JsonResponse
+from django.test import Client
+from django.urls import path
+from flagsmith import Flagsmith
+from flagsmith.offline_handlers import LocalFileHandler
+
+from flagsync import FlagSync
+from flagsync.testing import MixpanelServer
+
+# Feature -> Mixpanel property, of the flags that are worth a look there; without property_name: all of them.
+PROPERTIES = {"str_on": "Checkout button", "seg_override": "Customer tier"}
+
+mixpanel = MixpanelServer()  # of the demonstration, which starts it at the end of this file
+document = Path(__file__).with_name("environment-document.json")
+flagsmith = Flagsmith(offline_mode=True, offline_handler=LocalFileHandler(str(document)))
+
+# One client per process, at module level: each worker of gunicorn imports this module and builds its own, after
+# the fork. Not with --preload: the thread that refreshes Flagsmith's flags does not survive a fork.
+# In production:  client = FlagSync.from_env(property_name=PROPERTIES.get)
+client = FlagSync(flagsmith, "any-token", mixpanel_url=mixpanel.url, property_name=PROPERTIES.get)
+
+
+def checkout(request: HttpRequest) -> JsonResponse:
+    """Let flags decide how the user's checkout looks."""
+    flags = client.get_identity_flags(request.GET["user"], {"plan": request.GET.get("plan", "free")})
+    tier = flags.get_feature_value("seg_override") if flags.is_feature_enabled("seg_override") else "standard"
+    return JsonResponse({"button": flags.get_feature_value("str_on"), "tier": tier})
+
+
+settings.configure(ROOT_URLCONF=__name__, ALLOWED_HOSTS=["localhost", "testserver"])
+urlpatterns = [path("checkout", checkout)]
+application = get_wsgi_application()
+
+
+def demonstrate() -> None:
+    """Print two requests, their answers and the profiles in Mixpanel afterwards."""
+    browser = Client()
+    for url in ("/checkout?user=user_1&plan=premium", "/checkout?user=user_2"):
+        print(f"GET {url}\n    {browser.get(url).text}")
+    client.flush()
+    for distinct_id, properties in mixpanel.profiles.items():
+        print(f"Mixpanel profile {distinct_id}\n    {properties}")
+
+
+if __name__ == "__main__":
+    # In production nothing needs to close the client: Python's exit delivers what is pending.
+    with mixpanel, client:
+        demonstrate()

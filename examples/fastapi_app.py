@@ -1,0 +1,59 @@
+"""A FastAPI application whose flags appear in Mixpanel: ``python examples/fastapi_app.py``, without an account.
+
+Flagsmith evaluates offline, in an environment recorded from a real server; Mixpanel is a server on loopback.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request
+from flagsmith import Flagsmith
+from flagsmith.offline_handlers import LocalFileHandler
+
+from flagsync import FlagSync
+from flagsync.testing import MixpanelServer
+
+# Feature -> Mixpanel property, of the flags that are worth a look there; without property_name: all of them.
+PROPERTIES = {"str_on": "Checkout button", "seg_override": "Customer tier"}
+DOCUMENT = Path(__file__).with_name("environment-document.json")
+
+
+@asynccontextmanager
+async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
+    """Build the client when the process starts to serve, close it when it ends."""
+    # Each worker, of uvicorn as of gunicorn, runs this after its fork and has a client of its own.
+    # In production:  with FlagSync.from_env(property_name=PROPERTIES.get) as client:
+    flagsmith = Flagsmith(offline_mode=True, offline_handler=LocalFileHandler(str(DOCUMENT)))
+    with (
+        MixpanelServer() as mixpanel,
+        FlagSync(flagsmith, "any-token", mixpanel_url=mixpanel.url, property_name=PROPERTIES.get) as client,
+    ):
+        yield {"client": client, "mixpanel": mixpanel}
+
+
+app = FastAPI(lifespan=lifespan)
+
+
+@app.get("/checkout")
+async def checkout(request: Request, user: str, plan: str = "free") -> dict[str, Any]:
+    """Let flags decide how the user's checkout looks."""
+    client: FlagSync = request.state.client
+    # Offline and in local evaluation this computes and waits for nothing, so the event loop may run it. In
+    # remote mode it waits for Flagsmith:  await asyncio.to_thread(client.get_identity_flags, user, traits)
+    flags = client.get_identity_flags(user, {"plan": plan})
+    tier = flags.get_feature_value("seg_override") if flags.is_feature_enabled("seg_override") else "standard"
+    return {"button": flags.get_feature_value("str_on"), "tier": tier}
+
+
+if __name__ == "__main__":
+    from fastapi.testclient import TestClient  # here, since only the demonstration needs it, and httpx2 with it
+
+    with TestClient(app) as browser:
+        for url in ("/checkout?user=user_1&plan=premium", "/checkout?user=user_2"):
+            print(f"GET {url}\n    {browser.get(url).text}")
+        state = browser.app_state
+        state["client"].flush()
+        for distinct_id, properties in state["mixpanel"].profiles.items():
+            print(f"Mixpanel profile {distinct_id}\n    {properties}")
