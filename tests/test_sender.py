@@ -32,17 +32,18 @@ class Rig:
         self.outbox = MemoryOutbox(10_000, 300)
         self.sender = Sender(self.outbox, self._post, Reporter(self.errors.append), 1.0)
 
-    def _post(self, texts: Sequence[str], seconds: float) -> Answer:
-        self.requests.append([*texts])
+    def _post(self, updates: Sequence[bytes], seconds: float) -> Answer:
+        texts = [update.decode() for update in updates]
+        self.requests.append(texts)
         self.seconds.append(seconds)
-        answer = self.answer([*texts])
+        answer = self.answer(texts)
         if answer is ACCEPTED:
             self.profiles += texts
         return answer
 
     def put(self, *names: str) -> None:
         for name in names:
-            self.outbox.put(name, name.encode(), name)
+            self.outbox.put(name, name.encode(), name.encode())
 
     def deliver(self, seconds: float = FOREVER) -> None:
         """Do the thread's work here, as ``close`` does when no thread can start."""
@@ -175,13 +176,13 @@ def test_a_newer_state_that_came_during_a_failure_goes_out_in_place_of_the_old()
 
     def answer(texts: list[str]) -> Answer:
         if texts == ["old", "other"]:
-            rig.outbox.put("ann", b"new", "new")
+            rig.outbox.put("ann", b"new", b"new")
             return DOWN
         return ACCEPTED
 
     rig.answer = answer
-    rig.outbox.put("ann", b"old", "old")
-    rig.outbox.put("bob", b"other", "other")
+    rig.outbox.put("ann", b"old", b"old")
+    rig.outbox.put("bob", b"other", b"other")
     rig.deliver()
     assert rig.requests == [["old", "other"], ["other", "new"]]
 

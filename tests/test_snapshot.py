@@ -1,7 +1,6 @@
 """What an identity was served, read without a trace."""
 
 import copy
-import json
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,7 +12,7 @@ from flagsmith.analytics import AnalyticsProcessor
 from flagsmith.mappers import map_environment_document_to_context
 from flagsmith.models import Flag, Flags
 
-from flagsync._snapshot import EvaluationKeys, fingerprint, flags_of
+from flagsync._snapshot import EvaluationKeys, flags_of
 
 
 def nothing() -> None:
@@ -79,19 +78,6 @@ def test_a_caller_that_reads_meanwhile_is_not_raced_with(offline: Flagsmith) -> 
     ended.set()
     reader.join()
     assert seen == [expected] * 200
-
-
-@pytest.mark.parametrize(
-    ("one", "other"),
-    [({"a": True}, {"a": 1}), ({"a": 1}, {"a": 1.0}), ({"a": 1}, {"b": 1}), ({"a": "1"}, {"a": 1})],
-)
-def test_fingerprints_differ_with_name_value_and_type(one: dict[str, Any], other: dict[str, Any]) -> None:
-    assert fingerprint(one) != fingerprint(other)
-
-
-def test_fingerprints_of_equal_properties_are_equal_however_they_were_made() -> None:
-    made = json.loads('{"feature": ["value", "value"]}')
-    assert fingerprint(made) == fingerprint({"feature": ["value", "value"]})
 
 
 def test_a_refreshed_document_with_the_same_content_has_the_same_key(document: dict[str, Any]) -> None:

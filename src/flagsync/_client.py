@@ -4,9 +4,9 @@ Guarantee: the caller gets, value or exception, what the wrapped Flagsmith clien
 changes nor delays it. Boundary: what happens behind ``submit`` is the pipeline's.
 """
 
-import os
 import weakref
 from collections.abc import Callable
+from os import getpid
 from time import monotonic
 from typing import Any, Literal, Self
 
@@ -108,10 +108,11 @@ class FlagSync:
         is evaluated, not mirrored.
         """
         flags = self.flagsmith.get_identity_flags(identifier, traits, transient=transient)
-        if not transient:
-            self.mirror(identifier, flags)
-        elif pipeline := self._pipeline():
-            pipeline.skip()
+        if pipeline := self._pipelines.get(getpid()) or self._pipeline():
+            if transient:
+                pipeline.skip()
+            else:
+                pipeline.submit(identifier, flags)
         return flags
 
     def get_environment_flags(self) -> Flags:
@@ -120,7 +121,7 @@ class FlagSync:
 
     def mirror(self, identifier: str, flags: Flags) -> None:
         """Mirror flags that were evaluated elsewhere: on an async path, by another client. Never raises."""
-        if pipeline := self._pipelines.get(os.getpid()) or self._pipeline():
+        if pipeline := self._pipelines.get(getpid()) or self._pipeline():
             pipeline.submit(identifier, flags)
 
     def flush(self, timeout_seconds: float = 10.0) -> bool:
@@ -154,7 +155,7 @@ class FlagSync:
         """The pipeline of this process: a forked child gets its own, empty one."""
         if self._config.token is None:
             return None
-        pid = os.getpid()
+        pid = getpid()
         if pid not in self._pipelines:
             inherited = [*self._pipelines]
             # No lock, which a fork might catch locked: of two threads, setdefault lets one win.

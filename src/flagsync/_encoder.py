@@ -4,6 +4,7 @@ Guarantee: ``submit`` takes a lock and writes a dict, whatever the number of fla
 each identity the latest call counts. Boundary: knows nothing of HTTP.
 """
 
+import sys
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from flagsync._outbox import MAX_BATCH_UPDATES, MAX_UPDATE_BYTES, REMEMBERED_PRO
 from flagsync._properties import Properties
 from flagsync._recent import Recent
 from flagsync._report import Reporter
-from flagsync._snapshot import EvaluationKeys, fingerprint, flags_of
+from flagsync._snapshot import EvaluationKeys, flags_of
 
 # Calls gather for a moment, so that the thread wakes up for all of them and not for each.
 GATHER_SECONDS = 0.05
@@ -38,9 +39,12 @@ class Encoder:
         *,
         start: Callable[[], None],
         wake_sender: Callable[[], None],
+        wait_for_room: Callable[[], object],
     ) -> None:
         self._distinct_id, self._max_pending = config.distinct_id, config.max_pending
-        self._outbox, self._report, self._start, self._wake_sender = outbox, report, start, wake_sender
+        self._outbox, self._report = outbox, report
+        self._start, self._wake_sender, self._wait_for_room = start, wake_sender, wait_for_room
+        self._wait_at = config.max_pending if config.when_full == "wait" else sys.maxsize
         self._keys = EvaluationKeys(self._pause)
         self._properties = Properties(config.property_name, config.property_value, report.once)
         self._writer = UpdateWriter(token)
@@ -50,6 +54,8 @@ class Encoder:
         # Re-entrant: a signal handler may evaluate flags while its thread is in submit().
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
+        # Sizes of the inbox at which there is more to do than to write into it.
+        self._marks = {1, MAX_BATCH_UPDATES, config.max_pending + 1}
         self._inbox: OrderedDict[object, Flags] = OrderedDict()
         self._rounds_begun = self._rounds_ended = 0
         self._urgent = self.stopping = False
@@ -60,26 +66,49 @@ class Encoder:
         self._work_began = 0.0
         self._drops_reported = 0
 
-    def submit(self, identifier: object, flags: Flags) -> bool:
-        """Let the flags of an identity be mirrored; False after ``stop``."""
-        with self._lock:
-            if self.stopping:
-                return False
+    def submit(self, identifier: object, flags: Flags) -> None:
+        """Let the flags of an identity be mirrored. Never raises; waits only for ``make_room``."""
+        lock = self._lock
+        lock.acquire()  # half the time of a with statement
+        try:
             inbox = self._inbox
-            before = len(inbox)
-            inbox[identifier] = flags
-            self.submitted += 1
-            size = len(inbox)
-            if size == before:
+            if self.stopping:
+                self._refuse("the client is closed")
+            elif identifier in inbox:
+                self.submitted += 1
                 self._superseded += 1
+                inbox[identifier] = flags
                 inbox.move_to_end(identifier)
-            elif size > self._max_pending:
-                self._dropped += 1
-                inbox.popitem(last=False)
-            elif size == 1 or size == MAX_BATCH_UPDATES:  # noqa: PLR1714 - faster than a tuple
-                self._start()
-                self._changed.notify_all()
-        return True
+            else:
+                self.submitted += 1
+                inbox[identifier] = flags
+                if len(inbox) in self._marks:
+                    self._attend()
+        except Exception as error:  # noqa: BLE001 - nothing of the mirror gets through to the caller
+            self._refuse(type(error).__name__)
+        finally:
+            lock.release()
+        if self.submitted >= self._wait_at:
+            self._make_room()
+
+    def _attend(self) -> None:
+        if len(self._inbox) > self._max_pending:
+            self._dropped += 1
+            self._inbox.popitem(last=False)
+        else:
+            self._start()
+            self._changed.notify_all()
+
+    def _refuse(self, reason: str) -> None:
+        self.skip()
+        self._report.once(f"An identity is not mirrored: {reason}")
+
+    def _make_room(self) -> None:
+        # A callback of the application, run by a thread of ours, would wait for itself.
+        if not threading.current_thread().name.startswith("flagsync_"):
+            submitted = self.submitted
+            self._wait_for_room()
+            self._wait_at = submitted + self._max_pending
 
     def skip(self) -> None:
         """Count a call that is not to be mirrored."""
@@ -115,8 +144,6 @@ class Encoder:
                         break
                     identifier, flags = self._inbox.popitem(last=False)
                 self._fates[self._encode(identifier, flags)] += 1
-                if self._outbox.full():
-                    self._wake_sender()
                 self._pause()
             self._report_losses()
             with self._lock:
@@ -147,16 +174,16 @@ class Encoder:
                 return "unchanged"
             if not (served := flags_of(flags)):
                 raise NotMirroredError("Flagsmith evaluated no flags")
-            properties = self._properties.of(served)
-            state = fingerprint(properties)
+            json, state = self._writer.people_set(distinct_id, self._properties.of(served))
             if key is not None:
                 self._evaluated[distinct_id] = key, state
             if self._outbox.unchanged(distinct_id, state):
                 return "unchanged"
-            text = self._writer.people_set(distinct_id, properties)
-            if len(text) > MAX_UPDATE_BYTES:
+            if len(json) > MAX_UPDATE_BYTES:
                 raise OverflowError
-            self._outbox.put(distinct_id, state, text)
+            self._outbox.put(distinct_id, state, json)
+            if self._outbox.full():
+                self._wake_sender()
         except NotMirroredError as reason:
             self._report.once(f"An identity is not mirrored: {reason}")
             return "skipped"

@@ -4,6 +4,7 @@ Guarantee: ``Engage.post`` raises nothing, ends within its time, follows no redi
 reads what Mixpanel answered. What to do about an answer is the sender's.
 """
 
+import hashlib
 import http.client
 import io
 import json
@@ -27,23 +28,24 @@ MAX_RETRY_AFTER_SECONDS = 3600.0
 
 
 class UpdateWriter:
-    """Lets the Mixpanel SDK write an update and keeps the text: the SDK's ``consumer``, for one thread."""
+    """Lets the Mixpanel SDK write an update and keeps the JSON: the SDK's ``consumer``, for one thread."""
 
     def __init__(self, token: str) -> None:
         self._mixpanel = Mixpanel(token, consumer=self)
-        self._text = ""
+        self._json = b""
 
-    def people_set(self, distinct_id: str, properties: Mapping[str, PropertyValue]) -> str:
-        """The JSON text of a ``$set``, in ASCII.
+    def people_set(self, distinct_id: str, properties: Mapping[str, PropertyValue]) -> tuple[bytes, bytes]:
+        """The JSON of a ``$set``, and 16 bytes that differ when a name, value or type does.
 
         ``$ip: "0"``: the server's address is not the user's city. ``$ignore_time``: being mirrored is no
         activity of the user (``$last_seen``).
         """
         self._mixpanel.people_set(distinct_id, properties, meta={"$ip": "0", "$ignore_time": True})
-        return self._text
+        # Before "$set" are the token and the time; in no string can it stand with bare quotes.
+        return self._json, hashlib.blake2b(self._json[self._json.index(b'"$set":') :], digest_size=16).digest()
 
     def send(self, endpoint: str, json_message: str, *_: object) -> None:  # noqa: ARG002 - the SDK's signature
-        self._text = json_message
+        self._json = json_message.encode()
 
 
 class Outcome(Enum):
@@ -80,14 +82,14 @@ class Engage:
             self._session.mount(scheme, _DeadlineAdapter(lambda: self._deadline))
         self.close = self._session.close
 
-    def post(self, updates: Sequence[str], seconds: float) -> Answer:
-        """Send JSON texts as one array; say within about ``seconds`` what became of them."""
+    def post(self, updates: Sequence[bytes], seconds: float) -> Answer:
+        """Send updates as one JSON array; say within about ``seconds`` what became of them."""
         self._deadline = monotonic() + seconds
         try:
             with self._session.post(
                 self._url,
                 params={"verbose": "1"},
-                data=f"[{','.join(updates)}]".encode(),
+                data=b"".join((b"[", b",".join(updates), b"]")),
                 timeout=(min(CONNECT_SECONDS, seconds), min(READ_SECONDS, seconds)),
                 allow_redirects=False,
                 stream=True,

@@ -18,12 +18,12 @@ REMEMBERED_PROFILES = 50_000
 
 
 class Update(NamedTuple):
-    """One profile's state on its way; ``text`` is the JSON that Mixpanel gets."""
+    """One profile's state on its way; ``json`` is what Mixpanel gets."""
 
     number: int
     distinct_id: str
     fingerprint: bytes
-    text: str
+    json: bytes
 
 
 class Outbox(Protocol):
@@ -40,7 +40,7 @@ class Outbox(Protocol):
     newest: int
 
     def unchanged(self, distinct_id: str, fingerprint: bytes) -> bool: ...
-    def put(self, distinct_id: str, fingerprint: bytes, text: str) -> None: ...
+    def put(self, distinct_id: str, fingerprint: bytes, json: bytes) -> None: ...
     def full(self) -> bool: ...
     def oldest(self) -> int | None: ...
     def take(self) -> list[Update]: ...
@@ -71,12 +71,13 @@ class MemoryOutbox:
             state, when = self._accepted.get(distinct_id) or (b"", 0.0)
             return state == fingerprint and monotonic() - when < self._resend_after_seconds
 
-    def put(self, distinct_id: str, fingerprint: bytes, text: str) -> None:
+    def put(self, distinct_id: str, fingerprint: bytes, json: bytes) -> None:
         with self._lock:
             self.newest += 1
-            self._remove(distinct_id, "superseded")
-            self._waiting[distinct_id] = Update(self.newest, distinct_id, fingerprint, text)
-            self._bytes += len(text)
+            if distinct_id in self._waiting:
+                self._remove(distinct_id, "superseded")
+            self._waiting[distinct_id] = Update(self.newest, distinct_id, fingerprint, json)
+            self._bytes += len(json)
             self._keep_bounds()
 
     def full(self) -> bool:
@@ -93,7 +94,7 @@ class MemoryOutbox:
         size = 1
         with self._lock:
             for update in self._waiting.values():
-                size += len(update.text) + 1
+                size += len(update.json) + 1
                 if len(self._in_flight) == MAX_BATCH_UPDATES or (self._in_flight and size > MAX_BATCH_BYTES):
                     break
                 self._in_flight[update.distinct_id] = update
@@ -117,7 +118,7 @@ class MemoryOutbox:
                 else:
                     self._waiting[distinct_id] = update
                     self._waiting.move_to_end(distinct_id, last=False)
-                    self._bytes += len(update.text)
+                    self._bytes += len(update.json)
             self._in_flight.clear()
             self._keep_bounds()
 
@@ -140,6 +141,6 @@ class MemoryOutbox:
 
     def _remove(self, distinct_id: str, fate: str = "") -> None:
         if update := self._waiting.pop(distinct_id, None):
-            self._bytes -= len(update.text)
+            self._bytes -= len(update.json)
             if fate:
                 self._counts[fate] += 1

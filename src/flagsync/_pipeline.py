@@ -68,13 +68,17 @@ class Pipeline:
         self._engage = Engage(config.url)
         self._sender = Sender(self._outbox, self._engage.post, self._report, config.flush_interval_seconds)
         self._encoder = Encoder(
-            config, token, self._outbox, self._report, start=self._start, wake_sender=self._sender.wake
+            config,
+            token,
+            self._outbox,
+            self._report,
+            start=self._start,
+            wake_sender=self._sender.wake,
+            wait_for_room=lambda: self.flush(float("inf")),
         )
-        self._flush_every = config.max_pending if config.when_full == "wait" else float("inf")
-        self._flushed = 0
         # The work that no thread does yet; who pops it does it.
         self._work = [self._send, self._encode]
-        self.skip = self._encoder.skip
+        self.submit, self.skip = self._encoder.submit, self._encoder.skip
         self.warn = self._report.once
         _pipelines.add(self)
 
@@ -82,27 +86,6 @@ class Pipeline:
     def closed(self) -> bool:
         """Whether ``stop`` was called."""
         return self._encoder.stopping
-
-    def submit(self, identifier: object, flags: Flags) -> None:
-        """Mirror the flags. Never raises, and waits only if ``when_full`` says so."""
-        try:
-            if not self._encoder.submit(identifier, flags):
-                self._skip("the client is closed")
-            elif self._encoder.submitted - self._flushed >= self._flush_every:
-                self._make_room()
-        except Exception as error:  # noqa: BLE001 - nothing of the mirror gets through to the caller
-            self._skip(type(error).__name__)
-
-    def _skip(self, reason: str) -> None:
-        self.skip()
-        self.warn(f"An identity is not mirrored: {reason}")
-
-    def _make_room(self) -> None:
-        submitted = self._encoder.submitted
-        # A callback of the application, run by a thread of ours, would wait for itself.
-        if not threading.current_thread().name.startswith("flagsync_"):
-            self.flush(float("inf"))
-        self._flushed = submitted
 
     def flush(self, deadline: float) -> bool:
         """Wait until what was submitted before the call is settled; False at the deadline."""

@@ -16,6 +16,7 @@ PropertyValue: TypeAlias = str | float | bool | Sequence["PropertyValue"] | Mapp
 
 # https://docs.mixpanel.com/docs/data-structure/user-profiles
 MAX_PROPERTIES, MAX_NAME_CHARACTERS, MAX_STRING_BYTES, MAX_OBJECT_BYTES = 2000, 255, 255, 256_000
+SHORT = MAX_STRING_BYTES // 4  # in characters, which have no more than four bytes each
 
 
 def served_value(flag: Flag) -> PropertyValue:
@@ -43,17 +44,16 @@ class Properties:
     def of(self, flags: Iterable[Flag]) -> dict[str, PropertyValue]:
         """Property name -> value, in the order of the flags."""
         properties: dict[str, PropertyValue] = {}
-        names = self._names
+        names, value_of = self._names, self._value
         for flag in flags:
             feature = flag.feature_name
             name = names[feature] if feature in names else self._learn(feature)
             if name is None:
                 continue
             try:
-                value = self._value(flag)
+                value = value_of(flag)
                 # No closer look at booleans and short strings, which most values are.
-                short = type(value) is str and len(value) * 4 <= MAX_STRING_BYTES
-                if not short and value is not True and value is not False:
+                if value is not True and value is not False and not (type(value) is str and len(value) < SHORT):
                     value = self._checked(feature, value)
             except Exception as error:  # noqa: BLE001 - the application's callback may raise anything
                 self._warn(f"Flag {feature!r} is left out: no property value ({type(error).__name__})")

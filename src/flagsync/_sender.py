@@ -35,7 +35,7 @@ class Sender:
     def __init__(
         self,
         outbox: Outbox,
-        post: Callable[[Sequence[str], float], Answer],
+        post: Callable[[Sequence[bytes], float], Answer],
         report: Reporter,
         flush_interval_seconds: float,
     ) -> None:
@@ -153,7 +153,7 @@ class Sender:
     def _request(self, part: list[Update]) -> Answer:
         left = REQUEST_SECONDS if self._deadline is None else self._deadline - monotonic()
         self.counts.update(requests=1, retries=bool(self._failures))
-        return self._post([update.text for update in part], min(REQUEST_SECONDS, max(left, 0.1)))
+        return self._post([update.json for update in part], min(REQUEST_SECONDS, max(left, 0.1)))
 
     def _failed(self, answer: Answer, batch: list[Update]) -> float:
         self._failures += 1

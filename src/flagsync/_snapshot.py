@@ -8,7 +8,6 @@ import hashlib
 import marshal
 from collections import deque
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from flagsmith.models import Flag, Flags
@@ -23,13 +22,9 @@ def flags_of(flags: Flags) -> list[Flag]:
     A lazy ``Flags`` is evaluated as a private twin: the caller's own memo fills up while it reads, and can
     disagree with a fresh evaluation where features depend on each other (flagsmith 6.3).
     """
-    twin = replace(flags, flags={}, _fully_materialised=False)
-    return twin.all_flags() or list(flags.flags.values())
-
-
-def fingerprint(properties: dict[str, Any]) -> bytes:
-    """16 bytes that differ when a name, a value or a value's type does."""
-    return hashlib.blake2b(marshal.dumps(properties, _FAITHFUL), digest_size=16).digest()
+    if (context := flags._context) is None:  # noqa: SLF001 - nothing public tells a lazy Flags (flagsmith 6.3)
+        return list(flags.flags.values())
+    return Flags.from_evaluation_context(context, {}, None, None).all_flags()
 
 
 class EvaluationKeys:
@@ -45,7 +40,7 @@ class EvaluationKeys:
 
         Traits count by name, value and type: ``True`` and ``1`` match different segments.
         """
-        context: Any = flags._context  # noqa: SLF001 - nothing public tells a lazy Flags (flagsmith 6.3)
+        context: Any = flags._context  # noqa: SLF001
         try:
             # The hash of bytes is a keyed siphash: 64 bits that collide by accident only.
             return context and hash(self._document(context) + marshal.dumps(context["identity"], _FAITHFUL))

@@ -1,41 +1,30 @@
 """Benchmarks of flagsync, beside ``mixpanel.BufferedConsumer`` and the naive wrapper, as one printed table.
 
-    python -m tests.benchmarks                    # from the root of the repository, about 2.5 minutes
-    python -m tests.benchmarks delivery memory    # some groups: caller stalls delivery latency unchanged memory
+    python -m tests.benchmarks                    # from the root of the repository, about 3 minutes
+    python -m tests.benchmarks delivery memory    # some groups of: call stall delivery latency unchanged memory
 
-All sides are measured in the same run. Guarantee: loopback only, ends by itself, asserts nothing about time.
-Boundary: absolute figures are this machine's; leave it alone while they are taken.
+All sides are measured in the same run, over loopback. Boundary: nothing is asserted about time, and the figures
+are the machine's, too: let it do nothing else meanwhile.
 """
 
+import os
 import sys
 from time import perf_counter
 
-from tests.benchmarks.caller import caller, stalls
-from tests.benchmarks.delivery import delivery, latency, unchanged
-from tests.benchmarks.memory import memory
-from tests.benchmarks.report import HEAD, Row
+from tests.benchmarks.calling import call, stall
+from tests.benchmarks.delivering import delivery, latency, unchanged
+from tests.benchmarks.remembering import memory
 from tests.benchmarks.server import Server
+from tests.benchmarks.table import WIDTHS, show
 
-GROUPS = {group.__name__: group for group in (caller, stalls, delivery, latency, unchanged, memory)}
-WIDTHS = (34, 38, 26, 20, 16)
-
-
-def show(row: Row) -> None:
-    """One line of the table."""
-    print("  ".join(f"{cell:<{width}}" for cell, width in zip(row, WIDTHS, strict=True)).rstrip(), flush=True)
-
-
-def main(names: list[str]) -> None:
-    """The table, each line as soon as it is measured."""
-    began = perf_counter()
-    show(HEAD)
-    with Server() as server:
-        for name in names or GROUPS:
-            show(Row(*("-" * width for width in WIDTHS)))
-            for row in GROUPS[name](server):
-                show(row)
-    print(f"\n{perf_counter() - began:.0f} s, Python {sys.version.split()[0]}")
-
+GROUPS = {group.__name__: group for group in (call, stall, delivery, latency, unchanged, memory)}
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    began, load = perf_counter(), os.getloadavg()[0]
+    show("what", "side", "figure", "target", "verdict")
+    with Server() as server:
+        for name in sys.argv[1:] or GROUPS:
+            print("-" * (sum(WIDTHS) + 25))
+            GROUPS[name](server)
+    machine = f"{os.cpu_count()} CPUs, load {load:.1f} before the start"
+    print(f"\n{perf_counter() - began:.0f} s, Python {sys.version.split()[0]}, {machine}")

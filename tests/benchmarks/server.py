@@ -1,8 +1,7 @@
 """A cheap loopback Mixpanel in a process of its own, so that its work is on nobody's account.
 
-``/engage`` answers at once, ``/slow/engage`` after 100 ms, ``/down/engage`` with 503; ``/counts`` says what came
-since it was last asked. Each answer is one write: in two, it meets delayed acknowledgement and makes every client
-look slow.
+``/engage`` answers at once, ``/slow/engage`` after 100 ms, ``/down/engage`` with 503. Each answer is one write:
+in two, it meets delayed acknowledgement and makes every client look slow.
 """
 
 import json
@@ -17,12 +16,12 @@ from typing import NamedTuple, Self
 from urllib.request import urlopen
 
 LATENCY_SECONDS = 0.1
-# As JSON, and as the form of the Mixpanel SDK's consumers.
+# In JSON, and in the form that the Mixpanel SDK's consumers send.
 DISTINCT_ID = re.compile(rb'distinct_id(?:":"|%22%3A%22)([\w-]+)')
 
 
 class Counts(NamedTuple):
-    """What the server got: ``most`` is how often the profile that came most often came."""
+    """What came: ``most`` is how often the profile that came most often did."""
 
     requests: int
     bytes: int
@@ -36,65 +35,51 @@ class Server:
 
     def __enter__(self) -> Self:
         command = [sys.executable, "-m", "tests.benchmarks.server"]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S603
-        assert self._process.stdout  # noqa: S101 - for mypy
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert self._process.stdout
         self.url = f"http://127.0.0.1:{int(self._process.stdout.readline())}"
-        self.slow_url, self.down_url = f"{self.url}/slow", f"{self.url}/down"
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.communicate()  # closes its input, which is its sign to end
+        self._process.communicate()  # closes its input, which it waits for
 
     def counts(self) -> Counts:
         """What came since the last call."""
-        with urlopen(f"{self.url}/counts") as answer:  # noqa: S310 - loopback
+        with urlopen(f"{self.url}/counts") as answer:
             return Counts(*json.load(answer))
 
 
 class _Handler(socketserver.StreamRequestHandler):
-    disable_nagle_algorithm = True
-    seen: Counter[bytes] = Counter()
-    totals: Counter[str] = Counter()
-    lock = threading.Lock()
-
     def handle(self) -> None:
-        while path := self.rfile.readline()[5:]:
+        while (path := self.rfile.readline()[4:].strip()) != b"":
             length = 0
             while (line := self.rfile.readline()) not in (b"\r\n", b""):
                 if line.lower().startswith(b"content-length:"):
                     length = int(line[15:])
-            status, answer = self._answer(path, self.rfile.read(length))
+            status, answer = _answer(path, self.rfile.read(length))
             self.wfile.write(b"HTTP/1.1 %d -\r\nContent-Length: %d\r\n\r\n%s" % (status, len(answer), answer))
 
-    def _answer(self, path: bytes, body: bytes) -> tuple[int, bytes]:
-        if b"counts" in path:
-            return 200, self._counts()
-        if path.startswith(b"down", 1):
-            return 503, b""
-        with self.lock:
-            self.totals.update(requests=1, bytes=len(body))
-            self.seen.update(DISTINCT_ID.findall(body))
-        if path.startswith(b"slow", 1):
-            sleep(LATENCY_SECONDS)
-        return 200, b'{"status":1,"error":null}'
 
-    def _counts(self) -> bytes:
-        with self.lock:
-            seen, totals = self.seen, self.totals
-            most = max(seen.values(), default=0)
-            counts = Counts(totals["requests"], totals["bytes"], seen.total(), len(seen), most)
-            seen.clear()
-            totals.clear()
-        return json.dumps(counts).encode()
+def _answer(path: bytes, body: bytes) -> tuple[int, bytes]:
+    if path.startswith(b"/counts"):
+        counts = Counts(totals[0], totals[1], seen.total(), len(seen), max(seen.values(), default=0))
+        seen.clear()
+        totals[:] = 0, 0
+        return 200, json.dumps(counts).encode()
+    with lock:
+        totals[:] = totals[0] + 1, totals[1] + len(body)
+        seen.update(DISTINCT_ID.findall(body))
+    if path.startswith(b"/slow"):
+        sleep(LATENCY_SECONDS)
+    return 503 if path.startswith(b"/down") else 200, b'{"status":1,"error":null}'
 
 
-class _Server(socketserver.ThreadingTCPServer):
-    daemon_threads = True
-    block_on_close = False
-
+seen: Counter[bytes] = Counter()
+totals, lock = [0, 0], threading.Lock()
 
 if __name__ == "__main__":
-    with _Server(("127.0.0.1", 0), _Handler) as server:
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), _Handler) as server:
+        server.daemon_threads, server.block_on_close = True, False
         threading.Thread(target=server.serve_forever, daemon=True).start()
         print(server.server_address[1], flush=True)
         sys.stdin.read()
