@@ -356,6 +356,21 @@ def test_a_request_that_mixpanel_never_answers_delays_no_caller(
     assert client.close(0.01) is False
 
 
+def test_what_is_pending_when_close_gives_up_is_dropped_and_told(
+    flagsync: Build, mixpanel: MixpanelServer
+) -> None:
+    mixpanel.fail(delay_seconds=3600)
+    errors: list[DeliveryError] = []
+    client = flagsync(flush_interval_seconds=0.001, on_error=errors.append)
+    client.get_identity_flags("user_1")
+    assert mixpanel.wait_for_requests(1)
+    client.get_identity_flags("user_2")
+    assert client.close(0.05) is False
+    [error] = errors
+    assert str(error) == "The client was closed before Mixpanel took them: 2 updates lost"
+    assert client.close() is False
+
+
 @pytest.mark.parametrize("status", [401, 403])
 def test_a_wrong_token_is_told_and_the_updates_are_kept_for_when_it_is_right(
     status: int, flagsync: Build, mixpanel: MixpanelServer

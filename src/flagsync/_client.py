@@ -157,14 +157,16 @@ class FlagSync:
             return None
         pid = getpid()
         if pid not in self._pipelines:
-            inherited = [*self._pipelines]
-            # No lock, which a fork might catch locked: of two threads, setdefault lets one win.
-            pipeline = self._pipelines.setdefault(pid, Pipeline(self._config, self._config.token))
-            weakref.finalize(self, pipeline.stop).atexit = False
-            for parent in inherited:
-                if self._pipelines.pop(parent).closed:
-                    pipeline.stop()
-                if self._built_with is not None and self._built_with is _refresher(self.flagsmith):
+            inherited = self._pipelines.copy()
+            pipeline = Pipeline(self._config, self._config.token)
+            if any(parent.closed for parent in inherited.values()):
+                pipeline.stop()
+            # No lock, which a fork might catch locked: of the threads that come first, setdefault lets one win.
+            if self._pipelines.setdefault(pid, pipeline) is pipeline:
+                weakref.finalize(self, pipeline.stop).atexit = False
+                for parent in inherited:
+                    del self._pipelines[parent]
+                if inherited and self._built_with is not None and self._built_with is _refresher(self.flagsmith):
                     pipeline.warn(STALE)
         return self._pipelines[pid]
 

@@ -18,13 +18,18 @@ from flagsync._mixpanel import UpdateWriter
 from flagsync._outbox import MAX_BATCH_UPDATES, MAX_UPDATE_BYTES, REMEMBERED_PROFILES, Outbox
 from flagsync._properties import Properties
 from flagsync._recent import Recent
-from flagsync._report import Reporter
+from flagsync._report import FULL, Reporter
 from flagsync._snapshot import EvaluationKeys, flags_of
 
 # Calls gather for a moment, so that the thread wakes up for all of them and not for each.
 GATHER_SECONDS = 0.05
 # All threads share one interpreter: without a pause, callers wait up to 5 ms for their turn.
 WORK_SECONDS, PAUSE_SECONDS = 0.0005, 0.00005
+
+
+def time_left(deadline: float) -> float:
+    """Seconds until the deadline, as ``Condition.wait`` takes them."""
+    return max(0.0, min(deadline - monotonic(), threading.TIMEOUT_MAX))
 
 
 class Encoder:
@@ -58,36 +63,33 @@ class Encoder:
         self._marks = {1, MAX_BATCH_UPDATES, config.max_pending + 1}
         self._inbox: OrderedDict[object, Flags] = OrderedDict()
         self._rounds_begun = self._rounds_ended = 0
-        self._urgent = self.stopping = False
+        self._urgent = self._done = self.stopping = False
         self.submitted = self.skipped = 0  # calls, under the lock
         self._superseded = self._dropped = 0
         # Of what left the inbox, written by the thread only. "put" is no fate: the outbox goes on counting.
         self._fates = Counter(unchanged=0, skipped=0, rejected=0, put=0)
         self._work_began = 0.0
-        self._drops_reported = 0
 
     def submit(self, identifier: object, flags: Flags) -> None:
         """Let the flags of an identity be mirrored. Never raises; waits only for ``make_room``."""
-        lock = self._lock
-        lock.acquire()  # half the time of a with statement
         try:
-            inbox = self._inbox
-            if self.stopping:
-                self._refuse("the client is closed")
-            elif identifier in inbox:
-                self.submitted += 1
-                self._superseded += 1
-                inbox[identifier] = flags
-                inbox.move_to_end(identifier)
-            else:
-                self.submitted += 1
-                inbox[identifier] = flags
-                if len(inbox) in self._marks:
-                    self._attend()
+            # Not acquire() and release(): an exception of a signal handler would leave the lock behind.
+            with self._lock:
+                inbox = self._inbox
+                if self.stopping:
+                    self._refuse("the client is closed")
+                elif identifier in inbox:
+                    self.submitted += 1
+                    self._superseded += 1
+                    inbox[identifier] = flags
+                    inbox.move_to_end(identifier)
+                else:
+                    self.submitted += 1
+                    inbox[identifier] = flags
+                    if len(inbox) in self._marks:
+                        self._attend()
         except Exception as error:  # noqa: BLE001 - nothing of the mirror gets through to the caller
             self._refuse(type(error).__name__)
-        finally:
-            lock.release()
         if self.submitted >= self._wait_at:
             self._make_room()
 
@@ -95,6 +97,7 @@ class Encoder:
         if len(self._inbox) > self._max_pending:
             self._dropped += 1
             self._inbox.popitem(last=False)
+            self._report.lose(FULL)
         else:
             self._start()
             self._changed.notify_all()
@@ -105,7 +108,7 @@ class Encoder:
 
     def _make_room(self) -> None:
         # A callback of the application, run by a thread of ours, would wait for itself.
-        if not threading.current_thread().name.startswith("flagsync_"):
+        if not threading.current_thread().name.startswith("flagsync-"):
             submitted = self.submitted
             self._wait_for_room()
             self._wait_at = submitted + self._max_pending
@@ -122,14 +125,24 @@ class Encoder:
             target = self._rounds_begun + bool(self._inbox)
             self._urgent = self._rounds_ended < target
             self._changed.notify_all()
-            left = max(0.0, min(deadline - monotonic(), threading.TIMEOUT_MAX))
-            return self._changed.wait_for(lambda: self._rounds_ended >= target, left)
+            return self._changed.wait_for(lambda: self._rounds_ended >= target, time_left(deadline))
+
+    def join(self, deadline: float) -> bool:
+        """Wait until ``run`` has returned; False at the deadline."""
+        with self._lock:  # which waiting releases, even for a signal handler that has interrupted submit()
+            return self._changed.wait_for(lambda: self._done, time_left(deadline))
 
     def stop(self) -> None:
         """Take no more; ``run`` encodes what is there and returns. Never blocks."""
         with self._lock:
             self.stopping = True
             self._changed.notify_all()
+
+    def give_up(self) -> None:
+        """Drop what is not encoded."""
+        with self._lock:
+            self._dropped += len(self._inbox)
+            self._inbox.clear()
 
     def counts(self) -> Counter[str]:
         """What became of the calls here; those that are ``skipped`` were submitted, too."""
@@ -145,12 +158,15 @@ class Encoder:
                     identifier, flags = self._inbox.popitem(last=False)
                 self._fates[self._encode(identifier, flags)] += 1
                 self._pause()
-            self._report_losses()
+            self._report.losses()
             with self._lock:
                 self._rounds_ended = self._rounds_begun
                 self._changed.notify_all()
             self._wake_sender()
-        self._report_losses(now=True)
+        self._report.losses(now=True)
+        with self._lock:
+            self._done = True
+            self._changed.notify_all()
 
     def _next_round(self) -> int:
         """Wait for calls to gather; how many identities are in the round, 0 after ``stop``."""
@@ -196,10 +212,3 @@ class Encoder:
         if perf_counter() - self._work_began > WORK_SECONDS:
             sleep(PAUSE_SECONDS)
             self._work_began = perf_counter()
-
-    def _report_losses(self, *, now: bool = False) -> None:
-        dropped = self._dropped + self._outbox.counts()["dropped"]
-        if dropped > self._drops_reported:
-            self._report.lose("max_pending is reached, the oldest make room", dropped - self._drops_reported)
-            self._drops_reported = dropped
-        self._report.losses(now=now)

@@ -147,6 +147,7 @@ class _DeadlineAdapter(HTTPAdapter):
 
     def __init__(self, deadline: Callable[[], float]) -> None:
         super().__init__(pool_connections=1, pool_maxsize=1)
+        self._pools: list[Any] = []
         self._response = lambda *args, **kwargs: _DeadlineResponse(*args, deadline=deadline, **kwargs)
 
     def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as requests has it
@@ -154,7 +155,13 @@ class _DeadlineAdapter(HTTPAdapter):
         if "ConnectionCls" not in vars(pool):  # http.client answers with the connection's response_class
             response_class = {"response_class": staticmethod(self._response)}
             pool.ConnectionCls = type("DeadlineConnection", (pool.ConnectionCls,), response_class)
+            self._pools.append(pool)
         return pool
+
+    def close(self) -> None:
+        for pool in self._pools:  # while Python exits, urllib3 2.8 leaves that to the garbage collector
+            pool.close()
+        super().close()
 
 
 class _DeadlineResponse(http.client.HTTPResponse):

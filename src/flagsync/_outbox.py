@@ -11,6 +11,7 @@ from time import monotonic
 from typing import NamedTuple, Protocol
 
 from flagsync._recent import Recent
+from flagsync._report import FULL, Reporter
 
 # https://developer.mixpanel.com/reference/profile-batch-update; the total of a request is not documented.
 MAX_BATCH_UPDATES, MAX_BATCH_BYTES, MAX_UPDATE_BYTES = 2000, 2_000_000, 1_000_000
@@ -34,7 +35,7 @@ class Outbox(Protocol):
     fit into one request *in flight* and forgets what was accepted for them; ``settle`` ends the flight:
     what is neither accepted nor rejected waits again, first in line, unless a newer state does.
     ``newest`` is the last number given, ``oldest`` the lowest that is not settled. ``full``: a request is.
-    ``close`` drops what waits, now and from now on; it returns how many updates Mixpanel has not accepted.
+    ``close`` drops what waits, now and from now on.
     """
 
     newest: int
@@ -45,15 +46,16 @@ class Outbox(Protocol):
     def oldest(self) -> int | None: ...
     def take(self) -> list[Update]: ...
     def settle(self, accepted: Collection[Update], rejected: Collection[Update]) -> None: ...
-    def close(self) -> int: ...
+    def close(self) -> None: ...
     def counts(self) -> Counter[str]: ...
 
 
 class MemoryOutbox:
     """The outbox of one process, lost with it."""
 
-    def __init__(self, max_pending: int, resend_after_seconds: float) -> None:
+    def __init__(self, max_pending: int, resend_after_seconds: float, report: Reporter) -> None:
         self.newest = 0
+        self._report = report
         self._max_pending = max_pending
         self._resend_after_seconds = resend_after_seconds
         self._lock = threading.RLock()
@@ -122,12 +124,10 @@ class MemoryOutbox:
             self._in_flight.clear()
             self._keep_bounds()
 
-    def close(self) -> int:
+    def close(self) -> None:
         with self._lock:
             self._closed = True
-            lost = len(self._waiting) + len(self._in_flight)
             self._keep_bounds()
-            return lost
 
     def counts(self) -> Counter[str]:
         with self._lock:
@@ -138,6 +138,8 @@ class MemoryOutbox:
         bound = 0 if self._closed else max(1, self._max_pending - len(self._in_flight))
         while len(self._waiting) > bound:
             self._remove(next(iter(self._waiting)), "dropped")
+            if not self._closed:
+                self._report.lose(FULL)
 
     def _remove(self, distinct_id: str, fate: str = "") -> None:
         if update := self._waiting.pop(distinct_id, None):

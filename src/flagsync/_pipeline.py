@@ -22,6 +22,7 @@ from flagsync._mixpanel import Engage
 from flagsync._outbox import MemoryOutbox
 from flagsync._report import Reporter
 from flagsync._sender import Sender
+from flagsync.exceptions import DeliveryError
 
 EXIT_SECONDS = 5.0
 
@@ -64,9 +65,11 @@ class Pipeline:
     def __init__(self, config: Config, token: str) -> None:
         self.pid = os.getpid()
         self._report = Reporter(config.on_error)
-        self._outbox = MemoryOutbox(config.max_pending, config.resend_after_seconds)
+        self._outbox = MemoryOutbox(config.max_pending, config.resend_after_seconds, self._report)
         self._engage = Engage(config.url)
-        self._sender = Sender(self._outbox, self._engage.post, self._report, config.flush_interval_seconds)
+        self._sender = Sender(
+            self._outbox, self._engage.post, self._end, self._report, config.flush_interval_seconds
+        )
         self._encoder = Encoder(
             config,
             token,
@@ -76,11 +79,14 @@ class Pipeline:
             wake_sender=self._sender.wake,
             wait_for_room=lambda: self.flush(float("inf")),
         )
+        self._gave_up = False
         # The work that no thread does yet; who pops it does it.
-        self._work = [self._send, self._encode]
+        self._work = [("flagsync-sender", self._sender.run), ("flagsync-encoder", self._encode)]
         self.submit, self.skip = self._encoder.submit, self._encoder.skip
         self.warn = self._report.once
         _pipelines.add(self)
+        if _ended:
+            self.stop()
 
     @property
     def closed(self) -> bool:
@@ -102,10 +108,10 @@ class Pipeline:
         self.stop(deadline)
         with suppress(IndexError):
             while True:  # no thread was needed, or none starts any more because Python exits
-                self._work.pop()()
-        if not self._sender.join(deadline):
-            self._sender.give_up()
-        return not self._sender.gave_up
+                self._work.pop()[1]()
+        if not (self._encoder.join(deadline) and self._sender.join(deadline)):
+            self._give_up()
+        return not self._gave_up
 
     def stats(self) -> Stats:
         """Counts that add up: the calls are read last, so that all that was counted before is among them."""
@@ -123,11 +129,11 @@ class Pipeline:
     def _start(self) -> None:
         """Start the threads; called under the encoder's lock."""
         while self._work:
-            work = self._work.pop()
+            name, run = self._work.pop()
             try:
-                threading.Thread(target=work, name=f"flagsync{work.__name__}", daemon=True).start()
+                threading.Thread(target=run, name=name, daemon=True).start()
             except RuntimeError:  # Python >= 3.12 starts none while it exits: close() does the work
-                return self._work.append(work)
+                return self._work.append((name, run))
             if parent_process() is not None:
                 # multiprocessing's children end without atexit (before Python 3.13), and begin without
                 # what their parent registered.
@@ -138,13 +144,25 @@ class Pipeline:
         self._encoder.run()
         self._sender.finish()
 
-    def _send(self) -> None:
-        self._sender.run()
+    def _end(self) -> None:
+        self._give_up()
         self._engage.close()
+
+    def _give_up(self) -> None:
+        """Drop and report what Mixpanel has not taken."""
+        lost = self.stats().pending
+        self._encoder.give_up()
+        self._outbox.close()
+        if lost and not self._gave_up:
+            self._gave_up = True
+            reason = "The client was closed before Mixpanel took them"
+            self._report.error(DeliveryError(reason, lost, will_retry=False))
 
 
 def close_all() -> None:
     """Close every pipeline of this process within ``EXIT_SECONDS``."""
+    global _ended  # noqa: PLW0603 - it happens once in a process
+    _ended = True
     deadline = monotonic() + EXIT_SECONDS
     pipelines = [pipeline for pipeline in _pipelines if pipeline.pid == os.getpid()]
     for end in (Pipeline.stop, Pipeline.close):
@@ -152,5 +170,6 @@ def close_all() -> None:
             end(pipeline, deadline)
 
 
+_ended = False
 _pipelines: weakref.WeakSet[Pipeline] = weakref.WeakSet()
 atexit.register(close_all)

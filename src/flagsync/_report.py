@@ -5,6 +5,7 @@ token, no payload and no identifier.
 """
 
 import logging
+import threading
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,6 +14,7 @@ from time import monotonic
 from flagsync.exceptions import DeliveryError
 
 REPEAT_SECONDS = 60.0
+FULL = "max_pending is reached, the oldest make room"
 log = logging.getLogger("flagsync")
 
 
@@ -21,6 +23,7 @@ class Reporter:
 
     def __init__(self, on_error: Callable[[DeliveryError], None] | None) -> None:
         self._on_error = on_error
+        self._lock = threading.RLock()
         self._said: dict[str, None] = {}
         self._lost: Counter[str] = Counter()
         self._next_losses = 0.0
@@ -47,12 +50,14 @@ class Reporter:
 
     def lose(self, reason: str, count: int = 1) -> None:
         """Note updates that are lost, for ``losses``."""
-        self._lost[reason] += count
+        with self._lock:
+            self._lost[reason] += count
 
     def losses(self, *, now: bool = False) -> None:
         """Report what was lost: at once, then once a minute while it goes on."""
         if self._lost and (now or monotonic() >= self._next_losses):
             self._next_losses = monotonic() + REPEAT_SECONDS
-            while self._lost:
-                reason, count = self._lost.popitem()
+            with self._lock:
+                lost, self._lost = self._lost, Counter()
+            for reason, count in lost.items():
                 self.error(DeliveryError(reason, count, will_retry=False))

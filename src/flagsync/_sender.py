@@ -8,6 +8,7 @@ import random
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
+from os import getpid
 from time import monotonic
 
 from flagsync._mixpanel import Answer, Outcome
@@ -36,12 +37,14 @@ class Sender:
         self,
         outbox: Outbox,
         post: Callable[[Sequence[bytes], float], Answer],
+        end: Callable[[], None],
         report: Reporter,
         flush_interval_seconds: float,
     ) -> None:
-        self._outbox, self._post, self._report = outbox, post, report
+        self._outbox, self._post, self._end, self._report = outbox, post, end, report
         self._flush_interval_seconds = flush_interval_seconds
         self._changed = threading.Condition(threading.RLock())
+        self._pid = getpid()
         self._idle = True
         self._urgent_up_to = 0  # the last update that a flush waits for
         self._deadline: float | None = None  # set when the client is closed
@@ -49,7 +52,6 @@ class Sender:
         self._incident: Outcome | None = None
         self._failures = 0  # in a row
         self.counts = Counter(requests=0, retries=0)
-        self.gave_up = False
 
     def wake(self) -> None:
         """Say that something waits; costs next to nothing while a batch is on its way."""
@@ -86,17 +88,11 @@ class Sender:
             with self._changed:
                 self._changed.notify_all()
                 self._back_off(delay)
-        self.give_up()
+        if self._pid == getpid():
+            self._end()
         with self._changed:
             self._done = True
             self._changed.notify_all()
-
-    def give_up(self) -> None:
-        """Drop and report what Mixpanel has not accepted."""
-        if (lost := self._outbox.close()) and not self.gave_up:
-            self.gave_up = True
-            reason = "The client was closed before Mixpanel took them"
-            self._report.error(DeliveryError(reason, lost, will_retry=False))
 
     def _wait(self, holds: Callable[[], bool], deadline: float) -> bool:
         with self._changed:
@@ -120,6 +116,8 @@ class Sender:
                 self._wait(lambda: self._finishing or self._outbox.full(), self._deadline)
             self._idle = False
             if self._deadline is not None and monotonic() >= self._deadline:
+                return False
+            if self._pid != getpid():  # greenlets survive a fork; the batch is their parent's to send
                 return False
             return self._outbox.oldest() is not None
 
