@@ -186,6 +186,13 @@ def test_names_values_and_profiles_follow_the_options(flagsync: Build, mixpanel:
     }
 
 
+def test_an_identity_without_any_property_is_skipped(flagsync: Build, mixpanel: MixpanelServer) -> None:
+    client = flagsync(property_name=lambda _: None)
+    client.get_identity_flags("user_1")
+    assert client.flush()
+    assert (mixpanel.requests, client.stats()) == ([], Stats(skipped=1))
+
+
 def test_latest_wins_for_identifiers_that_differ_in_white_space_only(
     flagsync: Build, mixpanel: MixpanelServer
 ) -> None:

@@ -5,13 +5,14 @@ import gc
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,15 +20,13 @@ import pytest
 from flagsmith import Flagsmith
 
 from flagsync import FlagSync
+from flagsync._properties import served_value
 from flagsync.testing import MixpanelServer
 
 PROGRAMS = Path(__file__).parent / "programs"
-DOCUMENT = Path(__file__).parent / "data" / "environment-document.json"
 HANG_SECONDS = 60.0  # longer than any program may take
 # Python >= 3.12 warns of every fork with threads; the programs fork on purpose, all other warnings are errors.
 PYTHON = (sys.executable, "-W", "error", "-W", "ignore:This process:DeprecationWarning")
-
-Build = Callable[..., FlagSync]
 
 
 class Ended(NamedTuple):
@@ -36,64 +35,55 @@ class Ended(NamedTuple):
     errors: str
 
 
-def start(*command: str, **environment: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [*PYTHON, *command],
-        cwd=PROGRAMS,
-        env={**os.environ, **environment},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+Build = Callable[..., FlagSync]
+Run = Callable[..., Ended]
+Start = Callable[..., subprocess.Popen[str]]
+
+
+@pytest.fixture
+def start(mixpanel: MixpanelServer) -> Iterator[Start]:
+    """Starts Python, told where Mixpanel is, with its children in a group that does not outlive the test."""
+    processes: list[subprocess.Popen[str]] = []
+
+    def start_python(*command: str, **options: Any) -> subprocess.Popen[str]:
+        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        environment = {**os.environ, "MIXPANEL_URL": mixpanel.url}
+        options = {**pipes, "cwd": PROGRAMS, "env": environment, "start_new_session": True, **options}
+        processes.append(subprocess.Popen([*PYTHON, *command], text=True, **options))
+        return processes[-1]
+
+    yield start_python
+    for process in processes:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
 
 
 def end(process: subprocess.Popen[str]) -> Ended:
-    """Wait for the end of a process and, by the pipes they inherit, of its children."""
-    try:
-        output, errors = process.communicate(timeout=HANG_SECONDS - 5)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-        raise
+    """Close its input and wait for the end of a process and, by the pipes they inherit, of its children."""
+    output, errors = process.communicate(timeout=HANG_SECONDS - 5)
     return Ended(process.returncode, output.splitlines(), errors)
 
 
 @pytest.fixture
-def run(mixpanel: MixpanelServer) -> Callable[..., Ended]:
+def run(start: Start) -> Run:
     """Runs one of the programs to its end, which leaves no traceback."""
 
-    def run_program(program: str, *arguments: str, **environment: str) -> Ended:
-        ended = end(start(f"{program}.py", *arguments, MIXPANEL_URL=mixpanel.url, **environment))
+    def run_program(program: str, *arguments: str) -> Ended:
+        ended = end(start(f"{program}.py", *arguments))
         assert "exception" in arguments or "Traceback" not in ended.errors, ended.errors
         return ended
 
     return run_program
 
 
-@pytest.fixture
-def flagsmith_api() -> Iterator[str]:
-    """The URL of a Flagsmith API that serves the environment document."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            found = self.path == "/api/v1/environment-document/"
-            body = DOCUMENT.read_bytes() if found else b""
-            self.send_response(200 if found else 404)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None: ...
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.daemon_threads = True
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+def in_threads(*calls: Callable[[], object]) -> None:
+    threads = [threading.Thread(target=call, daemon=True) for call in calls]
+    for thread in threads:
         thread.start()
-        yield f"http://127.0.0.1:{server.server_address[1]}/api/v1/"
-        server.shutdown()
-        thread.join()
+    for thread in threads:
+        thread.join(HANG_SECONDS)
+        assert not thread.is_alive()
 
 
 def sent(mixpanel: MixpanelServer) -> Counter[str]:
@@ -106,8 +96,7 @@ def names(prefix: str, count: int) -> list[str]:
 
 
 def threads_of_clients() -> list[threading.Thread]:
-    ours = re.compile("flagsync[-_](?!testing)")
-    return [thread for thread in threading.enumerate() if ours.match(thread.name)]
+    return [thread for thread in threading.enumerate() if re.match("flagsync[-_](?!testing)", thread.name)]
 
 
 ENDS = {"return": 0, "sys.exit": 3, "exception": 1}
@@ -115,81 +104,63 @@ ENDS = {"return": 0, "sys.exit": 3, "exception": 1}
 
 @pytest.mark.parametrize("way", ENDS)
 def test_what_is_pending_when_the_process_ends_is_delivered(
-    way: str, mixpanel: MixpanelServer, run: Callable[..., Ended]
+    way: str, mixpanel: MixpanelServer, run: Run
 ) -> None:
     assert run("end", way).code == ENDS[way]
     assert sent(mixpanel) == Counter(names("user", 3))
 
 
-def test_a_process_ends_while_mixpanel_hangs(mixpanel: MixpanelServer) -> None:
+def test_a_process_ends_while_mixpanel_hangs(mixpanel: MixpanelServer, start: Start) -> None:
     mixpanel.fail(delay_seconds=HANG_SECONDS)
-    processes = [start("end.py", way, MIXPANEL_URL=mixpanel.url) for way in ENDS]
+    processes = [start("end.py", way) for way in ENDS]
     assert [end(process).code for process in processes] == [*ENDS.values()]
 
 
-@pytest.mark.parametrize(
-    ("how", "output", "profiles"),
-    [
-        ("unused", [], names("late", 3)),
-        ("used", [], ["early", *names("late", 3)]),
-        ("flush", ["True"], names("late", 3)),
-        ("wait", [], names("late", 3)),
-        ("late", [], names("late", 3)),
-    ],
-)
-def test_what_an_atexit_handler_evaluates_is_delivered(
-    how: str, output: list[str], profiles: list[str], mixpanel: MixpanelServer, run: Callable[..., Ended]
-) -> None:
-    assert run("at_exit", "after", how)[:2] == (0, output)
-    assert sorted(mixpanel.profiles) == profiles
+@pytest.mark.parametrize("how", ["unused", "used", "flush", "wait", "late"])
+def test_what_an_atexit_handler_evaluates_is_delivered(how: str, mixpanel: MixpanelServer, run: Run) -> None:
+    assert run("at_exit", "after", how)[:2] == (0, ["True"] if how == "flush" else [])
+    assert sorted(mixpanel.profiles) == [*["early"] * (how == "used"), *names("late", 3)]
 
 
-@pytest.mark.parametrize(
-    ("how", "output", "profiles"),
-    [("unused", [], []), ("used", [], ["early"]), ("flush", ["True"], []), ("wait", [], []), ("late", [], [])],
-)
+@pytest.mark.parametrize("how", ["unused", "used", "flush", "wait", "late"])
 def test_an_atexit_handler_that_runs_after_flagsyncs_own_is_warned(
-    how: str, output: list[str], profiles: list[str], mixpanel: MixpanelServer, run: Callable[..., Ended]
+    how: str, mixpanel: MixpanelServer, run: Run
 ) -> None:
     ended = run("at_exit", "before", how)
-    assert ended[:2] == (0, output)
+    assert ended[:2] == (0, ["True"] if how == "flush" else [])
     assert ended.errors.count("An identity is not mirrored: the client is closed") == 1
-    assert sorted(mixpanel.profiles) == profiles
+    assert sorted(mixpanel.profiles) == ["early"] * (how == "used")
 
 
 @pytest.mark.parametrize("state", ["pending", "unused"])
-def test_each_side_of_a_fork_mirrors_its_own_once(
-    state: str, mixpanel: MixpanelServer, run: Callable[..., Ended]
-) -> None:
+def test_each_side_of_a_fork_mirrors_its_own_once(state: str, mixpanel: MixpanelServer, run: Run) -> None:
     assert run("fork", state)[:2] == (0, ["True", "True"])
     assert sent(mixpanel) == Counter(["child", "parent"])
 
 
-def test_a_fork_in_the_middle_of_a_request_sends_nothing_twice(mixpanel: MixpanelServer) -> None:
+def test_a_fork_in_the_middle_of_a_request_sends_nothing_twice(mixpanel: MixpanelServer, start: Start) -> None:
     mixpanel.fail(times=1, delay_seconds=1.0)
-    process = start("fork.py", "request", MIXPANEL_URL=mixpanel.url)
+    process = start("fork.py", "request")
     assert mixpanel.wait_for_requests(1, HANG_SECONDS)
-    assert process.stdin is not None
-    process.stdin.write("go\n")
     assert end(process)[:2] == (0, ["True", "True"])
     assert sent(mixpanel) == Counter(["child", "parent"])
 
 
-def test_a_fork_of_greenlets_sends_nothing_twice(mixpanel: MixpanelServer, run: Callable[..., Ended]) -> None:
+def test_a_fork_of_greenlets_sends_nothing_twice(mixpanel: MixpanelServer, run: Run) -> None:
     mixpanel.fail(distinct_id="child", delay_seconds=0.5)  # time for the copied greenlets of the parent
     assert run("fork", "gevent")[:2] == (0, ["True", "True"])
     assert sent(mixpanel) == Counter(["child", "parent"])
 
 
 def test_a_client_that_was_closed_before_a_fork_is_closed_in_the_child(
-    mixpanel: MixpanelServer, run: Callable[..., Ended]
+    mixpanel: MixpanelServer, run: Run
 ) -> None:
     assert run("fork", "closed").errors.count("the client is closed") == 2
     assert sent(mixpanel) == Counter(["parent"])
 
 
 def test_children_forked_in_the_midst_of_busy_threads_mirror_their_own_and_end(
-    mixpanel: MixpanelServer, run: Callable[..., Ended]
+    mixpanel: MixpanelServer, run: Run
 ) -> None:
     assert run("fork_often")[:2] == (0, ["{0}"])
     children = [name for child in names("child", 30) for name in names(child, 8)]
@@ -198,30 +169,20 @@ def test_children_forked_in_the_midst_of_busy_threads_mirror_their_own_and_end(
 
 
 @pytest.mark.parametrize(
-    ("built_before", "warned"),
-    [("Flagsmith and FlagSync", ["child"]), ("Flagsmith", ["child"]), ("nothing", [])],
+    ("built_before", "warned"), [("both", ["child"]), ("Flagsmith", ["child"]), ("nothing", [])]
 )
 def test_a_child_is_warned_once_of_a_flagsmith_client_whose_thread_it_lacks(
-    built_before: str, warned: list[str], run: Callable[..., Ended], flagsmith_api: str
+    built_before: str, warned: list[str], run: Run
 ) -> None:
-    ended = run("stale", built_before, FLAGSMITH_API_URL=flagsmith_api)
+    ended = run("stale", built_before)
     assert ended.code == 0
     assert re.findall("^(.+): The Flagsmith client was built before", ended.errors, re.MULTILINE) == warned
 
 
-@pytest.mark.parametrize(
-    ("method", "kind"),
-    [
-        ("fork", "process"),
-        ("fork", "pool"),
-        ("fork", "executor"),
-        ("spawn", "process"),
-        ("spawn", "executor"),
-        ("forkserver", "process"),
-    ],
-)
+@pytest.mark.parametrize("kind", ["process", "pool", "executor"])
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_children_of_multiprocessing_deliver_before_they_end(
-    method: str, kind: str, mixpanel: MixpanelServer, run: Callable[..., Ended]
+    method: str, kind: str, mixpanel: MixpanelServer, run: Run
 ) -> None:
     assert run("processes", method, kind).code == 0
     assert sent(mixpanel) == Counter(["parent", *names("child", 3)])
@@ -230,43 +191,46 @@ def test_children_of_multiprocessing_deliver_before_they_end(
 @pytest.mark.parametrize("preload", [[], ["--preload"]], ids=["", "preload"])
 @pytest.mark.parametrize("worker", ["sync", "gthread"])
 def test_workers_of_gunicorn_mirror_what_they_serve(
-    worker: str, preload: list[str], mixpanel: MixpanelServer
+    worker: str, preload: list[str], mixpanel: MixpanelServer, start: Start
 ) -> None:
-    options = ["--workers=2", "--threads=2", "--bind=127.0.0.1:0", f"--worker-class={worker}", *preload]
-    server = start("-m", "gunicorn", *options, "web:app", MIXPANEL_URL=mixpanel.url)
-    assert server.stderr is not None
-    port = next(found[1] for line in server.stderr if (found := re.search(r"Listening at: \S+:(\d+)", line)))
-    for user in names("user", 6):
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/{user}", timeout=HANG_SECONDS) as response:
-            assert response.status == 200
-    server.terminate()
-    ended = end(server)
+    options = ["--no-control-socket", "--workers=2", "--threads=2", f"--worker-class={worker}", *preload]
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        options.append(f"--bind=fd://{listener.fileno()}")
+        # gunicorn 27 does not close the socket that it was given
+        gunicorn = ["-W", "ignore::ResourceWarning", "-m", "gunicorn"]
+        server = start(*gunicorn, *options, "web:app", pass_fds=[listener.fileno()])
+        for user in names("user", 6):
+            url = f"http://127.0.0.1:{listener.getsockname()[1]}/{user}"
+            with urllib.request.urlopen(url, timeout=HANG_SECONDS) as response:
+                assert response.status == 200
+        server.terminate()
+        ended = end(server)
     assert (ended.code, "Traceback" in ended.errors) == (0, False)
     assert sent(mixpanel) == Counter({**dict.fromkeys(names("user", 6), 1), "import": 1 if preload else 2})
 
 
-def test_a_gevent_patched_process_mirrors_and_ends(mixpanel: MixpanelServer, run: Callable[..., Ended]) -> None:
+def test_a_gevent_patched_process_mirrors_and_ends(mixpanel: MixpanelServer, run: Run) -> None:
     assert run("patched")[:2] == (0, ["True"])
     assert sent(mixpanel) == Counter(["last", *names("user", 20)])
 
 
 def test_a_signal_handler_may_evaluate_and_close_whatever_it_interrupts(
-    mixpanel: MixpanelServer, run: Callable[..., Ended]
+    mixpanel: MixpanelServer, run: Run
 ) -> None:
     ended = run("signals", "50")
     assert (ended.code, ended.output[0], ended.output[2]) == (0, "True True 0 0", "{True}")
     assert {*mixpanel.profiles} == {*names("handler", int(ended.output[1])), *names("loop", 50)}
 
 
-def test_closing_again_changes_nothing(flagsync: Build, mixpanel: MixpanelServer) -> None:
-    client = flagsync()
-    client.get_identity_flags("user_1")
-    assert [client.close() for _ in range(3)] == [True, True, True]
-    assert sent(mixpanel) == Counter(["user_1"])
+def test_an_exception_of_a_signal_handler_leaves_no_lock_behind(mixpanel: MixpanelServer, run: Run) -> None:
+    assert run("interrupted").code == 0
+    assert {*mixpanel.profiles} >= {"first", *names("other", 60)}
 
 
 @pytest.mark.parametrize("users", [0, 500])
-def test_two_threads_may_close_at_once(users: int, flagsync: Build, mixpanel: MixpanelServer) -> None:
+def test_close_may_be_called_again_and_by_two_threads_at_once(
+    users: int, flagsync: Build, mixpanel: MixpanelServer
+) -> None:
     client = flagsync()
     for user in names("user", users):
         client.get_identity_flags(user)
@@ -277,12 +241,8 @@ def test_two_threads_may_close_at_once(users: int, flagsync: Build, mixpanel: Mi
         together.wait()
         closed.append(client.close())
 
-    threads = [threading.Thread(target=close) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert closed == [True, True]
+    in_threads(close, close)
+    assert [*closed, client.close()] == [True, True, True]
     assert sent(mixpanel) == Counter(names("user", users))
 
 
@@ -307,13 +267,7 @@ def test_nothing_is_left_to_flush_after_close(users: int, flagsync: Build) -> No
 
 def test_closing_releases_callers_who_wait_for_room(flagsync: Build) -> None:
     client = flagsync(when_full="wait", max_pending=1, flush_interval_seconds=0.001)
-    waiting = [threading.Thread(target=client.get_identity_flags, args=(user,)) for user in names("user", 50)]
-    for thread in waiting:
-        thread.start()
-    client.close()
-    for thread in waiting:
-        thread.join(HANG_SECONDS)
-    assert [thread.is_alive() for thread in waiting] == [False] * 50
+    in_threads(*(partial(client.get_identity_flags, user) for user in names("user", 50)), client.close)
 
 
 def test_what_close_gives_up_is_reported_once_with_its_reason(flagsync: Build) -> None:
@@ -329,23 +283,23 @@ def test_what_close_gives_up_is_reported_once_with_its_reason(flagsync: Build) -
     for user in names("user", 100):
         client.get_identity_flags(user)
     assert in_callback.wait(HANG_SECONDS)
-    gave_up = client.close(0.0)
+    closed = client.close(0.0)
     go_on.set()
     for thread in threads_of_clients():
         thread.join()
-    assert (gave_up, client.stats().pending) == (False, 0)
+    assert (closed, client.stats().pending) == (False, 0)
     assert {error.reason for error in errors} == {"The client was closed before Mixpanel took them"}
     assert sum(error.count for error in errors) == client.stats().dropped == 100
 
 
 def test_the_end_of_a_with_block_delivers(offline: Flagsmith, mixpanel: MixpanelServer) -> None:
-    with FlagSync(offline, "token", mixpanel_url=mixpanel.url, flush_interval_seconds=60) as client:
+    with FlagSync(offline, "token", mixpanel_url=mixpanel.url) as client:
         client.get_identity_flags("user_1")
     assert sent(mixpanel) == Counter(["user_1"])
 
 
 def test_a_collected_client_delivers_and_leaves_no_thread(offline: Flagsmith, mixpanel: MixpanelServer) -> None:
-    client = FlagSync(offline, "token", mixpanel_url=mixpanel.url, flush_interval_seconds=60)
+    client = FlagSync(offline, "token", mixpanel_url=mixpanel.url)
     client.get_identity_flags("user_1")
     threads = threads_of_clients()
     del client
@@ -376,19 +330,11 @@ def test_threads_share_a_client(offline: Flagsmith, flagsync: Build, mixpanel: M
             user = f"user_{(first + number) % 1000}"
             client.get_identity_flags(user, plans[user])
 
-    threads = [threading.Thread(target=evaluate, args=(125 * number,)) for number in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(*(partial(evaluate, 125 * number) for number in range(8)))
     assert client.flush(HANG_SECONDS)
-    flags = {user: offline.get_identity_flags(user, traits).all_flags() for user, traits in plans.items()}
-    assert mixpanel.profiles == {
-        user: {
-            flag.feature_name: flag.value if flag.enabled and flag.value else flag.enabled for flag in served
-        }
-        for user, served in flags.items()
-    }
+    for user, traits in plans.items():
+        flags = offline.get_identity_flags(user, traits).all_flags()
+        assert mixpanel.profiles[user] == {flag.feature_name: served_value(flag) for flag in flags}
     stats = client.stats()
     assert (stats.accepted, stats.delivered, stats.pending) == (8000, 1000, 0)
     assert stats.unchanged + stats.superseded == 7000
@@ -399,10 +345,9 @@ def test_an_event_loop_may_evaluate_directly_or_in_threads(flagsync: Build, mixp
 
     async def serve() -> None:
         client.get_identity_flags("direct")
-        await asyncio.gather(
-            *(asyncio.to_thread(client.get_identity_flags, user) for user in names("user", 20))
-        )
-        assert await asyncio.to_thread(client.flush)
+        calls = [asyncio.to_thread(client.get_identity_flags, user) for user in names("user", 20)]
+        await asyncio.gather(*calls)
 
     asyncio.run(serve())
+    assert client.flush()
     assert sent(mixpanel) == Counter(["direct", *names("user", 20)])

@@ -190,7 +190,9 @@ class Encoder:
                 return "unchanged"
             if not (served := flags_of(flags)):
                 raise NotMirroredError("Flagsmith evaluated no flags")
-            json, state = self._writer.people_set(distinct_id, self._properties.of(served))
+            if not (properties := self._properties.of(served)):
+                raise NotMirroredError("no flag has a property name")
+            json, state = self._writer.people_set(distinct_id, properties)
             if key is not None:
                 self._evaluated[distinct_id] = key, state
             if self._outbox.unchanged(distinct_id, state):

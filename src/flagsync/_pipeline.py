@@ -109,7 +109,7 @@ class Pipeline:
         with suppress(IndexError):
             while True:  # no thread was needed, or none starts any more because Python exits
                 self._work.pop()[1]()
-        if not (self._encoder.join(deadline) and self._sender.join(deadline)):
+        if not (self._gave_up or (self._encoder.join(deadline) and self._sender.join(deadline))):
             self._give_up()
         return not self._gave_up
 

@@ -5,7 +5,7 @@ import sys
 
 state = sys.argv[1]
 if state == "gevent":
-    from gevent import monkey
+    from gevent import monkey  # type: ignore[import-untyped]
 
     monkey.patch_all()
 
@@ -19,7 +19,7 @@ if state != "unused":
 if state == "closed":
     client.close()
 if state == "request":
-    sys.stdin.readline()  # comes when the request is on its way
+    sys.stdin.read()  # ends when the request is on its way
 if child := os.fork():
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     client.get_identity_flags("parent")

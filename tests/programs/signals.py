@@ -1,4 +1,4 @@
-"""Evaluates in a tight loop and in the handler of a signal that interrupts it anywhere; closes there at last."""
+"""Evaluates in a tight loop and in the handler of a signal that interrupts it; closes there, too."""
 
 import signal
 import sys
@@ -34,6 +34,7 @@ print(flushed, stats.accepted == len(handled) + looped, stats.pending, stats.dro
 print(len(handled))
 for number in range(int(sys.argv[1])):
     client = build()
+    client.get_identity_flags("loop_0")  # starts the threads
     signal.signal(signal.SIGALRM, end)
     signal.setitimer(signal.ITIMER_REAL, 0.005 + number * 1e-6)
     for user in count():
