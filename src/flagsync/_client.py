@@ -166,7 +166,11 @@ class FlagSync:
                 weakref.finalize(self, pipeline.stop).atexit = False
                 for parent in inherited:
                     del self._pipelines[parent]
-                if inherited and self._built_with is not None and self._built_with is _refresher(self.flagsmith):
+                if (
+                    inherited
+                    and self._built_with is not None
+                    and self._built_with is _refresher(self.flagsmith)
+                ):
                     pipeline.warn(STALE)
         return self._pipelines[pid]
 

@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from multiprocessing import parent_process, util
 from time import monotonic
 
-from flagsmith.models import Flags
-
 from flagsync._config import Config
 from flagsync._encoder import Encoder
 from flagsync._mixpanel import Engage
