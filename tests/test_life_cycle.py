@@ -103,9 +103,7 @@ ENDS = {"return": 0, "sys.exit": 3, "exception": 1}
 
 
 @pytest.mark.parametrize("way", ENDS)
-def test_what_is_pending_when_the_process_ends_is_delivered(
-    way: str, mixpanel: MixpanelServer, run: Run
-) -> None:
+def test_what_is_pending_when_a_process_ends_is_delivered(way: str, mixpanel: MixpanelServer, run: Run) -> None:
     assert run("end", way).code == ENDS[way]
     assert sent(mixpanel) == Counter(names("user", 3))
 
@@ -123,9 +121,7 @@ def test_what_an_atexit_handler_evaluates_is_delivered(how: str, mixpanel: Mixpa
 
 
 @pytest.mark.parametrize("how", ["unused", "used", "flush", "wait", "late"])
-def test_an_atexit_handler_that_runs_after_flagsyncs_own_is_warned(
-    how: str, mixpanel: MixpanelServer, run: Run
-) -> None:
+def test_an_atexit_handler_after_flagsyncs_own_is_warned(how: str, mixpanel: MixpanelServer, run: Run) -> None:
     ended = run("at_exit", "before", how)
     assert ended[:2] == (0, ["True"] if how == "flush" else [])
     assert ended.errors.count("An identity is not mirrored: the client is closed") == 1
@@ -152,16 +148,12 @@ def test_a_fork_of_greenlets_sends_nothing_twice(mixpanel: MixpanelServer, run: 
     assert sent(mixpanel) == Counter(["child", "parent"])
 
 
-def test_a_client_that_was_closed_before_a_fork_is_closed_in_the_child(
-    mixpanel: MixpanelServer, run: Run
-) -> None:
+def test_a_client_closed_before_a_fork_is_closed_in_the_child(mixpanel: MixpanelServer, run: Run) -> None:
     assert run("fork", "closed").errors.count("the client is closed") == 2
     assert sent(mixpanel) == Counter(["parent"])
 
 
-def test_children_forked_in_the_midst_of_busy_threads_mirror_their_own_and_end(
-    mixpanel: MixpanelServer, run: Run
-) -> None:
+def test_children_forked_amid_busy_threads_mirror_their_own_and_end(mixpanel: MixpanelServer, run: Run) -> None:
     assert run("fork_often")[:2] == (0, ["{0}"])
     children = [name for child in names("child", 30) for name in names(child, 8)]
     parents = [name for parent in names("parent", 2) for name in names(parent, 100)]
@@ -194,10 +186,14 @@ def test_workers_of_gunicorn_mirror_what_they_serve(
     worker: str, preload: list[str], mixpanel: MixpanelServer, start: Start
 ) -> None:
     options = ["--no-control-socket", "--workers=2", "--threads=2", f"--worker-class={worker}", *preload]
+    gunicorn = [
+        "-W",
+        "ignore::ResourceWarning",
+        "-m",
+        "gunicorn",
+    ]  # which does not close the socket it is given
     with socket.create_server(("127.0.0.1", 0)) as listener:
         options.append(f"--bind=fd://{listener.fileno()}")
-        # gunicorn 27 does not close the socket that it was given
-        gunicorn = ["-W", "ignore::ResourceWarning", "-m", "gunicorn"]
         server = start(*gunicorn, *options, "web:app", pass_fds=[listener.fileno()])
         for user in names("user", 6):
             url = f"http://127.0.0.1:{listener.getsockname()[1]}/{user}"
@@ -214,9 +210,7 @@ def test_a_gevent_patched_process_mirrors_and_ends(mixpanel: MixpanelServer, run
     assert sent(mixpanel) == Counter(["last", *names("user", 20)])
 
 
-def test_a_signal_handler_may_evaluate_and_close_whatever_it_interrupts(
-    mixpanel: MixpanelServer, run: Run
-) -> None:
+def test_a_signal_handler_may_evaluate_and_close_at_any_point(mixpanel: MixpanelServer, run: Run) -> None:
     ended = run("signals", "50")
     assert (ended.code, ended.output[0], ended.output[2]) == (0, "True True 0 0", "{True}")
     assert {*mixpanel.profiles} == {*names("handler", int(ended.output[1])), *names("loop", 50)}
@@ -234,14 +228,8 @@ def test_close_may_be_called_again_and_by_two_threads_at_once(
     client = flagsync()
     for user in names("user", users):
         client.get_identity_flags(user)
-    together = threading.Barrier(2)
     closed: list[bool] = []
-
-    def close() -> None:
-        together.wait()
-        closed.append(client.close())
-
-    in_threads(close, close)
+    in_threads(*[lambda: closed.append(client.close())] * 2)
     assert [*closed, client.close()] == [True, True, True]
     assert sent(mixpanel) == Counter(names("user", users))
 
@@ -265,16 +253,25 @@ def test_nothing_is_left_to_flush_after_close(users: int, flagsync: Build) -> No
     assert (client.close(), client.flush(HANG_SECONDS)) == (True, True)
 
 
+def test_a_flush_in_the_midst_of_encoding_returns_when_all_is_settled(flagsync: Build) -> None:
+    encoding = threading.Event()
+    client = flagsync(property_name=lambda _: encoding.set())
+    for user in names("user", 1000):
+        client.get_identity_flags(user)
+    assert encoding.wait(HANG_SECONDS)
+    assert (client.flush(HANG_SECONDS), client.stats().pending) == (True, 0)
+
+
 def test_closing_releases_callers_who_wait_for_room(flagsync: Build) -> None:
     client = flagsync(when_full="wait", max_pending=1, flush_interval_seconds=0.001)
     in_threads(*(partial(client.get_identity_flags, user) for user in names("user", 50)), client.close)
 
 
 def test_what_close_gives_up_is_reported_once_with_its_reason(flagsync: Build) -> None:
-    in_callback, go_on = threading.Event(), threading.Event()
+    encoding, go_on = threading.Event(), threading.Event()
 
     def distinct_id(identifier: str) -> str:
-        in_callback.set()
+        encoding.set()
         go_on.wait(HANG_SECONDS)
         return identifier
 
@@ -282,7 +279,7 @@ def test_what_close_gives_up_is_reported_once_with_its_reason(flagsync: Build) -
     client = flagsync(distinct_id=distinct_id, on_error=errors.append)
     for user in names("user", 100):
         client.get_identity_flags(user)
-    assert in_callback.wait(HANG_SECONDS)
+    assert encoding.wait(HANG_SECONDS)
     closed = client.close(0.0)
     go_on.set()
     for thread in threads_of_clients():

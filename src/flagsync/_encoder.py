@@ -45,10 +45,12 @@ class Encoder:
         start: Callable[[], None],
         wake_sender: Callable[[], None],
         wait_for_room: Callable[[], object],
+        finish_sender: Callable[[], None],
     ) -> None:
         self._distinct_id, self._max_pending = config.distinct_id, config.max_pending
         self._outbox, self._report = outbox, report
-        self._start, self._wake_sender, self._wait_for_room = start, wake_sender, wait_for_room
+        self._start, self._wait_for_room = start, wait_for_room
+        self._wake_sender, self._finish_sender = wake_sender, finish_sender
         self._wait_at = config.max_pending if config.when_full == "wait" else sys.maxsize
         self._keys = EvaluationKeys(self._pause)
         self._properties = Properties(config.property_name, config.property_value, report.once)
@@ -63,7 +65,8 @@ class Encoder:
         self._marks = {1, MAX_BATCH_UPDATES, config.max_pending + 1}
         self._inbox: OrderedDict[object, Flags] = OrderedDict()
         self._rounds_begun = self._rounds_ended = 0
-        self._urgent = self._done = self.stopping = False
+        self._once = threading.Lock()
+        self._urgent = self.stopping = False
         self.submitted = self.skipped = 0  # calls, under the lock
         self._superseded = self._dropped = 0
         # Of what left the inbox, written by the thread only. "put" is no fate: the outbox goes on counting.
@@ -130,7 +133,7 @@ class Encoder:
     def join(self, deadline: float) -> bool:
         """Wait until ``run`` has returned; False at the deadline."""
         with self._lock:  # which waiting releases, even for a signal handler that has interrupted submit()
-            return self._changed.wait_for(lambda: self._done, time_left(deadline))
+            return self._changed.wait_for(lambda: self._rounds_ended == sys.maxsize, time_left(deadline))
 
     def stop(self) -> None:
         """Take no more; ``run`` encodes what is there and returns. Never blocks."""
@@ -149,8 +152,10 @@ class Encoder:
         return self._fates + Counter(superseded=self._superseded, dropped=self._dropped)
 
     def run(self) -> None:
-        """Encode round by round until stopped: the body of the thread."""
-        while size := self._next_round():
+        """Encode round by round until stopped: the body of the thread, which does nothing a second time."""
+        if not self._once.acquire(blocking=False):
+            return
+        while (size := self._next_round()) is not None:
             for _ in range(size):
                 with self._lock:
                     if not self._inbox:
@@ -165,19 +170,22 @@ class Encoder:
             self._wake_sender()
         self._report.losses(now=True)
         with self._lock:
-            self._done = True
+            self._rounds_ended = sys.maxsize  # there is nothing more to wait for
             self._changed.notify_all()
+        self._finish_sender()
 
-    def _next_round(self) -> int:
-        """Wait for calls to gather; how many identities are in the round, 0 after ``stop``."""
+    def _next_round(self) -> int | None:
+        """Wait for calls to gather; how many identities are in the round, None to end."""
         with self._lock:
-            self._changed.wait_for(lambda: self._inbox or self.stopping)
+            self._changed.wait_for(lambda: self._inbox or self._urgent or self.stopping)
             self._changed.wait_for(
                 lambda: self._urgent or self.stopping or len(self._inbox) >= MAX_BATCH_UPDATES,
                 self._gather_seconds,
             )
+            if self.stopping and not self._inbox:
+                return None
             self._urgent = False
-            self._rounds_begun += bool(self._inbox)
+            self._rounds_begun += 1
             return len(self._inbox)
 
     def _encode(self, identifier: object, flags: Flags) -> str:

@@ -9,7 +9,6 @@ import atexit
 import os
 import threading
 import weakref
-from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import parent_process, util
 from time import monotonic
@@ -76,10 +75,10 @@ class Pipeline:
             start=self._start,
             wake_sender=self._sender.wake,
             wait_for_room=lambda: self.flush(float("inf")),
+            finish_sender=self._sender.finish,
         )
         self._gave_up = False
-        # The work that no thread does yet; who pops it does it.
-        self._work = [("flagsync-sender", self._sender.run), ("flagsync-encoder", self._encode)]
+        self._started = False
         self.submit, self.skip = self._encoder.submit, self._encoder.skip
         self.warn = self._report.once
         _pipelines.add(self)
@@ -104,9 +103,8 @@ class Pipeline:
     def close(self, deadline: float) -> bool:
         """Stop and wait for it; False if Mixpanel has not taken everything by then."""
         self.stop(deadline)
-        with suppress(IndexError):
-            while True:  # no thread was needed, or none starts any more because Python exits
-                self._work.pop()[1]()
+        self._encoder.run()  # by itself, where no thread was needed or none starts because Python exits
+        self._sender.run()
         if not (self._gave_up or (self._encoder.join(deadline) and self._sender.join(deadline))):
             self._give_up()
         return not self._gave_up
@@ -126,21 +124,18 @@ class Pipeline:
 
     def _start(self) -> None:
         """Start the threads; called under the encoder's lock."""
-        while self._work:
-            name, run = self._work.pop()
-            try:
+        if self._started:
+            return
+        try:
+            for name, run in (("flagsync-encoder", self._encoder.run), ("flagsync-sender", self._sender.run)):
                 threading.Thread(target=run, name=name, daemon=True).start()
-            except RuntimeError:  # Python >= 3.12 starts none while it exits: close() does the work
-                return self._work.append((name, run))
-            if parent_process() is not None:
-                # multiprocessing's children end without atexit (before Python 3.13), and begin without
-                # what their parent registered.
-                util.Finalize(None, close_all, exitpriority=0)
-        return None
-
-    def _encode(self) -> None:
-        self._encoder.run()
-        self._sender.finish()
+        except RuntimeError:  # Python >= 3.12 starts none while it exits: close() does the work
+            return
+        self._started = True
+        if parent_process() is not None:
+            # multiprocessing's children end without atexit (before Python 3.13), and begin without what
+            # their parent registered.
+            util.Finalize(None, close_all, exitpriority=0)
 
     def _end(self) -> None:
         self._give_up()
@@ -149,10 +144,10 @@ class Pipeline:
     def _give_up(self) -> None:
         """Drop and report what Mixpanel has not taken."""
         lost = self.stats().pending
-        self._encoder.give_up()
         self._outbox.close()
         if lost and not self._gave_up:
             self._gave_up = True
+            self._encoder.give_up()
             reason = "The client was closed before Mixpanel took them"
             self._report.error(DeliveryError(reason, lost, will_retry=False))
 

@@ -44,6 +44,7 @@ class Sender:
         self._outbox, self._post, self._end, self._report = outbox, post, end, report
         self._flush_interval_seconds = flush_interval_seconds
         self._changed = threading.Condition(threading.RLock())
+        self._once = threading.Lock()
         self._pid = getpid()
         self._idle = True
         self._urgent_up_to = 0  # the last update that a flush waits for
@@ -82,7 +83,9 @@ class Sender:
         return self._wait(lambda: self._done, deadline)
 
     def run(self) -> None:
-        """Deliver batch by batch until stopped: the body of the thread."""
+        """Deliver batch by batch until stopped: the body of the thread, which does nothing a second time."""
+        if not self._once.acquire(blocking=False):
+            return
         while self._await_batch():
             delay = self._deliver(self._outbox.take())
             with self._changed:
