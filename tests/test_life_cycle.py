@@ -71,7 +71,8 @@ def run(start: Start) -> Run:
 
     def run_program(program: str, *arguments: str) -> Ended:
         ended = end(start(f"{program}.py", *arguments))
-        assert "exception" in arguments or "Traceback" not in ended.errors, ended.errors
+        # gevent itself complains of the threads that a fork has copied.
+        assert {"exception", "gevent"} & {*arguments} or "Traceback" not in ended.errors, ended.errors
         return ended
 
     return run_program
@@ -155,7 +156,7 @@ def test_a_client_closed_before_a_fork_is_closed_in_the_child(mixpanel: Mixpanel
 
 def test_children_forked_amid_busy_threads_mirror_their_own_and_end(mixpanel: MixpanelServer, run: Run) -> None:
     assert run("fork_often")[:2] == (0, ["{0}"])
-    children = [name for child in names("child", 30) for name in names(child, 8)]
+    children = [name for child in names("child", 10) for name in names(child, 8)]
     parents = [name for parent in names("parent", 2) for name in names(parent, 100)]
     assert sent(mixpanel) == Counter([*children, *parents])
 

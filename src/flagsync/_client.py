@@ -7,6 +7,7 @@ changes nor delays it. Boundary: what happens behind ``submit`` is the pipeline'
 import weakref
 from collections.abc import Callable
 from os import getpid
+from threading import Thread
 from time import monotonic
 from typing import Any, Literal, Self
 
@@ -166,16 +167,13 @@ class FlagSync:
                 weakref.finalize(self, pipeline.stop).atexit = False
                 for parent in inherited:
                     del self._pipelines[parent]
-                if (
-                    inherited
-                    and self._built_with is not None
-                    and self._built_with is _refresher(self.flagsmith)
-                ):
+                refresher = _refresher(self.flagsmith)
+                if refresher and (not refresher.is_alive() or (inherited and refresher is self._built_with)):
                     pipeline.warn(STALE)
         return self._pipelines[pid]
 
 
-def _refresher(flagsmith: Flagsmith) -> object:
+def _refresher(flagsmith: Flagsmith) -> Thread | None:
     """The thread that keeps a client's environment fresh, if it has one (flagsmith 6.3)."""
     names = ("environment_data_polling_manager_thread", "event_stream_thread")
     return next((thread for name in names if (thread := getattr(flagsmith, name, None))), None)
