@@ -170,6 +170,7 @@ def test_without_a_token_nothing_is_mirrored(flagsync: Build, mixpanel: Mixpanel
     client = flagsync(token=None)
     assert client.get_identity_flags("user_1").is_feature_enabled("bool_on")
     client.get_identity_flags("user_1", transient=True)
+    client.mirror("user_1", Flags())
     assert (client.flush(), client.close(), client.stats(), mixpanel.requests) == (True, True, Stats(), [])
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import requests
 
-from flagsync._mixpanel import Answer, Engage, Outcome, UpdateWriter, read_answer
+from flagsync._mixpanel import Answer, Engage, Outcome, UpdateWriter, _DeadlineStream, read_answer
 from flagsync.testing import MixpanelServer
 
 UPDATE, _ = UpdateWriter("project-token").people_set("user_1", {"checkout": True, "colour": "日本"})
@@ -224,3 +224,8 @@ def test_an_error_says_nothing_of_the_address(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(requests.Session, "post", fail)
     assert "password" not in repr(Engage("http://host/engage").post([UPDATE], 1))
+
+
+def test_nothing_is_read_after_the_deadline() -> None:
+    with socket.socket() as sock, pytest.raises(TimeoutError):
+        _DeadlineStream(None, sock, lambda: 0.0).readinto(bytearray(1))

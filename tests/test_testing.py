@@ -1,5 +1,6 @@
 """The loopback Mixpanel, as users meet it in their own tests."""
 
+import runpy
 import subprocess
 import sys
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pytest
 import requests
 
+from flagsync import testing
 from flagsync.testing import MixpanelServer
 
 
@@ -127,3 +129,8 @@ def test_a_server_that_nobody_closes_keeps_no_process_alive() -> None:
 def test_closing_twice_is_closing_once() -> None:
     with MixpanelServer() as server:
         server.close()
+
+
+def test_it_can_be_imported_where_pytest_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pytest", None)
+    assert "mixpanel_server" not in runpy.run_path(testing.__file__)

@@ -142,7 +142,6 @@ class MemoryOutbox:
                 self._report.lose(FULL)
 
     def _remove(self, distinct_id: str, fate: str = "") -> None:
-        if update := self._waiting.pop(distinct_id, None):
-            self._bytes -= len(update.json)
-            if fate:
-                self._counts[fate] += 1
+        self._bytes -= len(self._waiting.pop(distinct_id).json)
+        if fate:
+            self._counts[fate] += 1
