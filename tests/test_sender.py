@@ -249,3 +249,11 @@ def test_waiting_for_the_next_try_ends_when_the_client_is_closed(monkeypatch: py
     assert rig.sender.join(monotonic() + 10)
     thread.join()
     assert rig.profiles == ["ann"]
+
+
+def test_a_copy_of_the_thread_in_a_forked_process_sends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    rig = Rig()
+    rig.put("ann")
+    monkeypatch.setattr(_sender, "getpid", lambda: -1)
+    rig.deliver()
+    assert (rig.requests, rig.ended.is_set()) == ([], False)

@@ -134,3 +134,11 @@ def test_closing_twice_is_closing_once() -> None:
 def test_it_can_be_imported_where_pytest_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pytest", None)
     assert "mixpanel_server" not in runpy.run_path(testing.__file__)
+
+
+def test_closing_hangs_up_on_its_clients() -> None:
+    with requests.Session() as session:
+        with MixpanelServer() as server:
+            assert session.post(f"{server.url}/engage", json=[], timeout=10).status_code == 400
+        with pytest.raises(requests.ConnectionError):
+            session.post(f"{server.url}/engage", json=[], timeout=10)
