@@ -144,3 +144,29 @@ def test_a_client_built_after_that_says_that_it_mirrors_nothing(
     _pipeline.close_all()
     flagsync().get_identity_flags("user_1")
     assert logged() == ["An identity is not mirrored: the client is closed"]
+
+
+@pytest.mark.parametrize(("delay_seconds", "flushed"), [(0, True), (3600, False)])
+def test_flushing_while_python_exits_and_starts_no_thread_delivers_in_time(
+    delay_seconds: float,
+    flushed: bool,
+    flagsync: Build,
+    mixpanel: MixpanelServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    really_start = threading.Thread.start
+
+    def start(thread: threading.Thread) -> None:
+        if thread.name.startswith("flagsync-"):
+            raise RuntimeError("can't create new thread at interpreter shutdown")
+        really_start(thread)
+
+    mixpanel.fail(delay_seconds=delay_seconds)
+    monkeypatch.setattr(_pipeline, "python_exits", lambda: True)
+    monkeypatch.setattr(_pipeline, "EXIT_SECONDS", 0.2)
+    client = flagsync(when_full="wait", max_pending=1)
+    with monkeypatch.context() as exiting:
+        exiting.setattr(threading.Thread, "start", start)
+        client.get_identity_flags("user_1")
+    assert client.flush(0.2) is flushed
+    assert client.close(0.2) is flushed

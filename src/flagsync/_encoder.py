@@ -62,7 +62,7 @@ class Encoder:
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         # Sizes of the inbox at which there is more to do than to write into it.
-        self._marks = {1, MAX_BATCH_UPDATES, config.max_pending + 1}
+        self._marks = {1, MAX_BATCH_UPDATES}
         self._inbox: OrderedDict[object, Flags] = OrderedDict()
         self._rounds_begun = self._rounds_ended = 0
         self._once = threading.Lock()
@@ -79,8 +79,8 @@ class Encoder:
             # Not acquire() and release(): an exception of a signal handler would leave the lock behind.
             with self._lock:
                 inbox = self._inbox
-                if self.stopping:
-                    self._refuse("the client is closed")
+                if closed := self.stopping:
+                    pass  # said below: nothing is logged under the lock
                 elif identifier in inbox:
                     self.submitted += 1
                     self._superseded += 1
@@ -89,21 +89,23 @@ class Encoder:
                 else:
                     self.submitted += 1
                     inbox[identifier] = flags
-                    if len(inbox) in self._marks:
+                    if (size := len(inbox)) > self._max_pending or size in self._marks:
                         self._attend()
         except Exception as error:  # noqa: BLE001 - nothing of the mirror gets through to the caller
             self._refuse(type(error).__name__)
-        if self.submitted >= self._wait_at:
+            return
+        if closed:
+            self._refuse("the client is closed")
+        elif self.submitted >= self._wait_at:
             self._make_room()
 
     def _attend(self) -> None:
-        if len(self._inbox) > self._max_pending:
+        while len(self._inbox) > self._max_pending:
             self._dropped += 1
             self._inbox.popitem(last=False)
             self._report.lose(FULL)
-        else:
-            self._start()
-            self._changed.notify_all()
+        self._start()
+        self._changed.notify_all()
 
     def _refuse(self, reason: str) -> None:
         self.skip()

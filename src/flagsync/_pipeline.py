@@ -74,7 +74,7 @@ class Pipeline:
             self._report,
             start=self._start,
             wake_sender=self._sender.wake,
-            wait_for_room=lambda: self.flush(float("inf")),
+            wait_for_room=self._wait_for_room,
             finish_sender=self._sender.finish,
         )
         self._gave_up = False
@@ -92,7 +92,13 @@ class Pipeline:
 
     def flush(self, deadline: float) -> bool:
         """Wait until what was submitted before the call is settled; False at the deadline."""
+        if not self._started and self._encoder.submitted and python_exits():
+            return self.close(deadline)  # no thread starts any more: nobody else would do the work
         return self._encoder.flush(deadline) and self._sender.flush(deadline)
+
+    def _wait_for_room(self) -> None:
+        if not self.flush(monotonic() + EXIT_SECONDS if python_exits() else float("inf")):
+            self.stop()  # Mixpanel hangs while Python exits: the next call must not wait as long again
 
     def stop(self, deadline: float | None = None) -> None:
         """Take no more, deliver until the deadline, end the threads. Never blocks."""
@@ -150,6 +156,11 @@ class Pipeline:
             self._encoder.give_up()
             reason = "The client was closed before Mixpanel took them"
             self._report.error(DeliveryError(reason, lost, will_retry=False))
+
+
+def python_exits() -> bool:
+    """Whether the interpreter is ending: from before the first ``atexit`` handler on."""
+    return not threading.main_thread().is_alive()
 
 
 def close_all() -> None:
