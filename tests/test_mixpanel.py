@@ -1,5 +1,6 @@
 """One request to Mixpanel: what is sent, and how each answer is read."""
 
+import io
 import json
 import socket
 import threading
@@ -228,4 +229,4 @@ def test_an_error_says_nothing_of_the_address(monkeypatch: pytest.MonkeyPatch) -
 
 def test_nothing_is_read_after_the_deadline() -> None:
     with socket.socket() as sock, pytest.raises(TimeoutError):
-        _DeadlineStream(None, sock, lambda: 0.0).readinto(bytearray(1))
+        _DeadlineStream(io.BytesIO(b"late"), sock, lambda: 0.0).readinto(bytearray(1))
