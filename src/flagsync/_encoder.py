@@ -8,7 +8,7 @@ import sys
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Callable
-from time import monotonic, perf_counter, sleep
+from time import perf_counter, sleep
 
 from flagsmith.models import Flags
 
@@ -19,17 +19,13 @@ from flagsync._outbox import MAX_BATCH_UPDATES, MAX_UPDATE_BYTES, REMEMBERED_PRO
 from flagsync._properties import Properties
 from flagsync._recent import Recent
 from flagsync._report import FULL, Reporter
+from flagsync._sender import time_left
 from flagsync._snapshot import EvaluationKeys, flags_of
 
 # Calls gather for a moment, so that the thread wakes up for all of them and not for each.
 GATHER_SECONDS = 0.05
 # All threads share one interpreter: without a pause, callers wait up to 5 ms for their turn.
 WORK_SECONDS, PAUSE_SECONDS = 0.0005, 0.00005
-
-
-def time_left(deadline: float) -> float:
-    """Seconds until the deadline, as ``Condition.wait`` takes them."""
-    return max(0.0, min(deadline - monotonic(), threading.TIMEOUT_MAX))
 
 
 class Encoder:
@@ -74,7 +70,7 @@ class Encoder:
         self._work_began = 0.0
 
     def submit(self, identifier: object, flags: Flags) -> None:
-        """Let the flags of an identity be mirrored. Never raises; waits only for ``make_room``."""
+        """Let the flags of an identity be mirrored. Never raises; waits only if ``when_full`` says so."""
         try:
             # Not acquire() and release(): an exception of a signal handler would leave the lock behind.
             with self._lock:

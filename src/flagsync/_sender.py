@@ -30,6 +30,11 @@ def seconds_to_wait(answer: Answer, failures: int) -> float:
     return (answer.retry_after_seconds or wait) + random.uniform(*JITTER_SECONDS)  # noqa: S311 - no secret
 
 
+def time_left(deadline: float) -> float:
+    """Seconds until the deadline, as ``Condition.wait`` takes them."""
+    return max(0.0, min(deadline - monotonic(), threading.TIMEOUT_MAX))
+
+
 class Sender:
     """Takes from the outbox what is due and settles what became of it."""
 
@@ -100,7 +105,7 @@ class Sender:
     def _wait(self, holds: Callable[[], bool], deadline: float) -> bool:
         with self._changed:
             self._changed.notify_all()
-            return self._changed.wait_for(holds, max(0.0, min(deadline - monotonic(), threading.TIMEOUT_MAX)))
+            return self._changed.wait_for(holds, time_left(deadline))
 
     def _settled(self, newest: int) -> bool:
         oldest = self._outbox.oldest()
