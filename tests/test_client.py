@@ -265,6 +265,7 @@ def test_an_identifier_that_cannot_be_noted_is_evaluated_and_skipped(
     client = flagsync()
     identifier: Any = ["user", 1]
     assert client.get_identity_flags(identifier).is_feature_enabled("bool_on")
+    assert client.flush()
     assert client.stats() == Stats(skipped=1)
     assert logged() == ["An identity is not mirrored: TypeError"]
 
@@ -295,8 +296,9 @@ def test_an_update_past_mixpanels_size_is_rejected_and_reported(
     assert (mixpanel.requests, client.stats().rejected, len(errors)) == ([], 1, 1)
 
 
+@pytest.mark.parametrize("early", [1, 3])
 def test_beyond_max_pending_the_oldest_is_dropped_counted_and_reported_once(
-    flagsync: Build, mixpanel: MixpanelServer
+    early: int, flagsync: Build, mixpanel: MixpanelServer
 ) -> None:
     errors: list[DeliveryError] = []
     blocked, go = threading.Event(), threading.Event()
@@ -307,11 +309,12 @@ def test_beyond_max_pending_the_oldest_is_dropped_counted_and_reported_once(
         return name
 
     client = flagsync(max_pending=3, on_error=errors.append, property_name=hold)
-    client.get_identity_flags("user_0")
-    assert blocked.wait(10)
-    for number in range(1, 11):
+    for number in range(early):
         client.get_identity_flags(f"user_{number}")
-    assert client.stats().pending == 4
+    assert blocked.wait(10)
+    for number in range(early, 11):
+        client.get_identity_flags(f"user_{number}")
+    assert client.stats().pending == early + 3
     go.set()
     assert client.close()
     assert {"user_8", "user_9", "user_10"} <= mixpanel.profiles.keys()

@@ -2,6 +2,7 @@
 
 import math
 import os
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -57,6 +58,11 @@ class Config:
             option = getattr(self, name)
             rules[f"{name} is a function"] = callable(option) or (option is None and name == "on_error")
         require(rules)
+
+    @property
+    def bound(self) -> int:
+        """How many profiles may wait before the oldest is dropped."""
+        return self.max_pending if self.when_full == "drop" else sys.maxsize
 
     @property
     def url(self) -> str:

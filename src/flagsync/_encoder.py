@@ -6,8 +6,9 @@ each identity the latest call counts. Boundary: knows nothing of HTTP.
 
 import sys
 import threading
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
+from contextlib import suppress
 from time import perf_counter, sleep
 
 from flagsmith.models import Flags
@@ -20,12 +21,14 @@ from flagsync._properties import Properties
 from flagsync._recent import Recent
 from flagsync._report import FULL, Reporter
 from flagsync._sender import time_left
-from flagsync._snapshot import EvaluationKeys, flags_of
+from flagsync._snapshot import EvaluationKeys, essence, flags_of
 
 # Calls gather for a moment, so that the thread wakes up for all of them and not for each.
 GATHER_SECONDS = 0.05
-# All threads share one interpreter: without a pause, callers wait up to 5 ms for their turn.
-WORK_SECONDS, PAUSE_SECONDS = 0.0005, 0.00005
+# All threads share one interpreter: without a pause, callers wait up to 5 ms for their turn; after a short one
+# the encoder may be back before they are awake. Seconds of work and of rest: as a rule, and if somebody waits.
+RHYTHM, HURRIED_RHYTHM = (0.0003, 0.0005), (0.001, 0.00005)
+NOT_MIRRORED = "An identity is not mirrored: {}"
 
 
 class Encoder:
@@ -38,153 +41,161 @@ class Encoder:
         outbox: Outbox,
         report: Reporter,
         *,
-        start: Callable[[], None],
+        start: Callable[[], bool],
         wake_sender: Callable[[], None],
         wait_for_room: Callable[[], object],
         finish_sender: Callable[[], None],
     ) -> None:
-        self._distinct_id, self._max_pending = config.distinct_id, config.max_pending
+        self._distinct_id, self._max_pending, self._bound = config.distinct_id, config.max_pending, config.bound
         self._outbox, self._report = outbox, report
         self._start, self._wait_for_room = start, wait_for_room
         self._wake_sender, self._finish_sender = wake_sender, finish_sender
-        self._wait_at = config.max_pending if config.when_full == "wait" else sys.maxsize
+        waits = config.when_full == "wait"
+        self._wait_at = config.max_pending if waits else sys.maxsize
+        self._look_at = 0 if waits else config.bound  # so many calls, and submit() looks closer
         self._keys = EvaluationKeys(self._pause)
         self._properties = Properties(config.property_name, config.property_value, report.once)
         self._writer = UpdateWriter(token)
         # distinct_id -> the key of the last evaluation, and the fingerprint that came of it
         self._evaluated: Recent[tuple[int, bytes]] = Recent(REMEMBERED_PROFILES)
         self._gather_seconds = min(GATHER_SECONDS, config.flush_interval_seconds / 2)
-        # Re-entrant: a signal handler may evaluate flags while its thread is in submit().
-        self._lock = threading.RLock()
-        self._changed = threading.Condition(self._lock)
-        # Sizes of the inbox at which there is more to do than to write into it.
-        self._marks = {1, MAX_BATCH_UPDATES}
-        self._inbox: OrderedDict[object, Flags] = OrderedDict()
-        self._rounds_begun = self._rounds_ended = 0
+        # Re-entrant: a signal handler may evaluate flags while its thread is in here.
+        self._changed = threading.Condition(threading.RLock())
+        self._calls: deque[tuple[object, Flags]] = deque()
+        self._resting = True  # the next call has to wake the thread
+        self._inbox: OrderedDict[object, Flags] = OrderedDict()  # the thread's own
+        self._rounds_begun = self._rounds_ended = self._rounds_awaited = 0
         self._once = threading.Lock()
-        self._urgent = self.stopping = False
-        self.submitted = self.skipped = 0  # calls, under the lock
-        self._superseded = self._dropped = 0
-        # Of what left the inbox, written by the thread only. "put" is no fate: the outbox goes on counting.
-        self._fates = Counter(unchanged=0, skipped=0, rejected=0, put=0)
+        self.stopping = False
+        self.skipped = 0  # calls, under the lock
+        self._overrun = 0
+        # Of what was collected, written by the thread only. "put" is no fate: the outbox goes on counting.
+        self._collected = 0
+        self._fates = Counter(unchanged=0, superseded=0, dropped=0, skipped=0, rejected=0, put=0)
         self._work_began = 0.0
+
+    @property
+    def submitted(self) -> int:
+        """Calls so far."""
+        return self._overrun + self._collected + len(self._calls)
 
     def submit(self, identifier: object, flags: Flags) -> None:
         """Let the flags of an identity be mirrored. Never raises; waits only if ``when_full`` says so."""
-        try:
-            # Not acquire() and release(): an exception of a signal handler would leave the lock behind.
-            with self._lock:
-                inbox = self._inbox
-                if closed := self.stopping:
-                    pass  # said below: nothing is logged under the lock
-                elif identifier in inbox:
-                    self.submitted += 1
-                    self._superseded += 1
-                    inbox[identifier] = flags
-                    inbox.move_to_end(identifier)
-                else:
-                    self.submitted += 1
-                    inbox[identifier] = flags
-                    if (size := len(inbox)) > self._max_pending or size in self._marks:
-                        self._attend()
-        except Exception as error:  # noqa: BLE001 - nothing of the mirror gets through to the caller
-            self._refuse(type(error).__name__)
-            return
-        if closed:
-            self._refuse("the client is closed")
-        elif self.submitted >= self._wait_at:
-            self._make_room()
+        # append() needs no lock, neither between threads nor in a signal handler.
+        calls = self._calls
+        calls.append((identifier, essence(flags)))
+        if self._resting or len(calls) > self._look_at:
+            self._attend()
 
     def _attend(self) -> None:
-        while len(self._inbox) > self._max_pending:
-            self._dropped += 1
-            self._inbox.popitem(last=False)
-            self._report.lose(FULL)
-        self._start()
-        self._changed.notify_all()
-
-    def _refuse(self, reason: str) -> None:
-        self.skip()
-        self._report.once(f"An identity is not mirrored: {reason}")
-
-    def _make_room(self) -> None:
+        with self._changed:
+            if self._resting and self._start():
+                self._resting = False
+                self._changed.notify_all()
+            while len(self._calls) > self._bound:
+                with suppress(IndexError):  # the thread has been faster
+                    self._calls.popleft()
+                    self._overrun += 1
+                    self._report.lose(FULL)
         # A callback of the application, run by a thread of ours, would wait for itself.
-        if not threading.current_thread().name.startswith("flagsync-"):
+        if self.submitted >= self._wait_at and not threading.current_thread().name.startswith("flagsync-"):
             submitted = self.submitted
             self._wait_for_room()
             self._wait_at = submitted + self._max_pending
 
+    def refuse(self, *_: object) -> None:
+        """Take the place of ``submit`` once the client is closed."""
+        self.skip()
+        self._report.once(NOT_MIRRORED.format("the client is closed"))
+
     def skip(self) -> None:
         """Count a call that is not to be mirrored."""
-        with self._lock:
+        with self._changed:
             self.skipped += 1
 
     def flush(self, deadline: float) -> bool:
         """Wait until what was submitted before the call is encoded; False at the deadline."""
-        with self._lock:
+        with self._changed:
+            if self._resting and not self._calls:
+                return True
             # A round takes what waits when it begins.
-            target = self._rounds_begun + bool(self._inbox)
-            self._urgent = self._rounds_ended < target
+            target = self._rounds_begun + 1
+            self._rounds_awaited = max(self._rounds_awaited, target)
             self._changed.notify_all()
             return self._changed.wait_for(lambda: self._rounds_ended >= target, time_left(deadline))
 
     def join(self, deadline: float) -> bool:
         """Wait until ``run`` has returned; False at the deadline."""
-        with self._lock:  # which waiting releases, even for a signal handler that has interrupted submit()
+        with self._changed:  # which waiting releases, even for a signal handler that has interrupted another
             return self._changed.wait_for(lambda: self._rounds_ended == sys.maxsize, time_left(deadline))
 
     def stop(self) -> None:
         """Take no more; ``run`` encodes what is there and returns. Never blocks."""
-        with self._lock:
+        with self._changed:
             self.stopping = True
+            self._rounds_awaited = sys.maxsize
             self._changed.notify_all()
-
-    def give_up(self) -> None:
-        """Drop what is not encoded."""
-        with self._lock:
-            self._dropped += len(self._inbox)
-            self._inbox.clear()
 
     def counts(self) -> Counter[str]:
         """What became of the calls here; those that are ``skipped`` were submitted, too."""
-        return self._fates + Counter(superseded=self._superseded, dropped=self._dropped)
+        return self._fates + Counter(dropped=self._overrun)
 
     def run(self) -> None:
         """Encode round by round until stopped: the body of the thread, which does nothing a second time."""
         if not self._once.acquire(blocking=False):
             return
-        while (size := self._next_round()) is not None:
-            for _ in range(size):
-                with self._lock:
-                    if not self._inbox:
-                        break
-                    identifier, flags = self._inbox.popitem(last=False)
-                self._fates[self._encode(identifier, flags)] += 1
+        while self._next_round():
+            self._collect()
+            for _ in range(len(self._inbox)):
+                self._fates[self._encode(*self._inbox.popitem(last=False))] += 1
                 self._pause()
+                if self._calls:
+                    self._collect()
             self._report.losses()
-            with self._lock:
-                self._rounds_ended = self._rounds_begun
-                self._changed.notify_all()
+            self._end_round(self._rounds_begun)
             self._wake_sender()
         self._report.losses(now=True)
-        with self._lock:
-            self._rounds_ended = sys.maxsize  # there is nothing more to wait for
-            self._changed.notify_all()
+        self._end_round(sys.maxsize)  # there is nothing more to wait for
         self._finish_sender()
 
-    def _next_round(self) -> int | None:
-        """Wait for calls to gather; how many identities are in the round, None to end."""
-        with self._lock:
-            self._changed.wait_for(lambda: self._inbox or self._urgent or self.stopping)
+    def _next_round(self) -> bool:
+        """Wait for calls to gather; False to end."""
+        with self._changed:
+            self._resting = not self._inbox
             self._changed.wait_for(
-                lambda: self._urgent or self.stopping or len(self._inbox) >= MAX_BATCH_UPDATES,
+                lambda: self._inbox or self._calls or self._rounds_begun < self._rounds_awaited
+            )
+            self._resting = False
+            self._changed.wait_for(
+                lambda: self._rounds_begun < self._rounds_awaited or len(self._inbox) >= MAX_BATCH_UPDATES,
                 self._gather_seconds,
             )
-            if self.stopping and not self._inbox:
-                return None
-            self._urgent = False
             self._rounds_begun += 1
-            return len(self._inbox)
+            return bool(self._inbox or self._calls or not self.stopping)
+
+    def _end_round(self, number: int) -> None:
+        with self._changed:
+            self._rounds_ended = number
+            self._changed.notify_all()
+
+    def _collect(self) -> None:
+        """Let the calls into the inbox, where the latest of an identity wins."""
+        calls, inbox = self._calls, self._inbox
+        # No more than the bound: what is above it may vanish. No pause: callers in a tight loop have none.
+        for _ in range(min(len(calls), self._bound)):
+            identifier, flags = calls.popleft()
+            self._collected += 1
+            try:
+                if inbox.pop(identifier, None) is not None:
+                    self._fates["superseded"] += 1
+                inbox[identifier] = flags  # last in line: another identifier may have the same profile
+            except Exception as error:  # noqa: BLE001 - it has no hash, or a broken one
+                self._fates["skipped"] += 1
+                self._report.once(NOT_MIRRORED.format(type(error).__name__))
+        while len(inbox) > self._bound:
+            inbox.popitem(last=False)
+            self._fates["dropped"] += 1
+            self._report.lose(FULL)
 
     def _encode(self, identifier: object, flags: Flags) -> str:
         """Put the identity's state into the outbox; otherwise the name of what became of it."""
@@ -196,6 +207,7 @@ class Encoder:
                 return "unchanged"
             if not (served := flags_of(flags)):
                 raise NotMirroredError("Flagsmith evaluated no flags")
+            self._pause()
             if not (properties := self._properties.of(served)):
                 raise NotMirroredError("no flag has a property name")
             json, state = self._writer.people_set(distinct_id, properties)
@@ -209,7 +221,7 @@ class Encoder:
             if self._outbox.full():
                 self._wake_sender()
         except NotMirroredError as reason:
-            self._report.once(f"An identity is not mirrored: {reason}")
+            self._report.once(NOT_MIRRORED.format(reason))
             return "skipped"
         except Exception as error:  # noqa: BLE001 - one identity's failure must not cost another's update
             self._report.lose(f"Flags cannot be mirrored ({type(error).__name__})")
@@ -217,6 +229,7 @@ class Encoder:
         return "put"
 
     def _pause(self) -> None:
-        if perf_counter() - self._work_began > WORK_SECONDS:
-            sleep(PAUSE_SECONDS)
+        work, rest = HURRIED_RHYTHM if self._rounds_ended < self._rounds_awaited else RHYTHM
+        if perf_counter() - self._work_began > work:
+            sleep(rest)
             self._work_began = perf_counter()

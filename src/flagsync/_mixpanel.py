@@ -23,6 +23,7 @@ from requests.adapters import HTTPAdapter
 from flagsync._properties import PropertyValue
 
 CONNECT_SECONDS, READ_SECONDS = 5.0, 10.0
+META = {"$ip": "0", "$ignore_time": True}
 MAX_ANSWER_BYTES = 65536
 MAX_RETRY_AFTER_SECONDS = 3600.0
 
@@ -40,9 +41,10 @@ class UpdateWriter:
         ``$ip: "0"``: the server's address is not the user's city. ``$ignore_time``: being mirrored is no
         activity of the user (``$last_seen``).
         """
-        self._mixpanel.people_set(distinct_id, properties, meta={"$ip": "0", "$ignore_time": True})
+        self._mixpanel.people_set(distinct_id, properties, meta=META)
         # Before "$set" are the token and the time; in no string can it stand with bare quotes.
-        return self._json, hashlib.blake2b(self._json[self._json.index(b'"$set":') :], digest_size=16).digest()
+        changing = memoryview(self._json)[self._json.index(b'"$set":') :]
+        return self._json, hashlib.blake2b(changing, digest_size=16).digest()
 
     def send(self, endpoint: str, json_message: str, *_: object) -> None:  # noqa: ARG002 - the SDK's signature
         self._json = json_message.encode()

@@ -9,9 +9,12 @@ import atexit
 import os
 import threading
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing import parent_process, util
 from time import monotonic
+
+from flagsmith.models import Flags
 
 from flagsync._config import Config
 from flagsync._encoder import Encoder
@@ -62,7 +65,7 @@ class Pipeline:
     def __init__(self, config: Config, token: str) -> None:
         self.pid = os.getpid()
         self._report = Reporter(config.on_error)
-        self._outbox = MemoryOutbox(config.max_pending, config.resend_after_seconds, self._report)
+        self._outbox = MemoryOutbox(config.bound, config.resend_after_seconds, self._report)
         self._engage = Engage(config.url)
         self._sender = Sender(
             self._outbox, self._engage.post, self._end, self._report, config.flush_interval_seconds
@@ -79,7 +82,8 @@ class Pipeline:
         )
         self._gave_up = False
         self._started = False
-        self.submit, self.skip = self._encoder.submit, self._encoder.skip
+        self.submit: Callable[[object, Flags], None] = self._encoder.submit
+        self.skip = self._encoder.skip
         self.warn = self._report.once
         _pipelines.add(self)
         if _ended:
@@ -103,6 +107,7 @@ class Pipeline:
     def stop(self, deadline: float | None = None) -> None:
         """Take no more, deliver until the deadline, end the threads. Never blocks."""
         if self.pid == os.getpid():
+            self.submit = self._encoder.refuse
             self._encoder.stop()
             self._sender.stop(deadline or monotonic() + EXIT_SECONDS)
 
@@ -120,28 +125,26 @@ class Pipeline:
         counts = self._outbox.counts() + self._encoder.counts()
         skipped, _ = counts.pop("skipped", 0), counts.pop("put", 0)
         accepted = self._encoder.submitted - skipped
+        counts["dropped" if self._gave_up else "pending"] += accepted - counts.total()
         return Stats(
-            accepted=accepted,
-            pending=accepted - counts.total(),
-            skipped=skipped + self._encoder.skipped,
-            **counts,
-            **self._sender.counts,
+            accepted=accepted, skipped=skipped + self._encoder.skipped, **counts, **self._sender.counts
         )
 
-    def _start(self) -> None:
-        """Start the threads; called under the encoder's lock."""
+    def _start(self) -> bool:
+        """Start the threads; called under the encoder's lock. False if none can start any more."""
         if self._started:
-            return
+            return True
         try:
             for name, run in (("flagsync-encoder", self._encoder.run), ("flagsync-sender", self._sender.run)):
                 threading.Thread(target=run, name=name, daemon=True).start()
         except RuntimeError:  # Python >= 3.12 starts none while it exits: close() does the work
-            return
+            return False
         self._started = True
         if parent_process() is not None:
             # multiprocessing's children end without atexit (before Python 3.13), and begin without what
             # their parent registered.
             util.Finalize(None, close_all, exitpriority=0)
+        return True
 
     def _end(self) -> None:
         self._give_up()
@@ -153,7 +156,6 @@ class Pipeline:
         self._outbox.close()
         if lost and not self._gave_up:
             self._gave_up = True
-            self._encoder.give_up()
             reason = "The client was closed before Mixpanel took them"
             self._report.error(DeliveryError(reason, lost, will_retry=False))
 

@@ -38,7 +38,7 @@ class Properties:
         warn: Callable[[str], None],
     ) -> None:
         self._name, self._value, self._warn = name, value, warn
-        self._names: dict[str, str | None] = {}
+        self._names = _Learned(self._learn)
         self._owners: dict[str, str] = {}  # a name as Mixpanel keeps it -> the feature that has it
 
     def of(self, flags: Iterable[Flag]) -> dict[str, PropertyValue]:
@@ -46,19 +46,18 @@ class Properties:
         properties: dict[str, PropertyValue] = {}
         names, value_of = self._names, self._value
         for flag in flags:
-            feature = flag.feature_name
-            name = names[feature] if feature in names else self._learn(feature)
-            if name is None:
+            if (name := names[flag.feature_name]) is None:
                 continue
             try:
                 value = value_of(flag)
                 # No closer look at booleans and short strings, which most values are.
-                if value is not True and value is not False and not (type(value) is str and len(value) < SHORT):
-                    value = self._checked(feature, value)
-            except Exception as error:  # noqa: BLE001 - the application's callback may raise anything
-                self._warn(f"Flag {feature!r} is left out: no property value ({type(error).__name__})")
-            else:
+                if value is not True and value is not False and (type(value) is not str or len(value) >= SHORT):
+                    value = self._checked(flag.feature_name, value)
                 properties[name] = value
+            except Exception as error:  # noqa: BLE001 - the application's callback may raise anything
+                self._warn(
+                    f"Flag {flag.feature_name!r} is left out: no property value ({type(error).__name__})"
+                )
         if len(properties) > MAX_PROPERTIES:
             self._warn(
                 f"Mixpanel fails what is past {MAX_PROPERTIES} properties: let property_name leave out some"
@@ -66,8 +65,7 @@ class Properties:
         return properties
 
     def _learn(self, feature: str) -> str | None:
-        """The property name of a feature, asked for once."""
-        self._names[feature] = None
+        """The property name of a feature."""
         try:
             name = self._name(feature)
             if name is None:
@@ -81,7 +79,6 @@ class Properties:
             self._warn(f"Flag {feature!r}: Mixpanel cuts names to {MAX_NAME_CHARACTERS} characters")
         if self._owners.setdefault(name[:MAX_NAME_CHARACTERS], feature) != feature:
             self._warn(f"Flag {feature!r}: another flag has the same property name in Mixpanel")
-        self._names[feature] = name
         return name
 
     def _checked(self, feature: str, value: PropertyValue) -> PropertyValue:
@@ -95,3 +92,14 @@ class Properties:
         if isinstance(value, (list, dict)) and len(json.dumps(value)) > MAX_OBJECT_BYTES:
             self._warn(f"Flag {feature!r}: Mixpanel holds no more than {MAX_OBJECT_BYTES} bytes of its value")
         return value
+
+
+class _Learned(dict[str, str | None]):
+    """Asks once for each key."""
+
+    def __init__(self, ask: Callable[[str], str | None]) -> None:
+        self._ask = ask
+
+    def __missing__(self, key: str) -> str | None:
+        self[key] = answer = self._ask(key)
+        return answer

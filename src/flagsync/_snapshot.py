@@ -7,7 +7,7 @@ in Flagsmith's analytics.
 import hashlib
 import marshal
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from flagsmith.models import Flag, Flags
@@ -16,15 +16,24 @@ from flagsmith.models import Flag, Flags
 _FAITHFUL = 0
 
 
-def flags_of(flags: Flags) -> list[Flag]:
+def essence(flags: Flags) -> Any:  # noqa: ANN401 - Flagsmith's context is a dict of its own
+    """What is worth keeping until the flags are read: of a lazy ``Flags``, less than it is itself.
+
+    Objects kept are objects for the garbage collector to look at, in the caller's time.
+    """
+    return getattr(flags, "_context", None) or flags  # nothing public tells a lazy Flags (flagsmith 6.3)
+
+
+def flags_of(kept: Any) -> Collection[Flag]:  # noqa: ANN401
     """Every flag of the identity; empty if Flagsmith evaluated nothing.
 
     A lazy ``Flags`` is evaluated as a private twin: the caller's own memo fills up while it reads, and can
     disagree with a fresh evaluation where features depend on each other (flagsmith 6.3).
     """
-    if (context := flags._context) is None:  # noqa: SLF001 - nothing public tells a lazy Flags (flagsmith 6.3)
-        return list(flags.flags.values())
-    return Flags.from_evaluation_context(context, {}, None, None).all_flags()
+    if isinstance(kept, dict):
+        context: Any = kept
+        return Flags.from_evaluation_context(context, {}, None, None).all_flags()
+    return kept.flags.values()  # type: ignore[no-any-return]
 
 
 class EvaluationKeys:
@@ -35,15 +44,16 @@ class EvaluationKeys:
         # Two: calls from before and after a refresh of the document may alternate.
         self._documents: deque[tuple[object, object, bytes]] = deque(maxlen=2)
 
-    def of(self, flags: Flags) -> int | None:
+    def of(self, kept: Any) -> int | None:  # noqa: ANN401
         """A number for (document, identifier, traits); None where only evaluating can tell.
 
         Traits count by name, value and type: ``True`` and ``1`` match different segments.
         """
-        context: Any = flags._context  # noqa: SLF001
+        if not isinstance(kept, dict):
+            return None
         try:
             # The hash of bytes is a keyed siphash: 64 bits that collide by accident only.
-            return context and hash(self._document(context) + marshal.dumps(context["identity"], _FAITHFUL))
+            return hash(self._document(kept) + marshal.dumps(kept["identity"], _FAITHFUL))
         except (KeyError, TypeError, ValueError):
             return None  # a trait of the application's own type
 

@@ -22,9 +22,11 @@ def evaluate(seconds: float) -> None:
         client.get_identity_flags("again")
 
 
+clients = []
 signal.signal(signal.SIGALRM, interrupt)
 for number in range(60):
     client = build()
+    clients.append(client)  # one that is collected could be interrupted in what Python runs for that
     client.get_identity_flags("first")
     interrupted = threading.Event()
     with suppress(Interrupt):
