@@ -10,7 +10,7 @@ from flagsmith.models import Flag
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flagsync._properties import Properties, PropertyValue, served_value
+from flagsync._properties import MAX_KNOWN_VALUES, Properties, PropertyValue, served_value
 
 
 class Colour(enum.StrEnum):
@@ -32,7 +32,7 @@ def build(
     properties = Properties(name, value, lambda message: warnings.update({message: None}))
     first = properties.of(flags)
     assert properties.of(flags) == first
-    return first, list(warnings)
+    return json.loads(first or "{}"), list(warnings)
 
 
 @pytest.mark.parametrize("value", ["blue", "0", "false", 42, -7, True, 1.5])
@@ -98,10 +98,17 @@ def test_long_names_are_sent_and_reported_with_their_collisions() -> None:
     ]
 
 
+def test_a_flag_with_ever_new_values_is_not_learned_by_heart_for_ever() -> None:
+    properties = Properties(str, served_value, lambda _: None)
+    written = [properties.of([flag("a", str(number))]) for number in range(1000)]
+    assert written == [f'{{"a":"{number}"}}' for number in range(1000)]
+    assert len(properties._learned["a"] or ()) <= MAX_KNOWN_VALUES
+
+
 def test_two_features_with_one_property_name_are_reported() -> None:
     properties, [warning] = build([flag("a"), flag("b", "B")], name=lambda _: "same")
-    assert properties == {"same": "B"}
-    assert warning == "Flag 'b': another flag has the same property name in Mixpanel"
+    assert properties == {"same": True}
+    assert warning.startswith("Flag 'b' is left out: ")
 
 
 @pytest.mark.parametrize("value", ["x" * 256, "日" * 86])

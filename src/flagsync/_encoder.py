@@ -27,7 +27,7 @@ from flagsync._snapshot import EvaluationKeys, essence, flags_of
 GATHER_SECONDS = 0.05
 # All threads share one interpreter: without a pause, callers wait up to 5 ms for their turn; after a short one
 # the encoder may be back before they are awake. Seconds of work and of rest: as a rule, and if somebody waits.
-RHYTHM, HURRIED_RHYTHM = (0.0003, 0.0005), (0.001, 0.00005)
+RHYTHM, HURRIED_RHYTHM = (0.0003, 0.0005), (0.002, 0.00005)
 NOT_MIRRORED = "An identity is not mirrored: {}"
 
 

@@ -9,7 +9,7 @@ import http.client
 import io
 import json
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from email.utils import parsedate_to_datetime
 from enum import Enum
 from time import monotonic, time
@@ -20,10 +20,8 @@ import requests
 from mixpanel import Mixpanel
 from requests.adapters import HTTPAdapter
 
-from flagsync._properties import PropertyValue
-
 CONNECT_SECONDS, READ_SECONDS = 5.0, 10.0
-META = {"$ip": "0", "$ignore_time": True}
+EMPTY_SET = '"$set":{}'
 MAX_ANSWER_BYTES = 65536
 MAX_RETRY_AFTER_SECONDS = 3600.0
 
@@ -33,21 +31,21 @@ class UpdateWriter:
 
     def __init__(self, token: str) -> None:
         self._mixpanel = Mixpanel(token, consumer=self)
-        self._json = b""
+        self._json = ""
 
-    def people_set(self, distinct_id: str, properties: Mapping[str, PropertyValue]) -> tuple[bytes, bytes]:
-        """The JSON of a ``$set``, and 16 bytes that differ when a name, value or type does.
+    def people_set(self, distinct_id: str, properties: str) -> tuple[bytes, bytes]:
+        """The JSON of a ``$set``, and 16 bytes that differ when the JSON object ``properties`` does.
 
         ``$ip: "0"``: the server's address is not the user's city. ``$ignore_time``: being mirrored is no
         activity of the user (``$last_seen``).
         """
-        self._mixpanel.people_set(distinct_id, properties, meta=META)
-        # Before "$set" are the token and the time; in no string can it stand with bare quotes.
-        changing = memoryview(self._json)[self._json.index(b'"$set":') :]
-        return self._json, hashlib.blake2b(changing, digest_size=16).digest()
+        self._mixpanel.people_set(distinct_id, {}, meta={"$ip": "0", "$ignore_time": True})
+        # The place of the properties; in no JSON string can it stand with bare quotes.
+        json = self._json.replace(EMPTY_SET, f'"$set":{properties}', 1)
+        return json.encode(), hashlib.blake2b(properties.encode(), digest_size=16).digest()
 
     def send(self, endpoint: str, json_message: str, *_: object) -> None:  # noqa: ARG002 - the SDK's signature
-        self._json = json_message.encode()
+        self._json = json_message
 
 
 class Outcome(Enum):

@@ -1,4 +1,4 @@
-"""Flags -> Mixpanel profile properties.
+"""Flags -> Mixpanel profile properties, as JSON.
 
 Guarantee: by default the names and values, types included, that Flagsmith's own integration sends. What
 Mixpanel would cut is reported once a flag and sent; what it cannot hold, or what would overwrite the user's
@@ -16,7 +16,8 @@ PropertyValue: TypeAlias = str | float | bool | Sequence["PropertyValue"] | Mapp
 
 # https://docs.mixpanel.com/docs/data-structure/user-profiles
 MAX_PROPERTIES, MAX_NAME_CHARACTERS, MAX_STRING_BYTES, MAX_OBJECT_BYTES = 2000, 255, 255, 256_000
-SHORT = MAX_STRING_BYTES // 4  # in characters, which have no more than four bytes each
+MAX_KNOWN_VALUES = 100  # of a flag, which has few
+LEARNED_TYPES = (str, int)
 
 
 def served_value(flag: Flag) -> PropertyValue:
@@ -29,7 +30,7 @@ def served_value(flag: Flag) -> PropertyValue:
 
 
 class Properties:
-    """Builds the ``$set`` of a profile."""
+    """Writes the ``$set`` of a profile as JSON, which each property knows by heart for each of its values."""
 
     def __init__(
         self,
@@ -38,68 +39,77 @@ class Properties:
         warn: Callable[[str], None],
     ) -> None:
         self._name, self._value, self._warn = name, value, warn
-        self._names = _Learned(self._learn)
-        self._owners: dict[str, str] = {}  # a name as Mixpanel keeps it -> the feature that has it
+        self._learned: dict[str, _Property | None] = {}
+        self._taken: dict[str, set[str]] = {}  # a name as Mixpanel keeps it -> the names that become it
 
-    def of(self, flags: Iterable[Flag]) -> dict[str, PropertyValue]:
-        """Property name -> value, in the order of the flags."""
-        properties: dict[str, PropertyValue] = {}
-        names, value_of = self._names, self._value
+    def of(self, flags: Iterable[Flag]) -> str:
+        """A JSON object, in the order of the flags; empty if no flag has a property."""
+        members = []
+        learned, value_of = self._learned, self._value
         for flag in flags:
-            if (name := names[flag.feature_name]) is None:
+            feature = flag.feature_name
+            known = learned[feature] if feature in learned else self._learn(feature)
+            if known is None:
                 continue
             try:
                 value = value_of(flag)
-                # No closer look at booleans and short strings, which most values are.
-                if value is not True and value is not False and (type(value) is not str or len(value) >= SHORT):
-                    value = self._checked(flag.feature_name, value)
-                properties[name] = value
+                if value is True or value is False:  # which a dict takes for 1 and 0
+                    members.append(known.true if value else known.false)
+                else:
+                    members.append(known[value] if type(value) in LEARNED_TYPES else known.written(value))
             except Exception as error:  # noqa: BLE001 - the application's callback may raise anything
-                self._warn(
-                    f"Flag {flag.feature_name!r} is left out: no property value ({type(error).__name__})"
-                )
-        if len(properties) > MAX_PROPERTIES:
+                self._warn(f"Flag {feature!r} is left out: no property value ({type(error).__name__})")
+        if len(members) > MAX_PROPERTIES:
             self._warn(
                 f"Mixpanel fails what is past {MAX_PROPERTIES} properties: let property_name leave out some"
             )
-        return properties
+        return f"{{{','.join(members)}}}" if members else ""
 
-    def _learn(self, feature: str) -> str | None:
-        """The property name of a feature."""
+    def _learn(self, feature: str) -> "_Property | None":
+        """The property of a feature; its name is asked for once."""
+        self._learned[feature] = None
         try:
             name = self._name(feature)
             if name is None:
                 return None
             if not isinstance(name, str) or not name or name.startswith(("$", "mp_")):
                 raise ValueError("Mixpanel reserves $… and mp_…: another name from property_name mends it")
+            taken = self._taken.setdefault(name[:MAX_NAME_CHARACTERS], set())
+            if name in taken:
+                raise ValueError("another flag has this name: another one from property_name mends it")
         except Exception as error:  # noqa: BLE001 - the application's callback may raise anything
             self._warn(f"Flag {feature!r} is left out: no property name ({error!r})")
             return None
         if len(name) > MAX_NAME_CHARACTERS:
             self._warn(f"Flag {feature!r}: Mixpanel cuts names to {MAX_NAME_CHARACTERS} characters")
-        if self._owners.setdefault(name[:MAX_NAME_CHARACTERS], feature) != feature:
+        if taken:
             self._warn(f"Flag {feature!r}: another flag has the same property name in Mixpanel")
-        return name
+        taken.add(name)
+        self._learned[feature] = known = _Property(name, f"Flag {feature!r}", self._warn)
+        return known
 
-    def _checked(self, feature: str, value: PropertyValue) -> PropertyValue:
-        """The value in plain JSON types; raises what ``json`` raises for what it cannot hold."""
-        if type(value) not in (int, str):  # NaN, a list, an object, the application's own type
-            value = json.loads(json.dumps(value, allow_nan=False))
+
+class _Property(dict[PropertyValue, str]):
+    """Value -> the JSON of name and value."""
+
+    def __init__(self, name: str, flag: str, warn: Callable[[str], None]) -> None:
+        self._name, self._flag, self._warn = json.dumps(name), flag, warn
+        self.true, self.false = f"{self._name}:true", f"{self._name}:false"
+
+    def __missing__(self, value: PropertyValue) -> str:
+        if len(self) >= MAX_KNOWN_VALUES:
+            self.clear()
+        self[value] = written = self.written(value)
+        return written
+
+    def written(self, value: PropertyValue) -> str:
+        """The JSON; raises what ``json`` raises for what it cannot hold."""
+        text = json.dumps(value, allow_nan=False)
+        value = json.loads(text)  # a subclass of str, a tuple: what Mixpanel makes of it
         if value is None:
             raise TypeError
         if isinstance(value, str) and len(value.encode(errors="surrogatepass")) > MAX_STRING_BYTES:
-            self._warn(f"Flag {feature!r}: Mixpanel cuts its value to {MAX_STRING_BYTES} bytes")
-        if isinstance(value, (list, dict)) and len(json.dumps(value)) > MAX_OBJECT_BYTES:
-            self._warn(f"Flag {feature!r}: Mixpanel holds no more than {MAX_OBJECT_BYTES} bytes of its value")
-        return value
-
-
-class _Learned(dict[str, str | None]):
-    """Asks once for each key."""
-
-    def __init__(self, ask: Callable[[str], str | None]) -> None:
-        self._ask = ask
-
-    def __missing__(self, key: str) -> str | None:
-        self[key] = answer = self._ask(key)
-        return answer
+            self._warn(f"{self._flag}: Mixpanel cuts its value to {MAX_STRING_BYTES} bytes")
+        if isinstance(value, (list, dict)) and len(text) > MAX_OBJECT_BYTES:
+            self._warn(f"{self._flag}: Mixpanel holds no more than {MAX_OBJECT_BYTES} bytes of its value")
+        return f"{self._name}:{text}"

@@ -55,7 +55,7 @@ def _down(server: Server) -> None:
             peak = max(peak, tracemalloc.get_traced_memory()[0] - before)
     client.close(0.1)
     what, side = f"memory, Mixpanel down, {SUBMITTED:,} calls", f"flagsync, max_pending {MAX_PENDING:,}"
-    bound = 2 * MAX_PENDING + 1  # inbox, outbox, and what the encoder has in hand
+    bound = 3 * MAX_PENDING + 1  # calls, inbox, outbox, and what the encoder has in hand
     verdict = judge(f"{peak / 1e6:.1f} MB at most", reached=pending <= bound)
     show(what, side, f"{pending:,} pending at most", f"at most {bound:,}", verdict)
 
