@@ -23,8 +23,8 @@ UNAVAILABLE, MISCONFIGURED = Outcome.UNAVAILABLE, Outcome.MISCONFIGURED
 
 @pytest.fixture
 def post(mixpanel: MixpanelServer) -> Iterator[Callable[..., Answer]]:
-    engage = Engage(f"{mixpanel.url}/engage")
-    yield lambda updates=(UPDATE,), seconds=10.0: engage.post(updates, seconds)
+    engage = Engage()
+    yield lambda updates=(UPDATE,), seconds=10.0: engage.post(f"{mixpanel.url}/engage", updates, seconds)
     engage.close()
 
 
@@ -131,16 +131,16 @@ def test_a_dropped_connection_is_no_answer(mixpanel: MixpanelServer, post: Calla
 def test_a_server_that_is_not_there_is_no_answer() -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    engage = Engage(f"http://127.0.0.1:{port}/engage")
-    assert engage.post([UPDATE], 5) == Answer(UNAVAILABLE, "Mixpanel cannot be reached (ConnectionError)")
+    engage, url = Engage(), f"http://127.0.0.1:{port}/engage"
+    assert engage.post(url, [UPDATE], 5) == Answer(UNAVAILABLE, "Mixpanel cannot be reached (ConnectionError)")
 
 
 def test_a_proxy_from_the_environment_is_used(
     mixpanel: MixpanelServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("http_proxy", mixpanel.url)
-    engage = Engage("http://mixpanel.invalid/engage")
-    assert engage.post([UPDATE], 5).outcome is ACCEPTED
+    engage, url = Engage(), "http://mixpanel.invalid/engage"
+    assert engage.post(url, [UPDATE], 5).outcome is ACCEPTED
     assert mixpanel.requests[0].path == "http://mixpanel.invalid/engage?verbose=1"
     engage.close()
 
@@ -206,8 +206,8 @@ class Trickle:
 )
 def test_an_answer_that_trickles_in_is_cut_off_at_the_deadline(head: bytes) -> None:
     server = Trickle(head)
-    engage = Engage(server.url)
-    assert engage.post([UPDATE], 0.1).outcome is UNAVAILABLE
+    engage, url = Engage(), server.url
+    assert engage.post(url, [UPDATE], 0.1).outcome is UNAVAILABLE
     assert server.hung_up.wait(10)
     server.end()
 
@@ -217,7 +217,7 @@ def test_an_error_says_nothing_of_the_address(monkeypatch: pytest.MonkeyPatch) -
         raise requests.ConnectionError("http://user:password@proxy:1")
 
     monkeypatch.setattr(requests.Session, "post", fail)
-    assert "password" not in repr(Engage("http://host/engage").post([UPDATE], 1))
+    assert "password" not in repr(Engage().post("http://host/engage", [UPDATE], 1))
 
 
 def test_nothing_is_read_after_the_deadline() -> None:

@@ -1,35 +1,57 @@
-"""The contract of every outbox; ``outbox`` is to become one of several."""
+"""The contract of every outbox, and what only the one in memory promises."""
 
 from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flagsync import _outbox
-from flagsync._outbox import MemoryOutbox, Outbox, Update
+from flagsync import _outbox, _sqlite
+from flagsync._outbox import Destination, MemoryOutbox, Outbox, Update
 from flagsync._report import Reporter
+from flagsync._sqlite import FileOutbox
 
+WHERE = Destination("url")
+moments = count()  # of evaluation
 Build = Callable[..., Outbox]
 
 
-@pytest.fixture
-def build() -> Build:
-    return lambda max_pending=100, resend=300.0: MemoryOutbox(max_pending, resend, Reporter(None))
+@pytest.fixture(params=[MemoryOutbox, FileOutbox])
+def build(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Build]:
+    built: list[Outbox] = []
+
+    def build_outbox(max_pending: int = 100, resend: float = 300.0) -> Outbox:
+        monkeypatch.setattr(_sqlite, "MAX_ROWS", max_pending)
+        place = [str(tmp_path / "outbox")] * (request.param is FileOutbox)
+        built.append(request.param(*place, WHERE, max_pending, resend, Reporter(None)))
+        return built[-1]
+
+    yield build_outbox
+    for outbox in built:
+        outbox.close()
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
+def build_in_memory() -> Build:
+    return lambda max_pending=100: MemoryOutbox(WHERE, max_pending, 300, Reporter(None))
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [1000.0]
     monkeypatch.setattr(_outbox, "monotonic", lambda: now[0])
-    return iter([now])
+    monkeypatch.setattr(_sqlite, "time", lambda: now[0])
+    return now
 
 
 def put(outbox: Outbox, *states: str) -> None:
-    """Put states such as ``"ann=1"``; the fingerprint is the state's text."""
+    """Let states such as ``"ann=1"`` wait, unless they are unchanged; the fingerprint is the state's text."""
     for state in states:
         distinct_id, _, value = state.partition("=")
-        outbox.put(distinct_id, value.encode(), value.encode())
+        if not outbox.unchanged(distinct_id, value.encode()):
+            outbox.put(distinct_id, value.encode(), value.encode(), next(moments))
 
 
 def states(updates: list[Update]) -> list[str]:
@@ -55,29 +77,29 @@ def test_the_latest_state_of_a_profile_wins_and_waits_at_the_end(build: Build) -
     assert outbox.counts()["superseded"] == 1
 
 
-def test_a_state_is_unchanged_once_it_waits_is_in_flight_or_accepted(build: Build) -> None:
+def test_a_state_is_not_sent_again_once_it_waits_is_in_flight_or_accepted(build: Build) -> None:
     outbox = build()
-    assert not outbox.unchanged("ann", b"1")
-    put(outbox, "ann=1")
-    assert outbox.unchanged("ann", b"1")
+    put(outbox, "ann=1", "ann=1")
     batch = outbox.take()
-    assert outbox.unchanged("ann", b"1")
+    put(outbox, "ann=1")
     outbox.settle(batch, [])
-    assert outbox.unchanged("ann", b"1")
-    assert not outbox.unchanged("ann", b"2")
+    assert states(batch) == ["ann=1"]
+    put(outbox, "ann=1")
+    assert deliver(outbox) == []
+    put(outbox, "ann=2")
+    assert deliver(outbox) == ["ann=2"]
 
 
 def test_back_and_forth_is_three_updates(build: Build) -> None:
     outbox = build()
     put(outbox, "ann=A")
-    deliver(outbox)
+    assert deliver(outbox) == ["ann=A"]
     put(outbox, "ann=B")
     batch = outbox.take()
-    assert not outbox.unchanged("ann", b"A")
     put(outbox, "ann=A")
     outbox.settle(batch, [])
+    assert states(batch) == ["ann=B"]
     assert deliver(outbox) == ["ann=A"]
-    assert outbox.counts()["delivered"] == 3
 
 
 def test_what_may_or_may_not_have_arrived_is_not_taken_for_the_state_before(build: Build) -> None:
@@ -88,25 +110,37 @@ def test_what_may_or_may_not_have_arrived_is_not_taken_for_the_state_before(buil
     outbox.take()
     outbox.settle([], [])  # no answer came
     put(outbox, "bob=1")  # which drops what waits for ann
-    assert not outbox.unchanged("ann", b"A")
+    assert deliver(outbox) == ["bob=1"]
+    put(outbox, "ann=A")
+    assert deliver(outbox) == ["ann=A"]
 
 
-def test_an_unchanged_state_is_sent_again_after_a_while(build: Build, clock: Iterator[list[float]]) -> None:
-    [now] = clock
+def test_an_unchanged_state_is_sent_again_after_a_while(build: Build, clock: list[float]) -> None:
     outbox = build(resend=300)
     put(outbox, "ann=1")
     deliver(outbox)
-    now[0] += 299
-    assert outbox.unchanged("ann", b"1")
-    now[0] += 1
-    assert not outbox.unchanged("ann", b"1")
+    clock[0] += 299
+    put(outbox, "ann=1")
+    assert deliver(outbox) == []
+    clock[0] += 1
+    put(outbox, "ann=1")
+    assert deliver(outbox) == ["ann=1"]
 
 
 def test_with_resend_zero_a_delivered_state_is_always_sent_again(build: Build) -> None:
     outbox = build(resend=0)
+    for _ in range(2):
+        put(outbox, "ann=1")
+        assert deliver(outbox) == ["ann=1"]
+
+
+def test_a_destination_that_rests_is_left_alone(build: Build) -> None:
+    outbox = build()
     put(outbox, "ann=1")
-    deliver(outbox)
-    assert not outbox.unchanged("ann", b"1")
+    assert outbox.take({WHERE}) == []
+    assert outbox.waiting()
+    assert deliver(outbox) == ["ann=1"]
+    assert not outbox.waiting()
 
 
 def test_what_failed_waits_again_before_all_else(build: Build) -> None:
@@ -134,8 +168,9 @@ def test_what_is_rejected_is_gone_and_not_taken_for_accepted(build: Build) -> No
     ann, bob = outbox.take()
     outbox.settle([bob], [ann])
     assert outbox.oldest() is None
-    assert not outbox.unchanged("ann", b"1")
-    assert dict(outbox.counts()) == {"delivered": 1, "rejected": 1, "superseded": 0, "dropped": 0}
+    assert +outbox.counts() == {"delivered": 1, "rejected": 1}
+    put(outbox, "ann=1")
+    assert deliver(outbox) == ["ann=1"]
 
 
 def test_beyond_the_bound_the_oldest_is_dropped(build: Build) -> None:
@@ -145,8 +180,8 @@ def test_beyond_the_bound_the_oldest_is_dropped(build: Build) -> None:
     assert outbox.counts()["dropped"] == 1
 
 
-def test_what_is_in_flight_has_its_place_but_the_newest_always_gets_one(build: Build) -> None:
-    outbox = build(max_pending=2)
+def test_what_is_in_flight_has_its_place_but_the_newest_always_gets_one(build_in_memory: Build) -> None:
+    outbox = build_in_memory(max_pending=2)
     put(outbox, "ann=1", "bob=1")
     outbox.take()
     put(outbox, "cid=1", "dan=1")
@@ -159,12 +194,12 @@ def test_what_is_in_flight_has_its_place_but_the_newest_always_gets_one(build: B
     ("max_pending", "count", "full"), [(5, 4, False), (5, 5, True), (9999, 1999, False), (9999, 2000, True)]
 )
 def test_an_outbox_is_full_when_a_request_or_the_bound_is(
-    build: Build,
+    build_in_memory: Build,
     max_pending: int,
     count: int,
     full: bool,
 ) -> None:
-    outbox = build(max_pending)
+    outbox = build_in_memory(max_pending)
     put(outbox, *(f"{number}=1" for number in range(count)))
     assert outbox.full() is full
 
@@ -178,9 +213,9 @@ def test_a_batch_has_at_most_2000_updates(build: Build) -> None:
 
 @given(st.lists(st.integers(2, 1_000_000), min_size=1, max_size=12))
 def test_a_batch_is_as_large_as_two_megabytes_allow_and_never_larger(sizes: list[int]) -> None:
-    outbox = MemoryOutbox(100, 300, Reporter(None))
+    outbox = MemoryOutbox(WHERE, 100, 300, Reporter(None))
     for number, size in enumerate(sizes):
-        outbox.put(str(number), b"", b"x" * size)
+        outbox.put(str(number), b"", b"x" * size, 0.0)
     batches: list[list[int]] = []
     while batch := outbox.take():
         batches.append([len(update.json) for update in batch])
@@ -208,8 +243,8 @@ def test_numbers_say_what_is_not_settled(build: Build) -> None:
     assert outbox.oldest() == 4
 
 
-def test_a_closed_outbox_drops_what_waits_and_what_comes_and_what_fails(build: Build) -> None:
-    outbox = build(max_pending=3)
+def test_a_closed_outbox_drops_what_waits_and_what_comes_and_what_fails(build_in_memory: Build) -> None:
+    outbox = build_in_memory(max_pending=3)
     put(outbox, "ann=1", "bob=1")
     outbox.take()
     put(outbox, "cid=1")
@@ -220,9 +255,9 @@ def test_a_closed_outbox_drops_what_waits_and_what_comes_and_what_fails(build: B
     assert outbox.counts()["dropped"] == 4
 
 
-def test_what_is_remembered_is_bounded(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_remembered_is_bounded(build_in_memory: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_outbox, "REMEMBERED_PROFILES", 10)
-    outbox = build(max_pending=1000)
+    outbox = build_in_memory(max_pending=1000)
     put(outbox, *(f"{number}=1" for number in range(100)))
     deliver(outbox)
     remembered = [number for number in range(100) if outbox.unchanged(str(number), b"1")]

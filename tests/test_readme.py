@@ -26,8 +26,14 @@ def test_the_first_screen_has_two_commands() -> None:
 
 @pytest.mark.parametrize("code", [block for block in blocks("python") if not block.startswith(">>>")])
 def test_the_examples_run(
-    code: str, offline: Flagsmith, mixpanel_server: MixpanelServer, monkeypatch: pytest.MonkeyPatch
+    code: str,
+    offline: Flagsmith,
+    mixpanel_server: MixpanelServer,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
+    monkeypatch.chdir(tmp_path)  # for the files they make
+
     class User:
         id, traits = "user_42", {"plan": "pro"}
 

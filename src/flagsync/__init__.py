@@ -3,8 +3,9 @@
     application ─> FlagSync.get_identity_flags() ─> Flags, Flagsmith's own   _client
                      └─> Encoder.submit()   inbox, latest wins               _encoder
                          ── encoder thread ──
-                         Flags ─> properties ─> JSON ─> Outbox.put()         _snapshot, _properties, _outbox
+                         Flags ─> properties ─> JSON ─> Outbox.put()         _snapshot, _properties
                          ── sender thread ──
+                         Outbox: in memory, or a file            _outbox, _sqlite, _schema
                          Outbox.take() ─> /engage ─> Outbox.settle()         _sender, _mixpanel
 
 ``_pipeline`` starts and ends the threads, ``_config`` checks the options, ``exceptions`` is what
@@ -12,8 +13,8 @@
 """
 
 from flagsync._client import FlagSync
-from flagsync._pipeline import Stats
+from flagsync._pipeline import Stats, outbox_stats
 from flagsync._properties import PropertyValue
 from flagsync.exceptions import DeliveryError
 
-__all__ = ["DeliveryError", "FlagSync", "PropertyValue", "Stats"]
+__all__ = ["DeliveryError", "FlagSync", "PropertyValue", "Stats", "outbox_stats"]

@@ -4,9 +4,10 @@ Guarantee: the caller gets, value or exception, what the wrapped Flagsmith clien
 changes nor delays it. Boundary: what happens behind ``submit`` is the pipeline's.
 """
 
+import os
 import weakref
 from collections.abc import Callable
-from os import getpid
+from os import PathLike, getpid
 from threading import Thread
 from time import monotonic
 from typing import Any, Literal, Self
@@ -18,6 +19,7 @@ from flagsmith.types import TraitMapping
 from flagsync._config import Config, read_environment
 from flagsync._pipeline import Pipeline, Stats
 from flagsync._properties import PropertyValue, served_value
+from flagsync._schema import prepare
 from flagsync.exceptions import DeliveryError
 
 STALE = (
@@ -49,6 +51,8 @@ class FlagSync:
         max_pending: Profiles that may wait, about 1.2 KB each at 50 flags.
         when_full: ``"drop"`` the oldest, counted and reported; or ``"wait"``, for batch jobs: the caller
             waits until Mixpanel has taken what is pending.
+        outbox: A file on a local disk, made if it is not there: what waits in it survives crashes and outages,
+            and the processes of a host that share it send one after the other, each profile's latest state.
         on_error: Called for each incident, in a background thread; must not block.
 
     Raises:
@@ -69,6 +73,7 @@ class FlagSync:
         resend_after_seconds: float = 300.0,
         max_pending: int = 50_000,
         when_full: Literal["drop", "wait"] = "drop",
+        outbox: str | PathLike[str] | None = None,
         on_error: Callable[[DeliveryError], None] | None = None,
     ) -> None:
         self._config = Config(
@@ -82,8 +87,11 @@ class FlagSync:
             resend_after_seconds=resend_after_seconds,
             max_pending=max_pending,
             when_full=when_full,
+            outbox=outbox,
             on_error=on_error,
         )
+        if outbox is not None:
+            prepare(os.fspath(outbox))
         self.flagsmith = Flagsmith(environment_key=flagsmith) if isinstance(flagsmith, str) else flagsmith
         """The wrapped client, for everything else that Flagsmith offers."""
         self._built_with = _refresher(self.flagsmith)

@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import NoneType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -36,6 +37,7 @@ class Config:
     resend_after_seconds: float
     max_pending: int
     when_full: str
+    outbox: str | os.PathLike[str] | None
     on_error: Callable[[DeliveryError], None] | None
 
     def __post_init__(self) -> None:
@@ -53,6 +55,7 @@ class Config:
             "resend_after_seconds is a number above 0, or 0 to send always": _is_number(resend) and resend >= 0,
             "max_pending is a whole number above 0": type(pending) is int and pending > 0,
             "when_full is 'drop' or 'wait'": self.when_full in ("drop", "wait"),
+            "outbox is the path of a file, or None": isinstance(self.outbox, (str, os.PathLike, NoneType)),
         }
         for name in ("distinct_id", "property_name", "property_value", "on_error"):
             option = getattr(self, name)

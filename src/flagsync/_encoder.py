@@ -9,7 +9,8 @@ import threading
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from contextlib import suppress
-from time import perf_counter, sleep
+from time import perf_counter, sleep, time
+from typing import Any, TypeAlias
 
 from flagsmith.models import Flags
 
@@ -28,6 +29,8 @@ GATHER_SECONDS = 0.05
 # All threads share one interpreter: without a pause, callers wait up to 5 ms for their turn; after a short one
 # the encoder may be back before they are awake. Seconds of work and of rest: as a rule, and if somebody waits.
 RHYTHM, HURRIED_RHYTHM = (0.0003, 0.0005), (0.002, 0.00005)
+Call: TypeAlias = tuple[object, Any, float]
+"""An identifier, the essence of its flags, and when they were evaluated, in seconds since 1970."""
 NOT_MIRRORED = "An identity is not mirrored: {}"
 
 
@@ -61,9 +64,9 @@ class Encoder:
         self._gather_seconds = min(GATHER_SECONDS, config.flush_interval_seconds / 2)
         # Re-entrant: a signal handler may evaluate flags while its thread is in here.
         self._changed = threading.Condition(threading.RLock())
-        self._calls: deque[tuple[object, Flags]] = deque()
+        self._calls: deque[Call] = deque()
         self._resting = True  # the next call has to wake the thread
-        self._inbox: OrderedDict[object, Flags] = OrderedDict()  # the thread's own
+        self._inbox: OrderedDict[object, Call] = OrderedDict()  # the thread's own
         self._rounds_begun = self._rounds_ended = self._rounds_awaited = 0
         self._once = threading.Lock()
         self.stopping = False
@@ -83,7 +86,7 @@ class Encoder:
         """Let the flags of an identity be mirrored. Never raises; waits only if ``when_full`` says so."""
         # append() needs no lock, neither between threads nor in a signal handler.
         calls = self._calls
-        calls.append((identifier, essence(flags)))
+        calls.append((identifier, essence(flags), time()))
         if self._resting or len(calls) > self._look_at:
             self._attend()
 
@@ -147,10 +150,11 @@ class Encoder:
         while self._next_round():
             self._collect()
             for _ in range(len(self._inbox)):
-                self._fates[self._encode(*self._inbox.popitem(last=False))] += 1
+                self._fates[self._encode(*self._inbox.popitem(last=False)[1])] += 1
                 self._pause()
                 if self._calls:
                     self._collect()
+            self._outbox.save()
             self._report.losses()
             self._end_round(self._rounds_begun)
             self._wake_sender()
@@ -183,12 +187,12 @@ class Encoder:
         calls, inbox = self._calls, self._inbox
         # No more than the bound: what is above it may vanish. No pause: callers in a tight loop have none.
         for _ in range(min(len(calls), self._bound)):
-            identifier, flags = calls.popleft()
+            call = calls.popleft()
             self._collected += 1
             try:
-                if inbox.pop(identifier, None) is not None:
+                if inbox.pop(call[0], None) is not None:
                     self._fates["superseded"] += 1
-                inbox[identifier] = flags  # last in line: another identifier may have the same profile
+                inbox[call[0]] = call  # last in line: another identifier may have the same profile
             except Exception as error:  # noqa: BLE001 - it has no hash, or a broken one
                 self._fates["skipped"] += 1
                 self._report.once(NOT_MIRRORED.format(type(error).__name__))
@@ -197,7 +201,7 @@ class Encoder:
             self._fates["dropped"] += 1
             self._report.lose(FULL)
 
-    def _encode(self, identifier: object, flags: Flags) -> str:
+    def _encode(self, identifier: object, flags: Any, evaluated_at: float) -> str:  # noqa: ANN401 - the essence
         """Put the identity's state into the outbox; otherwise the name of what became of it."""
         try:
             distinct_id = distinct_id_of(identifier, self._distinct_id)
@@ -217,7 +221,7 @@ class Encoder:
                 return "unchanged"
             if len(json) > MAX_UPDATE_BYTES:
                 raise OverflowError
-            self._outbox.put(distinct_id, state, json)
+            self._outbox.put(distinct_id, state, json, evaluated_at)
             if self._outbox.full():
                 self._wake_sender()
         except NotMirroredError as reason:

@@ -69,11 +69,8 @@ class Answer(NamedTuple):
 class Engage:
     """Mixpanel's endpoint for profiles, https://developer.mixpanel.com/reference/profile-batch-update."""
 
-    def __init__(self, url: str) -> None:
-        self._url = url
+    def __init__(self) -> None:
         self._session = requests.Session()
-        # A test server is not to be sought through the proxy of the company.
-        self._session.trust_env = urlsplit(url).hostname not in ("127.0.0.1", "localhost", "::1")
         self._session.headers.update(
             {"Content-Type": "application/json", "X-Mixpanel-Integration-ID": "flagsync"}
         )
@@ -82,12 +79,14 @@ class Engage:
             self._session.mount(scheme, _DeadlineAdapter(lambda: self._deadline))
         self.close = self._session.close
 
-    def post(self, updates: Sequence[bytes], seconds: float) -> Answer:
+    def post(self, url: str, updates: Sequence[bytes], seconds: float) -> Answer:
         """Send updates as one JSON array; say within about ``seconds`` what became of them."""
         self._deadline = monotonic() + seconds
+        # A test server is not to be sought through the proxy of the company.
+        self._session.trust_env = urlsplit(url).hostname not in ("127.0.0.1", "localhost", "::1")
         try:
             with self._session.post(
-                self._url,
+                url,
                 params={"verbose": "1"},
                 data=b"".join((b"[", b",".join(updates), b"]")),
                 timeout=(min(CONNECT_SECONDS, seconds), min(READ_SECONDS, seconds)),

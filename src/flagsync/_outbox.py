@@ -6,7 +6,7 @@ not sent again for a while. Bounded in updates that wait and in profiles remembe
 
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Collection
+from collections.abc import Collection, Container, Iterable
 from time import monotonic
 from typing import NamedTuple, Protocol
 
@@ -18,6 +18,13 @@ MAX_BATCH_UPDATES, MAX_BATCH_BYTES, MAX_UPDATE_BYTES = 2000, 2_000_000, 1_000_00
 REMEMBERED_PROFILES = 50_000
 
 
+class Destination(NamedTuple):
+    """Where updates go; ``project`` tells the tokens of one URL apart, without being one."""
+
+    url: str
+    project: str = ""
+
+
 class Update(NamedTuple):
     """One profile's state on its way; ``json`` is what Mixpanel gets."""
 
@@ -25,39 +32,61 @@ class Update(NamedTuple):
     distinct_id: str
     fingerprint: bytes
     json: bytes
+    evaluated_at: float
+    destination: Destination
+
+
+def fitting(updates: Iterable[Update]) -> list[Update]:
+    """The first updates that fit into one request; one at least."""
+    batch, size = list[Update](), 1  # the brackets, and a comma between updates
+    for update in updates:
+        size += len(update.json) + 1
+        if len(batch) == MAX_BATCH_UPDATES or (batch and size > MAX_BATCH_BYTES):
+            break
+        batch.append(update)
+    return batch
 
 
 class Outbox(Protocol):
     """The updates that wait, by profile, numbered as they came, and what Mixpanel accepted last.
 
-    One thread puts, one takes, any may ask. ``put`` lets a state wait in place of an older one; a state is
-    ``unchanged`` if Mixpanel has it, or gets it without another ``put``. ``take`` puts the oldest updates that
-    fit into one request *in flight* and forgets what was accepted for them; ``settle`` ends the flight:
-    what is neither accepted nor rejected waits again, first in line, unless a newer state does.
+    One thread puts and saves, one takes, any may ask. ``put`` lets a state wait in place of an older one; a
+    state is ``unchanged`` if Mixpanel has it, or gets it without another ``put``. What was put may be taken,
+    and is as safe as it will be, after ``save``. ``take`` puts the oldest updates that fit into one request
+    *in flight*, of a destination that does not rest, and forgets what was accepted for them; ``settle`` ends
+    the flight: what is neither accepted nor rejected waits again, first in line, unless a newer state does.
     ``newest`` is the last number given, ``oldest`` the lowest that is not settled. ``full``: a request is.
-    ``close`` drops what waits, now and from now on.
+    ``waiting``: something that this process is to take. ``close`` drops what waits, now and from now on, but
+    for what is ``kept`` for other processes. Those that have part in a ``shared`` outbox wake nobody here.
     """
 
+    shared: bool
     newest: int
 
     def unchanged(self, distinct_id: str, fingerprint: bytes) -> bool: ...
-    def put(self, distinct_id: str, fingerprint: bytes, json: bytes) -> None: ...
+    def put(self, distinct_id: str, fingerprint: bytes, json: bytes, evaluated_at: float) -> None: ...
+    def save(self) -> None: ...
     def full(self) -> bool: ...
+    def waiting(self) -> bool: ...
     def oldest(self) -> int | None: ...
-    def take(self) -> list[Update]: ...
+    def take(self, resting: Container[Destination] = ()) -> list[Update]: ...
     def settle(self, accepted: Collection[Update], rejected: Collection[Update]) -> None: ...
     def close(self) -> None: ...
+    def kept(self) -> int: ...
     def counts(self) -> Counter[str]: ...
 
 
 class MemoryOutbox:
     """The outbox of one process, lost with it."""
 
-    def __init__(self, max_pending: int, resend_after_seconds: float, report: Reporter) -> None:
+    shared = False
+
+    def __init__(
+        self, destination: Destination, max_pending: int, resend_after_seconds: float, report: Reporter
+    ) -> None:
         self.newest = 0
-        self._report = report
-        self._max_pending = max_pending
-        self._resend_after_seconds = resend_after_seconds
+        self._destination, self._report = destination, report
+        self._max_pending, self._resend_after_seconds = max_pending, resend_after_seconds
         self._lock = threading.RLock()
         self._waiting: OrderedDict[str, Update] = OrderedDict()
         self._bytes = 0  # of what waits
@@ -73,38 +102,41 @@ class MemoryOutbox:
             state, when = self._accepted.get(distinct_id) or (b"", 0.0)
             return state == fingerprint and monotonic() - when < self._resend_after_seconds
 
-    def put(self, distinct_id: str, fingerprint: bytes, json: bytes) -> None:
+    def put(self, distinct_id: str, fingerprint: bytes, json: bytes, evaluated_at: float) -> None:
         with self._lock:
             self.newest += 1
             if distinct_id in self._waiting:
                 self._remove(distinct_id, "superseded")
-            self._waiting[distinct_id] = Update(self.newest, distinct_id, fingerprint, json)
+            update = Update(self.newest, distinct_id, fingerprint, json, evaluated_at, self._destination)
+            self._waiting[distinct_id] = update
             self._bytes += len(json)
             self._keep_bounds()
+
+    def save(self) -> None:
+        """Nothing to do: memory is as safe as it gets."""
 
     def full(self) -> bool:
         # Two brackets and a comma between updates; a bound that is reached is as good as a full request.
         size, bound = self._bytes + len(self._waiting) + 1, min(MAX_BATCH_UPDATES, self._max_pending)
         return size >= MAX_BATCH_BYTES or len(self._waiting) >= bound
 
+    def waiting(self) -> bool:
+        return bool(self._waiting)
+
     def oldest(self) -> int | None:
         with self._lock:
             firsts = [next(iter(some.values())) for some in (self._in_flight, self._waiting) if some]
             return min((first.number for first in firsts), default=None)
 
-    def take(self) -> list[Update]:
-        size = 1
+    def take(self, resting: Container[Destination] = ()) -> list[Update]:
         with self._lock:
-            for update in self._waiting.values():
-                size += len(update.json) + 1
-                if len(self._in_flight) == MAX_BATCH_UPDATES or (self._in_flight and size > MAX_BATCH_BYTES):
-                    break
+            batch = [] if self._destination in resting else fitting(self._waiting.values())
+            for update in batch:
+                self._remove(update.distinct_id)
                 self._in_flight[update.distinct_id] = update
                 # Until Mixpanel answers, nobody knows which state it has.
                 self._accepted.forget(update.distinct_id)
-            for distinct_id in self._in_flight:
-                self._remove(distinct_id)
-            return list(self._in_flight.values())
+            return batch
 
     def settle(self, accepted: Collection[Update], rejected: Collection[Update]) -> None:
         with self._lock:
@@ -128,6 +160,9 @@ class MemoryOutbox:
         with self._lock:
             self._closed = True
             self._keep_bounds()
+
+    def kept(self) -> int:
+        return 0
 
     def counts(self) -> Counter[str]:
         with self._lock:

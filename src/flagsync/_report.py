@@ -26,6 +26,7 @@ class Reporter:
         self._lock = threading.RLock()
         self._said: dict[str, None] = {}
         self._lost: Counter[str] = Counter()
+        self._notes: list[str | DeliveryError] = []
         self._next_losses = 0.0
 
     def error(self, error: DeliveryError) -> None:
@@ -53,8 +54,15 @@ class Reporter:
         with self._lock:
             self._lost[reason] += count
 
+    def note(self, note: str | DeliveryError) -> None:
+        """Keep what is to be said for ``losses``: nobody is called while a lock is held."""
+        self._notes.append(note)
+
     def losses(self, *, now: bool = False) -> None:
-        """Report what was lost: at once, then once a minute while it goes on."""
+        """Report what was noted and lost: at once, then once a minute while it goes on."""
+        while self._notes:
+            note = self._notes.pop(0)
+            self.error(note) if isinstance(note, DeliveryError) else self.say(note)
         if self._lost and (now or monotonic() >= self._next_losses):
             self._next_losses = monotonic() + REPEAT_SECONDS
             with self._lock:

@@ -12,7 +12,7 @@ from os import getpid
 from time import monotonic
 
 from flagsync._mixpanel import Answer, Outcome
-from flagsync._outbox import Outbox, Update
+from flagsync._outbox import Destination, Outbox, Update
 from flagsync._report import Reporter
 from flagsync.exceptions import DeliveryError
 
@@ -41,22 +41,26 @@ class Sender:
     def __init__(
         self,
         outbox: Outbox,
-        post: Callable[[Sequence[bytes], float], Answer],
+        post: Callable[[str, Sequence[bytes], float], Answer],
         end: Callable[[], None],
         report: Reporter,
         flush_interval_seconds: float,
     ) -> None:
         self._outbox, self._post, self._end, self._report = outbox, post, end, report
         self._flush_interval_seconds = flush_interval_seconds
+        # Seconds after which to look what other processes have done.
+        self._look_seconds = flush_interval_seconds if outbox.shared else threading.TIMEOUT_MAX
         self._changed = threading.Condition(threading.RLock())
         self._once = threading.Lock()
         self._pid = getpid()
         self._idle = True
         self._urgent_up_to = 0  # the last update that a flush waits for
         self._deadline: float | None = None  # set when the client is closed
-        self._try_now = self._finishing = self._done = False
-        self._incident: Outcome | None = None
-        self._failures = 0  # in a row
+        self._finishing = self._done = False
+        # By destination: none suffers for another.
+        self._resting: dict[Destination, float] = {}  # until when
+        self._incidents: dict[Destination, Outcome] = {}
+        self._failures = Counter[Destination]()  # in a row
         self.counts = Counter(requests=0, retries=0)
 
     def wake(self) -> None:
@@ -73,8 +77,9 @@ class Sender:
     def stop(self, deadline: float) -> None:
         """Send without delay from now on, and give up at the deadline. Never blocks."""
         with self._changed:
+            if self._deadline is None:
+                self._resting.clear()
             self._deadline = min(deadline, self._deadline or deadline)
-            self._try_now = True
             self._changed.notify_all()
 
     def finish(self) -> None:
@@ -92,10 +97,15 @@ class Sender:
         if not self._once.acquire(blocking=False):
             return
         while self._await_batch():
-            delay = self._deliver(self._outbox.take())
+            self._resting = {where: until for where, until in self._resting.items() if until > monotonic()}
+            batch = self._outbox.take(self._resting)
+            if batch:
+                self._deliver(batch)
+            self._report.losses()
             with self._changed:
                 self._changed.notify_all()
-                self._back_off(delay)
+                if not batch:
+                    self._rest()
         if self._pid == getpid():
             self._end()
         with self._changed:
@@ -105,17 +115,20 @@ class Sender:
     def _wait(self, holds: Callable[[], bool], deadline: float) -> bool:
         with self._changed:
             self._changed.notify_all()
-            return self._changed.wait_for(holds, time_left(deadline))
+            while not self._changed.wait_for(holds, min(left := time_left(deadline), self._look_seconds / 10)):
+                if not left:
+                    return False
+            return True
 
     def _settled(self, newest: int) -> bool:
         oldest = self._outbox.oldest()
         return oldest is None or oldest > newest
 
     def _await_batch(self) -> bool:
-        """Wait until a batch is full or due; False to end."""
+        """Wait until a batch is full or due, or for others' updates to look for; False to end."""
         with self._changed:
             self._idle = True
-            self._changed.wait_for(lambda: self._deadline or self._outbox.oldest())
+            self._changed.wait_for(lambda: self._deadline or self._outbox.waiting(), self._look_seconds)
             self._changed.wait_for(
                 lambda: self._deadline or self._outbox.full() or not self._settled(self._urgent_up_to),
                 self._flush_interval_seconds,
@@ -127,10 +140,18 @@ class Sender:
                 return False
             if self._pid != getpid():  # greenlets survive a fork; the batch is their parent's to send
                 return False
-            return self._outbox.oldest() is not None
+            return self._deadline is None or (self._outbox.oldest() is not None and self._outbox.waiting())
 
-    def _deliver(self, batch: list[Update]) -> float:
-        """Send a batch, halved as often as it takes; return the seconds to wait after a failure."""
+    def _rest(self) -> None:
+        """Wait for those that rest. When the client is closed: give up if their time comes too late."""
+        until = min(self._resting.values(), default=monotonic())
+        if self._deadline and until >= self._deadline:
+            self._deadline = monotonic()
+        else:
+            self._changed.wait_for(lambda: not self._resting, min(time_left(until), self._look_seconds))
+
+    def _deliver(self, batch: list[Update]) -> None:
+        """Send a batch, halved as often as it takes."""
         parts, accepted, refused = [batch], list[Update](), list[Update]()
         failure, refusal = None, Answer(Outcome.REFUSED)
         for _ in range(MAX_REQUESTS):
@@ -154,25 +175,29 @@ class Sender:
         self._outbox.settle(accepted, rejected)
         if rejected:
             self._tell(refusal, rejected, will_retry=False)
-        return self._failed(failure, batch) if failure else self._recovered()
+        if failure:
+            self._failed(failure, batch)
+        else:
+            self._recovered(batch[0].destination)
 
     def _request(self, part: list[Update]) -> Answer:
         left = REQUEST_SECONDS if self._deadline is None else self._deadline - monotonic()
-        self.counts.update(requests=1, retries=bool(self._failures))
-        return self._post([update.json for update in part], min(REQUEST_SECONDS, max(left, 0.1)))
+        where = part[0].destination
+        self.counts.update(requests=1, retries=where in self._failures)
+        return self._post(where.url, [update.json for update in part], min(REQUEST_SECONDS, max(left, 0.1)))
 
-    def _failed(self, answer: Answer, batch: list[Update]) -> float:
-        self._failures += 1
-        if answer.outcome is not self._incident:
-            self._incident = answer.outcome
+    def _failed(self, answer: Answer, batch: list[Update]) -> None:
+        where = batch[0].destination
+        self._failures[where] += 1
+        self._resting[where] = monotonic() + seconds_to_wait(answer, self._failures[where])
+        if answer.outcome is not self._incidents.get(where):
+            self._incidents[where] = answer.outcome
             self._tell(answer, batch, will_retry=True)
-        return seconds_to_wait(answer, self._failures)
 
-    def _recovered(self) -> float:
-        if self._incident is not None:
-            self._report.say(f"Mixpanel takes updates again; failed attempts: {self._failures}")
-        self._incident, self._failures = None, 0
-        return 0.0
+    def _recovered(self, where: Destination) -> None:
+        failures = self._failures.pop(where, 0)
+        if self._incidents.pop(where, None):
+            self._report.say(f"Mixpanel takes updates again; failed attempts: {failures}")
 
     def _tell(self, answer: Answer, updates: list[Update], *, will_retry: bool) -> None:
         identifiers = tuple(update.distinct_id for update in updates)
@@ -180,11 +205,3 @@ class Sender:
             answer.reason, len(updates), will_retry=will_retry, identifiers=identifiers, answer=answer.text
         )
         self._report.error(error)
-
-    def _back_off(self, delay: float) -> None:
-        """Wait. When the client is closed: try once at once, then give up if the next try comes too late."""
-        if delay and self._deadline and not self._try_now and monotonic() + delay >= self._deadline:
-            self._deadline = monotonic()
-        elif delay:
-            self._changed.wait_for(lambda: self._try_now, delay)
-            self._try_now = False

@@ -1,0 +1,94 @@
+"""The file of an outbox: its tables, how it is made and found.
+
+Guarantee: nothing that is not flagsync's own is ever written to. Boundary: local file systems.
+"""
+
+import os
+import sqlite3
+from collections import Counter
+from contextlib import suppress
+
+BUSY_SECONDS = 5.0
+APPLICATION, VERSION = 0x666C6773, 1
+FATES = ("delivered", "unchanged", "superseded", "dropped", "rejected")
+COLUMNS = ("accepted", *FATES)
+SCHEMA = f"""
+BEGIN IMMEDIATE;
+CREATE TABLE destinations (id INTEGER PRIMARY KEY, url TEXT, project TEXT, UNIQUE (url, project));
+CREATE TABLE writers (id INTEGER PRIMARY KEY, destination INTEGER, seen_at REAL DEFAULT 0,
+    accepted INTEGER DEFAULT 0, {", ".join(f"{fate} INTEGER DEFAULT 0" for fate in FATES)});
+CREATE TABLE profiles (destination INTEGER, distinct_id TEXT, evaluated_at REAL, fingerprint BLOB,
+    accepted_at REAL, writer INTEGER, number INTEGER, json BLOB, PRIMARY KEY (destination, distinct_id));
+CREATE INDEX waiting ON profiles (destination, evaluated_at) WHERE json NOTNULL;
+CREATE INDEX unsettled ON profiles (writer, number) WHERE json NOTNULL;
+CREATE INDEX settled ON profiles (evaluated_at) WHERE json ISNULL;
+PRAGMA application_id = {APPLICATION};
+PRAGMA user_version = {VERSION};
+COMMIT;
+"""
+KNOWN = """SELECT evaluated_at, fingerprint, accepted_at, writer, json NOTNULL FROM profiles
+    WHERE destination = ? AND distinct_id = ?"""
+TOUCH = "UPDATE profiles SET evaluated_at = ? WHERE destination = ? AND distinct_id = ?"
+WAIT = "INSERT OR REPLACE INTO profiles VALUES (?, ?, ?, ?, 0, ?, ?, ?)"
+OLDEST = """SELECT number, distinct_id, fingerprint, json, evaluated_at FROM profiles
+    WHERE destination = ? AND json NOTNULL ORDER BY evaluated_at LIMIT ?"""
+# Only what was sent is settled: another state may have taken its place meanwhile.
+SETTLE = """UPDATE profiles SET json = NULL, accepted_at = ?
+    WHERE destination = ? AND distinct_id = ? AND fingerprint = ? AND json NOTNULL RETURNING writer"""
+PENDING = f"SELECT coalesce(sum(accepted - {' - '.join(FATES)}), 0) FROM writers WHERE destination = ?"
+COUNT = {column: f"UPDATE writers SET {column} = {column} + ? WHERE id = ?" for column in COLUMNS}
+COUNTS = f"SELECT {', '.join(COLUMNS)} FROM writers WHERE id = ?"
+TOTALS = f"SELECT {', '.join(f'coalesce(sum({column}), 0)' for column in COLUMNS)} FROM writers"
+WAITS = "SELECT EXISTS (SELECT 1 FROM profiles WHERE json NOTNULL)"
+UNSETTLED = "SELECT min(number) FROM profiles WHERE writer = ? AND json NOTNULL"
+DROP = """DELETE FROM profiles WHERE rowid IN (SELECT rowid FROM profiles
+    WHERE destination = ? AND json NOTNULL ORDER BY evaluated_at LIMIT ?) RETURNING writer"""
+FORGET = """DELETE FROM profiles WHERE json ISNULL AND (evaluated_at < ? OR rowid IN (
+    SELECT rowid FROM profiles WHERE json ISNULL ORDER BY evaluated_at DESC LIMIT -1 OFFSET ?))"""
+
+
+def connect(path: str) -> sqlite3.Connection:
+    """A connection to the outbox, which is made if there is none; an error if there is something else."""
+    with suppress(FileExistsError):  # SQLite gives its other files the same mode
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o600))
+    connection = sqlite3.connect(path, BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    try:
+        if not read(connection, "SELECT count(*) FROM sqlite_master"):
+            try:
+                connection.executescript(SCHEMA)
+            except sqlite3.OperationalError:  # another process is faster
+                connection.rollback()
+        if read(connection, "PRAGMA application_id") != APPLICATION:
+            raise ValueError("it belongs to another application, or cannot be written")
+        if read(connection, "PRAGMA user_version") > VERSION:
+            raise ValueError("it was made by a newer version of flagsync")
+        # A process that dies loses nothing; a machine may lose the last moment.
+        connection.executescript(
+            "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; BEGIN IMMEDIATE; COMMIT"
+        )
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def prepare(path: str) -> None:
+    """Make an outbox or find one; ``ValueError`` if there can be none."""
+    try:
+        connect(path).close()
+    except (sqlite3.Error, OSError, ValueError) as error:
+        raise ValueError(f"outbox is a file of flagsync's own, or a place where to make it: {error}") from error
+
+
+def totals(path: str) -> Counter[str]:
+    """What became of all updates that an outbox has had, and how many are ``pending``."""
+    prepare(path)
+    connection = connect(path)
+    row = connection.execute(TOTALS).fetchone()
+    connection.close()
+    counts = Counter(dict(zip(COLUMNS, row, strict=True)))
+    return counts + Counter(pending=counts["accepted"] - sum(counts[fate] for fate in FATES))
+
+
+def read(connection: sqlite3.Connection, query: str, *values: object) -> int:
+    return int(connection.execute(query, values).fetchone()[0])

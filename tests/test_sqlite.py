@@ -1,0 +1,442 @@
+"""The outbox in a file: what it refuses, what it shares, what it survives."""
+
+import os
+import signal
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from time import time
+from typing import Any
+
+import pytest
+
+from flagsync import DeliveryError, FlagSync, Stats, _schema, _sqlite, outbox_stats
+from flagsync._outbox import Destination, Update
+from flagsync._report import Reporter
+from flagsync._sqlite import FileOutbox
+from flagsync.testing import MixpanelServer
+
+Build = Callable[..., FileOutbox]
+BuildClient = Callable[..., FlagSync]
+HERE, THERE = Destination("here"), Destination("there")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "outbox.db"
+
+
+@pytest.fixture
+def build(path: Path) -> Iterator[Build]:
+    outboxes: list[FileOutbox] = []
+
+    def build_outbox(destination: Destination = HERE, resend: float = 300.0) -> FileOutbox:
+        outboxes.append(FileOutbox(str(path), destination, 1000, resend, Reporter(None)))
+        return outboxes[-1]
+
+    yield build_outbox
+    for outbox in outboxes:
+        outbox.close()
+
+
+def put(outbox: FileOutbox, state: str, evaluated_at: float = 1.0) -> None:
+    """Let a state such as ``"ann=1"`` wait in the file."""
+    distinct_id, _, value = state.partition("=")
+    outbox.put(distinct_id, value.encode(), value.encode(), evaluated_at)
+    outbox.save()
+
+
+def states(updates: list[Update]) -> list[str]:
+    return [f"{update.distinct_id}={update.json.decode()}" for update in updates]
+
+
+def deliver(outbox: FileOutbox) -> list[str]:
+    batch = outbox.take()
+    outbox.settle(batch, [])
+    return states(batch)
+
+
+# What is refused
+
+
+def make_directory(path: Path) -> None:
+    path.mkdir()
+
+
+def make_text(path: Path) -> None:
+    path.write_text(
+        "Dear diary, today I learned of SQLite files, which are never as short as this one.\n" * 100
+    )
+
+
+def make_database(path: Path) -> None:
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE diary (entry)")
+    connection.close()
+
+
+def make_newer(path: Path) -> None:
+    connection = _schema.connect(str(path))
+    connection.execute("PRAGMA user_version = 2")
+    connection.close()
+
+
+@pytest.mark.parametrize("make", [make_directory, make_text, make_database, make_newer])
+def test_what_is_not_flagsyncs_own_is_refused_and_left_as_it_is(
+    make: Callable[[Path], None], path: Path, flagsync: BuildClient
+) -> None:
+    make(path)
+    before = path.read_bytes() if path.is_file() else None
+    with pytest.raises(ValueError, match="outbox is a file of flagsync's own"):
+        flagsync(outbox=path)
+    assert (path.read_bytes() if path.is_file() else None) == before
+
+
+def test_a_place_that_does_not_exist_is_refused(tmp_path: Path, flagsync: BuildClient) -> None:
+    with pytest.raises(ValueError, match="outbox is a file"):
+        flagsync(outbox=tmp_path / "missing" / "outbox.db")
+
+
+def test_what_is_no_path_is_refused(flagsync: BuildClient) -> None:
+    with pytest.raises(ValueError, match="outbox is the path of a file, or None"):
+        flagsync(outbox=5)
+
+
+def test_nobody_else_reads_the_file(path: Path, build: Build) -> None:
+    put(build(), "ann=1")
+    assert {oct(file.stat().st_mode) for file in path.parent.iterdir()} == {"0o100600"}
+
+
+def test_two_processes_may_make_the_file_at_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _schema.connect(str(path)).close()
+    monkeypatch.setattr(
+        _schema, "read", lambda _, query: 0 if "sqlite_master" in query else _schema.APPLICATION
+    )
+    monkeypatch.setattr(_schema, "VERSION", _schema.APPLICATION)
+    connection = _schema.connect(str(path))  # which has seen no tables
+    assert not connection.in_transaction
+    connection.close()
+
+
+# What is shared
+
+
+def test_one_of_the_outboxes_sends_what_all_of_them_put(build: Build) -> None:
+    one, other = build(), build()
+    put(one, "ann=1", 1)
+    put(other, "bob=1", 2)
+    assert one.waiting()
+    assert not other.waiting()
+    assert other.take() == []
+    assert deliver(one) == ["ann=1", "bob=1"]
+    assert other.counts()["delivered"] == 1
+    assert other.oldest() is None
+
+
+def test_when_the_one_that_sends_ends_another_takes_its_place(build: Build) -> None:
+    one, other = build(), build()
+    put(one, "ann=1")
+    assert one.waiting()
+    one.close()
+    assert one.kept() == 1
+    assert deliver(other) == ["ann=1"]
+
+
+def test_the_latest_evaluation_wins_whenever_it_comes(build: Build) -> None:
+    one, other = build(), build()
+    put(one, "ann=new", 20)
+    put(other, "ann=old", 10)
+    assert deliver(one) == ["ann=new"]
+    put(other, "ann=old", 15)
+    assert deliver(one) == []
+    assert other.counts()["superseded"] == 2
+
+
+def test_an_evaluation_that_changed_nothing_counts_as_the_latest_too(build: Build) -> None:
+    one, other = build(), build()
+    put(one, "ann=A", 10)
+    assert deliver(one) == ["ann=A"]
+    put(one, "ann=A", 30)
+    put(other, "ann=B", 20)
+    assert deliver(one) == []
+
+
+def test_what_another_process_overwrites_is_superseded_for_the_one_that_put_it(build: Build) -> None:
+    one, other = build(), build()
+    put(one, "ann=1", 10)
+    put(other, "ann=2", 20)
+    assert deliver(one) == ["ann=2"]
+    assert +one.counts() == {"superseded": 1}
+    assert +other.counts() == {"delivered": 1}
+
+
+def test_a_clock_that_was_put_back_does_not_make_the_past_win(build: Build) -> None:
+    outbox = build()
+    put(outbox, "ann=tomorrow", time() + 86400)
+    assert deliver(outbox) == ["ann=tomorrow"]
+    put(outbox, "ann=today", time())
+    assert deliver(outbox) == ["ann=today"]
+
+
+def test_projects_never_mix_and_take_turns(build: Build) -> None:
+    here, there = build(HERE), build(THERE)
+    for number in range(2):
+        put(here, f"ann=h{number}")
+        put(there, f"ann=t{number}")
+        put(there, f"bob=t{number}")
+        batches = [here.take() for _ in range(2)]
+        assert sorted(map(states, batches)) == [[f"ann=h{number}"], [f"ann=t{number}", f"bob=t{number}"]]
+        for batch in batches:
+            here.settle(batch, [])
+    put(here, "ann=h2")
+    put(there, "ann=t2")
+    assert states(here.take({HERE})) == ["ann=t2"]
+
+
+def test_when_the_process_that_sends_dies_another_takes_its_place(path: Path, build: Build) -> None:
+    read, write = os.pipe()
+    if (child := os.fork()) == 0:
+        own = FileOutbox(str(path), HERE, 1000, 300.0, Reporter(None))
+        put(own, "ann=1")
+        os.write(write, b"elected" if own.waiting() else b"not")
+        signal.pause()
+    assert os.read(read, 100) == b"elected"
+    outbox = build()
+    put(outbox, "bob=1", 2)
+    assert not outbox.waiting()
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    assert deliver(outbox) == ["ann=1", "bob=1"]
+
+
+def test_what_waited_for_a_project_that_is_gone_is_sent_where_it_belongs(build: Build) -> None:
+    former = build(THERE)
+    put(former, "ann=1")
+    former.close()
+    [update] = build(HERE).take()
+    assert update.destination == THERE
+
+
+def test_a_full_request_waits_when_there_are_2000(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_sqlite, "MAX_BATCH_UPDATES", 2)
+    outbox = build()
+    put(outbox, "ann=1")
+    assert not outbox.full()
+    put(outbox, "bob=1")
+    assert outbox.full()
+    assert deliver(outbox) == ["ann=1", "bob=1"]
+    put(outbox, "cid=1")
+    assert not outbox.full()
+
+
+def test_many_puts_are_saved_without_being_told_to(build: Build, path: Path) -> None:
+    outbox = build()
+    for number in range(_sqlite.SAVE_UPDATES):
+        outbox.put(str(number), b"", b"1", 1.0)
+    assert outbox_stats(path).pending == _sqlite.SAVE_UPDATES
+
+
+def test_what_was_delivered_is_forgotten_by_age_and_number(
+    build: Build, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_sqlite, "PRUNE_SECONDS", -1.0)
+    monkeypatch.setattr(_sqlite, "MAX_ROWS", 2)
+    now, outbox = time(), build()
+    for name, evaluated_at in (("old", now - 31 * 86400), ("ann", now - 3), ("bob", now - 2), ("cid", now - 1)):
+        put(outbox, f"{name}=1", evaluated_at)
+        deliver(outbox)
+    put(outbox, "dan=1", now)
+    connection = _schema.connect(str(path))
+    names = [name for (name,) in connection.execute("SELECT distinct_id FROM profiles ORDER BY evaluated_at")]
+    connection.close()
+    assert names == ["bob", "cid", "dan"]
+
+
+def test_a_file_that_is_not_there_has_no_totals(path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        outbox_stats(path)
+    assert not path.exists()
+
+
+# What goes wrong later
+
+
+def lock(path: Path) -> Callable[[], None]:
+    """Hold the file as another program may; returns how to let it go."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("BEGIN IMMEDIATE")
+    return connection.close
+
+
+def overwrite(path: Path) -> Callable[[], None]:
+    for file in path.parent.iterdir():
+        file.write_bytes(b"not a database any more" * 1000)
+    return lambda: None
+
+
+def replace(path: Path) -> Callable[[], None]:
+    path.unlink()
+    make_database(path)
+    return path.unlink
+
+
+@pytest.mark.parametrize("damage", [lock, overwrite, replace])
+def test_a_file_that_cannot_be_used_is_reported_once_and_memory_takes_its_place(
+    damage: Callable[[Path], Callable[[], None]],
+    path: Path,
+    flagsync: BuildClient,
+    mixpanel: MixpanelServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_schema, "BUSY_SECONDS", 0.01)
+    errors: list[DeliveryError] = []
+    client = flagsync(outbox=path, on_error=errors.append)
+    mend = damage(path)
+    for number in range(3):
+        client.get_identity_flags(f"user_{number}")
+        assert client.flush()
+        client.get_identity_flags(f"user_{number}")
+        assert client.flush()
+    mend()
+    assert {*mixpanel.profiles} == {"user_0", "user_1", "user_2"}
+    assert client.stats() == Stats(accepted=6, delivered=3, unchanged=3, requests=3)
+    [error] = errors
+    assert error.reason.startswith("The outbox cannot be used, memory takes its place")
+    assert error.will_retry
+
+
+def test_what_memory_has_goes_into_the_file_once_that_can_be_used_again(
+    path: Path, build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_schema, "BUSY_SECONDS", 0.01)
+    monkeypatch.setattr(_sqlite, "BROKEN_SECONDS", 0.0)
+    _schema.prepare(str(path))
+    outbox, unlock = build(), lock(path)
+    put(outbox, "ann=1")
+    assert (outbox.full(), outbox.waiting(), outbox.oldest()) == (False, True, 1)
+    batch = outbox.take()
+    outbox.settle([], [])  # Mixpanel is down, too
+    unlock()
+    put(outbox, "bob=1")
+    assert states(batch) == ["ann=1"]
+    assert outbox_stats(path).pending == 2
+    assert deliver(outbox) == ["ann=1", "bob=1"]
+
+
+def test_a_full_disk_costs_nothing(path: Path, build: Build) -> None:
+    outbox = build()
+    put(outbox, "ann=1")
+    assert outbox._connection
+    outbox._connection.execute("PRAGMA max_page_count = 1")
+    for number in range(100):
+        outbox.put(f"{number}", b"", b"x" * 1000, 1.0)
+    outbox.save()
+    assert len(outbox.take()) == 100
+
+
+def test_a_process_that_was_forked_past_pythons_hooks_leaves_the_file_alone(
+    path: Path, build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outbox = build()
+    monkeypatch.setattr(_sqlite, "_connected", [(os.getpid() + 1, os.path.realpath(path))])
+    put(outbox, "ann=1")
+    assert not path.exists()
+    assert deliver(outbox) == ["ann=1"]
+
+
+def test_a_fork_waits_for_a_transaction_and_both_sides_go_on(path: Path, build: Build) -> None:
+    outbox = build()
+    put(outbox, "ann=1")
+    assert outbox.waiting()  # it is elected
+    if (child := os.fork()) == 0:
+        own = FileOutbox(str(path), HERE, 1000, 300.0, Reporter(None))
+        put(own, "bob=1", 2)
+        os._exit(own.waiting() or outbox._election is not None or len(_sqlite._connected) != 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert deliver(outbox) == ["ann=1", "bob=1"]
+
+
+def test_a_forked_child_gives_up_what_its_parent_was_elected_to(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outbox = build()
+    put(outbox, "ann=1")
+    assert outbox.waiting()
+    outbox.hold()
+    with monkeypatch.context() as child:
+        child.setattr(os, "getpid", lambda: outbox._pid + 1)
+        outbox.let_go()
+    assert outbox._election is None
+
+
+def test_outboxes_may_be_used_while_others_fork(build: Build) -> None:
+    outbox, ended = build(), threading.Event()
+
+    def fork() -> None:
+        for _ in range(20):
+            if (child := os.fork()) == 0:
+                os._exit(0)
+            os.waitpid(child, 0)
+        ended.set()
+
+    thread = threading.Thread(target=fork)
+    thread.start()
+    number = 0
+    while not ended.is_set():
+        number += 1
+        put(outbox, f"ann={number}", number)
+    thread.join()
+    assert deliver(outbox) == [f"ann={number}"]
+
+
+# What the client makes of it
+
+
+def test_what_waits_outlives_the_client_and_is_sent_by_the_next(
+    path: Path, flagsync: BuildClient, mixpanel: MixpanelServer
+) -> None:
+    mixpanel.fail(status=503)
+    first = flagsync(outbox=path)
+    first.get_identity_flags("user_1")
+    assert first.close(0.5)
+    assert (first.stats().pending, first.stats().dropped) == (1, 0)
+    mixpanel.recover()
+    second = flagsync(outbox=path)
+    second.get_identity_flags("user_2")
+    assert second.flush()
+    assert {*mixpanel.profiles} == {"user_1", "user_2"}
+    assert outbox_stats(path) == Stats(accepted=2, delivered=2)
+
+
+def test_a_client_that_does_not_send_waits_for_the_one_that_does(
+    path: Path, flagsync: BuildClient, mixpanel: MixpanelServer
+) -> None:
+    one, other = (flagsync(outbox=path, flush_interval_seconds=0.05) for _ in range(2))
+    one.get_identity_flags("user_1")
+    assert one.flush()
+    other.get_identity_flags("user_2")
+    assert other.flush()
+    assert (one.stats().requests, other.stats().requests) == (2, 0)
+    assert other.stats() == Stats(accepted=1, delivered=1)
+    assert {*mixpanel.profiles} == {"user_1", "user_2"}
+
+
+def test_a_client_that_was_never_used_leaves_no_trace_of_it(path: Path, flagsync: BuildClient) -> None:
+    client = flagsync(outbox=path)
+    assert client.stats() == Stats()
+    assert client.close()
+    assert outbox_stats(path) == Stats()
+
+
+def test_a_rejected_update_is_gone_from_the_file(
+    path: Path, flagsync: BuildClient, mixpanel: MixpanelServer
+) -> None:
+    mixpanel.fail(distinct_id="bad", status=400)
+    client = flagsync(outbox=path, flush_interval_seconds=60.0)
+    client.get_identity_flags("bad")
+    client.get_identity_flags("good")
+    assert client.flush()
+    assert {*mixpanel.profiles} == {"good"}
+    stats: Any = client.stats()
+    assert (stats.delivered, stats.rejected, stats.pending) == (1, 1, 0)
