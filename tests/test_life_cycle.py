@@ -211,6 +211,20 @@ def test_a_gevent_patched_process_mirrors_and_ends(mixpanel: MixpanelServer, run
     assert sent(mixpanel) == Counter(["last", *names("user", 20)])
 
 
+def test_what_is_in_an_outbox_survives_kill_9_and_an_outage(
+    mixpanel: MixpanelServer, run: Run, flagsync: Build, tmp_path: Path
+) -> None:
+    outbox = tmp_path / "outbox.db"
+    mixpanel.fail(status=503)
+    assert run("killed", str(outbox), "20").code == -signal.SIGKILL
+    assert not mixpanel.profiles
+    mixpanel.recover()
+    survivor = flagsync(outbox=outbox)
+    survivor.get_identity_flags("survivor")
+    assert survivor.flush()
+    assert {*mixpanel.profiles} == {"survivor", *names("user", 20)}
+
+
 def test_a_signal_handler_may_evaluate_and_close_at_any_point(mixpanel: MixpanelServer, run: Run) -> None:
     ended = run("signals", "50")
     assert (ended.code, ended.output[0], ended.output[2]) == (0, "True True 0 0", "{True}")

@@ -142,3 +142,14 @@ def test_closing_hangs_up_on_its_clients() -> None:
             assert session.post(f"{server.url}/engage", json=[], timeout=10).status_code == 400
         with pytest.raises(requests.ConnectionError):
             session.post(f"{server.url}/engage", json=[], timeout=10)
+
+
+@pytest.mark.parametrize(("error", "news"), [(ConnectionResetError(), False), (ValueError("news"), True)])
+def test_a_client_that_dies_is_no_news(
+    error: Exception, news: bool, mixpanel_server: MixpanelServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        raise error
+    except Exception:
+        mixpanel_server._server.handle_error(mixpanel_server._server.socket, ("127.0.0.1", 1))
+    assert ("ValueError: news" in capsys.readouterr().err) is news

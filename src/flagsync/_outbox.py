@@ -28,7 +28,6 @@ class Destination(NamedTuple):
 class Update(NamedTuple):
     """One profile's state on its way; ``json`` is what Mixpanel gets."""
 
-    number: int
     distinct_id: str
     fingerprint: bytes
     json: bytes
@@ -48,27 +47,28 @@ def fitting(updates: Iterable[Update]) -> list[Update]:
 
 
 class Outbox(Protocol):
-    """The updates that wait, by profile, numbered as they came, and what Mixpanel accepted last.
+    """The updates that wait, by profile, as they were evaluated, and what Mixpanel accepted last.
 
     One thread puts and saves, one takes, any may ask. ``put`` lets a state wait in place of an older one; a
     state is ``unchanged`` if Mixpanel has it, or gets it without another ``put``. What was put may be taken,
     and is as safe as it will be, after ``save``. ``take`` puts the oldest updates that fit into one request
     *in flight*, of a destination that does not rest, and forgets what was accepted for them; ``settle`` ends
     the flight: what is neither accepted nor rejected waits again, first in line, unless a newer state does.
-    ``newest`` is the last number given, ``oldest`` the lowest that is not settled. ``full``: a request is.
+    ``newest`` is the time of the last evaluation put, ``oldest`` of the first that is not settled, in seconds
+    since 1970. ``full``: a request is.
     ``waiting``: something that this process is to take. ``close`` drops what waits, now and from now on, but
     for what is ``kept`` for other processes. Those that have part in a ``shared`` outbox wake nobody here.
     """
 
     shared: bool
-    newest: int
+    newest: float
 
     def unchanged(self, distinct_id: str, fingerprint: bytes) -> bool: ...
     def put(self, distinct_id: str, fingerprint: bytes, json: bytes, evaluated_at: float) -> None: ...
     def save(self) -> None: ...
     def full(self) -> bool: ...
     def waiting(self) -> bool: ...
-    def oldest(self) -> int | None: ...
+    def oldest(self) -> float | None: ...
     def take(self, resting: Container[Destination] = ()) -> list[Update]: ...
     def settle(self, accepted: Collection[Update], rejected: Collection[Update]) -> None: ...
     def close(self) -> None: ...
@@ -84,7 +84,7 @@ class MemoryOutbox:
     def __init__(
         self, destination: Destination, max_pending: int, resend_after_seconds: float, report: Reporter
     ) -> None:
-        self.newest = 0
+        self.newest = 0.0
         self._destination, self._report = destination, report
         self._max_pending, self._resend_after_seconds = max_pending, resend_after_seconds
         self._lock = threading.RLock()
@@ -104,11 +104,10 @@ class MemoryOutbox:
 
     def put(self, distinct_id: str, fingerprint: bytes, json: bytes, evaluated_at: float) -> None:
         with self._lock:
-            self.newest += 1
+            self.newest = max(self.newest, evaluated_at)  # a clock may be put back
             if distinct_id in self._waiting:
                 self._remove(distinct_id, "superseded")
-            update = Update(self.newest, distinct_id, fingerprint, json, evaluated_at, self._destination)
-            self._waiting[distinct_id] = update
+            self._waiting[distinct_id] = Update(distinct_id, fingerprint, json, self.newest, self._destination)
             self._bytes += len(json)
             self._keep_bounds()
 
@@ -123,10 +122,10 @@ class MemoryOutbox:
     def waiting(self) -> bool:
         return bool(self._waiting)
 
-    def oldest(self) -> int | None:
+    def oldest(self) -> float | None:
         with self._lock:
             firsts = [next(iter(some.values())) for some in (self._in_flight, self._waiting) if some]
-            return min((first.number for first in firsts), default=None)
+            return min((first.evaluated_at for first in firsts), default=None)
 
     def take(self, resting: Container[Destination] = ()) -> list[Update]:
         with self._lock:

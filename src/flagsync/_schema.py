@@ -15,13 +15,12 @@ COLUMNS = ("accepted", *FATES)
 SCHEMA = f"""
 BEGIN IMMEDIATE;
 CREATE TABLE destinations (id INTEGER PRIMARY KEY, url TEXT, project TEXT, UNIQUE (url, project));
-CREATE TABLE writers (id INTEGER PRIMARY KEY, destination INTEGER, seen_at REAL DEFAULT 0,
+CREATE TABLE writers (id INTEGER PRIMARY KEY, destination INTEGER,
     accepted INTEGER DEFAULT 0, {", ".join(f"{fate} INTEGER DEFAULT 0" for fate in FATES)});
-CREATE TABLE profiles (destination INTEGER, distinct_id TEXT, evaluated_at REAL, fingerprint BLOB,
-    accepted_at REAL, writer INTEGER, number INTEGER, json BLOB, PRIMARY KEY (destination, distinct_id));
+CREATE TABLE profiles (number INTEGER PRIMARY KEY AUTOINCREMENT, destination INTEGER, distinct_id TEXT,
+    evaluated_at REAL, fingerprint BLOB, accepted_at REAL, writer INTEGER, json BLOB,
+    UNIQUE (destination, distinct_id));
 CREATE INDEX waiting ON profiles (destination, evaluated_at) WHERE json NOTNULL;
-CREATE INDEX unsettled ON profiles (writer, number) WHERE json NOTNULL;
-CREATE INDEX settled ON profiles (evaluated_at) WHERE json ISNULL;
 PRAGMA application_id = {APPLICATION};
 PRAGMA user_version = {VERSION};
 COMMIT;
@@ -29,22 +28,24 @@ COMMIT;
 KNOWN = """SELECT evaluated_at, fingerprint, accepted_at, writer, json NOTNULL FROM profiles
     WHERE destination = ? AND distinct_id = ?"""
 TOUCH = "UPDATE profiles SET evaluated_at = ? WHERE destination = ? AND distinct_id = ?"
-WAIT = "INSERT OR REPLACE INTO profiles VALUES (?, ?, ?, ?, 0, ?, ?, ?)"
+WAIT = "INSERT OR REPLACE INTO profiles VALUES (NULL, ?, ?, ?, ?, 0, ?, ?)"  # with a number of its own
 OLDEST = """SELECT number, distinct_id, fingerprint, json, evaluated_at FROM profiles
     WHERE destination = ? AND json NOTNULL ORDER BY evaluated_at LIMIT ?"""
-# Only what was sent is settled: another state may have taken its place meanwhile.
-SETTLE = """UPDATE profiles SET json = NULL, accepted_at = ?
-    WHERE destination = ? AND distinct_id = ? AND fingerprint = ? AND json NOTNULL RETURNING writer"""
+# One statement for all: between two, another thread may keep the interpreter for milliseconds.
+SENT = "WHERE json NOTNULL AND number IN (SELECT value FROM json_each(?))"
+SETTLED = f"SELECT writer, count(*) FROM profiles {SENT} GROUP BY writer"
+SETTLE = f"UPDATE profiles SET json = NULL, accepted_at = ? {SENT}"
 PENDING = f"SELECT coalesce(sum(accepted - {' - '.join(FATES)}), 0) FROM writers WHERE destination = ?"
 COUNT = {column: f"UPDATE writers SET {column} = {column} + ? WHERE id = ?" for column in COLUMNS}
 COUNTS = f"SELECT {', '.join(COLUMNS)} FROM writers WHERE id = ?"
 TOTALS = f"SELECT {', '.join(f'coalesce(sum({column}), 0)' for column in COLUMNS)} FROM writers"
 WAITS = "SELECT EXISTS (SELECT 1 FROM profiles WHERE json NOTNULL)"
-UNSETTLED = "SELECT min(number) FROM profiles WHERE writer = ? AND json NOTNULL"
-DROP = """DELETE FROM profiles WHERE rowid IN (SELECT rowid FROM profiles
-    WHERE destination = ? AND json NOTNULL ORDER BY evaluated_at LIMIT ?) RETURNING writer"""
-FORGET = """DELETE FROM profiles WHERE json ISNULL AND (evaluated_at < ? OR rowid IN (
-    SELECT rowid FROM profiles WHERE json ISNULL ORDER BY evaluated_at DESC LIMIT -1 OFFSET ?))"""
+UNSETTLED = "SELECT min(evaluated_at) FROM profiles WHERE destination = ? AND json NOTNULL"
+FIRST = "FROM profiles WHERE destination = ? AND json NOTNULL ORDER BY evaluated_at LIMIT ?"
+FIRST_OF = f"SELECT writer, count(*) FROM (SELECT writer {FIRST}) GROUP BY writer"
+DROP = f"DELETE FROM profiles WHERE number IN (SELECT number {FIRST})"
+FORGET = """DELETE FROM profiles WHERE json ISNULL AND (evaluated_at < ? OR number IN (
+    SELECT number FROM profiles WHERE json ISNULL ORDER BY evaluated_at DESC LIMIT -1 OFFSET ?))"""
 
 
 def connect(path: str) -> sqlite3.Connection:
@@ -55,6 +56,7 @@ def connect(path: str) -> sqlite3.Connection:
     try:
         if not read(connection, "SELECT count(*) FROM sqlite_master"):
             try:
+                connection.execute("PRAGMA page_size = 8192")  # some updates fit
                 connection.executescript(SCHEMA)
             except sqlite3.OperationalError:  # another process is faster
                 connection.rollback()

@@ -54,7 +54,7 @@ class Sender:
         self._once = threading.Lock()
         self._pid = getpid()
         self._idle = True
-        self._urgent_up_to = 0  # the last update that a flush waits for
+        self._urgent_up_to = 0.0  # the last evaluation that a flush waits for
         self._deadline: float | None = None  # set when the client is closed
         self._finishing = self._done = False
         # By destination: none suffers for another.
@@ -120,7 +120,7 @@ class Sender:
                     return False
             return True
 
-    def _settled(self, newest: int) -> bool:
+    def _settled(self, newest: float) -> bool:
         oldest = self._outbox.oldest()
         return oldest is None or oldest > newest
 

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Collection, Container, Iterator
 from contextlib import contextmanager
 from time import monotonic, time
-from typing import Any
+from typing import Any, TypeAlias
 
 from flagsync import _schema as sql
 from flagsync._outbox import MAX_BATCH_UPDATES, Destination, MemoryOutbox, Update, fitting
@@ -21,11 +21,15 @@ from flagsync._report import FULL
 from flagsync.exceptions import DeliveryError
 
 MAX_ROWS = 1_000_000  # that wait, of a project; and as many that are remembered
-REMEMBER_SECONDS, PRUNE_SECONDS = 30 * 86400.0, 600.0
+REMEMBER_SECONDS, PRUNE_SECONDS = 30 * 86400.0, 3600.0
 BROKEN_SECONDS = 60.0
 # Updates wait in memory for a moment, because a transaction costs more than a row.
 SAVE_SECONDS, SAVE_UPDATES = 0.1, 500
 INHERITED = "a process that had it open was forked past Python's hooks; build FlagSync after the fork"
+
+
+Fates: TypeAlias = Counter[tuple[int | None, str]]
+"""How many updates of a writer had a fate."""
 
 
 class FileOutbox(MemoryOutbox):
@@ -46,7 +50,9 @@ class FileOutbox(MemoryOutbox):
         self._election: int | None = None  # the file descriptor of the sender's lock
         self._broken, self._broken_until = False, 0.0
         self._saved_at = self._pruned_at = monotonic()
+        self._many = MAX_BATCH_UPDATES  # fill a request
         self._many_wait = False
+        self._numbers: dict[str, int] = {}  # of what was taken last
         self._fates = Counter[str]()
         _outboxes.add(self)
 
@@ -64,11 +70,11 @@ class FileOutbox(MemoryOutbox):
             self._saved_at = monotonic()
             if self._waiting:
                 file = self._file(write=True)
-                fates = Counter({(self._writer, "accepted"): len(self._waiting)})
+                fates = Fates({(self._writer, "accepted"): len(self._waiting)})
                 for update in self._waiting.values():
                     fates.update(self._store(file, update))
-                fates.update(self._keep_rows(file))
                 self._count(file, fates)
+                self._keep_rows(file)
                 file.commit()
                 self._waiting.clear()
                 self._bytes = 0
@@ -83,12 +89,14 @@ class FileOutbox(MemoryOutbox):
                 return self._elected() and bool(sql.read(file, sql.WAITS))
         return super().waiting()
 
-    def oldest(self) -> int | None:
+    def oldest(self) -> float | None:
         with self._lock:
-            numbers = [super().oldest()]
+            moments = [super().oldest()]
             with self._guard():
-                numbers += self._own_file().execute(sql.UNSETTLED, (self._writer,)).fetchone()
-            return min((number for number in numbers if number is not None), default=None)
+                file = self._own_file()
+                own = self._destinations[self._destination]
+                moments += file.execute(sql.UNSETTLED, (own,)).fetchone()
+            return min((moment for moment in moments if moment is not None), default=None)
 
     def take(self, resting: Container[Destination] = ()) -> list[Update]:
         with self._lock:
@@ -106,11 +114,13 @@ class FileOutbox(MemoryOutbox):
             if self._in_flight:
                 super().settle(accepted, rejected)
                 return
-            file, fates = self._file(write=True), Counter[tuple[int | None, str]]()
+            file, fates = self._file(write=True), Fates()
             for updates, when, fate in ((accepted, time(), "delivered"), (rejected, 0.0, "rejected")):
-                for update in updates:
-                    sent = (self._destinations[update.destination], update.distinct_id, update.fingerprint)
-                    fates.update((writer, fate) for (writer,) in file.execute(sql.SETTLE, (when, *sent)))
+                # A state that took the place of what was sent has another number.
+                numbers = str([self._numbers[update.distinct_id] for update in updates])
+                for writer, count in file.execute(sql.SETTLED, (numbers,)).fetchall():
+                    fates[writer, fate] += count
+                file.execute(sql.SETTLE, (when, numbers))
             self._count(file, fates)
             file.commit()
 
@@ -234,42 +244,41 @@ class FileOutbox(MemoryOutbox):
                 file.execute(sql.TOUCH, (update.evaluated_at, *key))
                 return [(self._writer, "unchanged")]
             superseded = [(writer, "superseded")] * waits
-        file.execute(
-            sql.WAIT, (*key, update.evaluated_at, update.fingerprint, self._writer, update.number, update.json)
-        )
+        file.execute(sql.WAIT, (*key, update.evaluated_at, update.fingerprint, self._writer, update.json))
         return superseded
 
     def _batch(self, file: sqlite3.Connection, resting: Container[Destination]) -> list[Update]:
         self._read_destinations(file)
         in_turn = sorted(self._destinations.items(), key=lambda item: (item[1] <= self._last, item[1]))
-        for destination, number in in_turn:
+        for destination, last in in_turn:
             if destination not in resting:
-                rows = file.execute(sql.OLDEST, (number, MAX_BATCH_UPDATES))
-                batch = fitting(Update._make((*row, destination)) for row in rows)
-                rows.close()
+                rows = file.execute(sql.OLDEST, (last, MAX_BATCH_UPDATES)).fetchall()
+                batch = fitting(Update._make((*row[1:], destination)) for row in rows)
                 if batch:
-                    self._last, self._many_wait = number, len(batch) < MAX_BATCH_UPDATES
+                    self._last, self._numbers = last, {row[1]: row[0] for row in rows}
+                    self._many = len(batch) if len(batch) < len(rows) else MAX_BATCH_UPDATES
                     return batch
         return []
 
-    def _keep_rows(self, file: sqlite3.Connection) -> list[tuple[int | None, str]]:
-        """Keep the bounds; whose updates are dropped for it."""
-        own = self._destinations[self._destination]
-        pending = sql.read(file, sql.PENDING, own) + len(self._waiting)
-        self._many_wait = pending >= MAX_BATCH_UPDATES
+    def _keep_rows(self, file: sqlite3.Connection) -> None:
+        """Keep the bounds, of what waits and of what is remembered."""
+        own, too_many = self._destinations[self._destination], self._pending(file) - MAX_ROWS
+        if too_many > 0:
+            dropped = file.execute(sql.FIRST_OF, (own, too_many)).fetchall()
+            file.execute(sql.DROP, (own, too_many))
+            self._count(file, Fates({(writer, "dropped"): count for writer, count in dropped}))
+            self._report.lose(FULL, too_many)
         if monotonic() - self._pruned_at > PRUNE_SECONDS:
             self._pruned_at = monotonic()
             file.execute(sql.FORGET, (time() - REMEMBER_SECONDS, MAX_ROWS))
-        if pending <= MAX_ROWS:
-            return []
-        dropped = file.execute(sql.DROP, (own, pending - MAX_ROWS)).fetchall()
-        self._report.lose(FULL, len(dropped))
-        return [(writer, "dropped") for (writer,) in dropped]
 
-    def _count(self, file: sqlite3.Connection, fates: Counter[tuple[int | None, str]]) -> None:
-        file.execute("UPDATE writers SET seen_at = ? WHERE id = ?", (time(), self._writer))
+    def _pending(self, file: sqlite3.Connection) -> int:
+        return sql.read(file, sql.PENDING, self._destinations[self._destination])
+
+    def _count(self, file: sqlite3.Connection, fates: Fates) -> None:
         for (writer, fate), count in fates.items():
             file.execute(sql.COUNT[fate], (count, writer))
+        self._many_wait = self._pending(file) >= self._many
 
 
 class _OutOfUseError(Exception):

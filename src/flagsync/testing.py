@@ -7,6 +7,7 @@ with ``$set`` and ``$unset``; nothing is kept when the server ends.
 
 import json
 import socket
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -206,6 +207,11 @@ def _verdict(error: str | None, *, verbose: bool) -> bytes:
 class _Server(ThreadingHTTPServer):
     daemon_threads = True  # so that a server which nobody closes keeps no process alive
     mixpanel: MixpanelServer
+
+    def handle_error(self, *address: Any) -> None:  # noqa: ANN401 - socketserver's own
+        """Say nothing of clients that have died."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(*address)
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -4,6 +4,7 @@ import gc
 import json
 from collections.abc import Callable
 from statistics import median
+from tempfile import TemporaryDirectory
 from time import perf_counter, process_time
 
 from flagsmith.models import Flags
@@ -42,6 +43,23 @@ def delivery(server: Server) -> None:
     show("  requests", "BufferedConsumer", _requests(their_counts))
     verdict = judge("all came" if all_came else "LOST", reached=our_counts.requests <= fewest and all_came)
     show("  requests", OURS, _requests(our_counts), f"the fewest: {fewest}", verdict)
+
+
+def file(server: Server) -> None:
+    """Ready flags to the server through an outbox in memory, and through one in a file."""
+    what, flags = "deliver 20,000 x 50 flags", _evaluated()
+    memory, file = [], []
+    with TemporaryDirectory() as directory:
+        for number in range(REPEATS):
+            memory.append(_timed(lambda: _flagsync(server.url, flags)))
+            path = f"{directory}/{number}.db"
+            file.append(_timed(lambda path=path: _flagsync(server.url, flags, path)))  # type: ignore[misc]
+    all_came = server.counts().profiles == UPDATES
+    (memory_rate, _), (file_rate, file_cpu) = map(_per_update, (memory, file))
+    show(what, OURS, f"{memory_rate:,.0f} updates/s")
+    verdict = judge(f"{file_rate / memory_rate:.2f} x", reached=file_rate >= memory_rate / 2 and all_came)
+    show(what, "flagsync, outbox=…", f"{file_rate:,.0f} updates/s", "at least 0.5 x", verdict)
+    show("  processor time", "flagsync, outbox=…", f"{file_cpu:.1f} µs an update")
 
 
 def latency(server: Server) -> None:
@@ -87,8 +105,8 @@ def _buffered(url: str, flags: list[Flags]) -> None:
     consumer.flush()
 
 
-def _flagsync(url: str, flags: list[Flags]) -> None:
-    with FlagSync(local_client(1), "token", mixpanel_url=url) as client:
+def _flagsync(url: str, flags: list[Flags], outbox: str | None = None) -> None:
+    with FlagSync(local_client(1), "token", mixpanel_url=url, outbox=outbox) as client:
         for identifier, one in zip(IDENTITIES, flags, strict=True):
             client.mirror(identifier, one)
         client.flush(60)
