@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks                    # from the root of the repository, about 8 minutes
     python -m tests.benchmarks delivery memory    # some groups of: call stall delivery file latency unchanged
-                                                  #                 memory rollout kills soak
+                                                  #                 memory rollout outage kills soak
 
 All sides are measured in the same run, over loopback. Boundary: nothing is asserted about time, and the figures
 are the machine's, too: let it do nothing else meanwhile.
@@ -17,13 +17,11 @@ from tests.benchmarks.calling import call, stall
 from tests.benchmarks.delivering import delivery, file, latency, unchanged
 from tests.benchmarks.remembering import memory
 from tests.benchmarks.server import Server
-from tests.benchmarks.surviving import kills, rollout, soak
+from tests.benchmarks.surviving import kills, outage, rollout, soak
 from tests.benchmarks.table import WIDTHS, show
 
-GROUPS = {
-    group.__name__: group
-    for group in (call, stall, delivery, file, latency, unchanged, memory, rollout, kills, soak)
-}
+STEPS = (call, stall, delivery, file, latency, unchanged, memory, rollout, outage, kills, soak)
+GROUPS = {group.__name__: group for group in STEPS}
 
 if __name__ == "__main__":
     began, load = perf_counter(), os.getloadavg()[0]

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from time import sleep, time, time_ns
+from time import monotonic, process_time, sleep, time, time_ns
 from typing import Any, NamedTuple
 
 from flagsmith.models import Flag, Flags
@@ -25,6 +25,7 @@ from tests.benchmarks.table import judge, show
 KILLS, FLUSH_SECONDS, USERS = 200, 0.2, [f"user-{number}" for number in range(50)]
 SITES, ROLLOUT_SECONDS = 4, 4.0
 SOAK_CALLS, SOAK_USERS, SOAK_BATCH, SOAK_FAULTS = 1_000_000, 50_000, 1000, 0.05
+OUTAGE_CALLS, OUTAGE_USERS = 200_000, 10_000
 KINDS: list[dict[str, Any]] = [
     {"status": 503},
     {"status": 429},
@@ -122,6 +123,41 @@ def rollout(server: Server) -> None:
         side = f"flagsync, {'outbox=…' if shared else 'in memory'}"
         verdict = judge(f"of {len(calls)} profiles", reached=not wrong) if shared else ""
         show(f"{SITES} processes, one rollout", side, f"{wrong} wrong", "0" if shared else "", verdict)
+
+
+def outage(server: Server) -> None:
+    """An hour without Mixpanel, in which every second takes a millisecond."""
+    scale, records = 1000, list[str]()
+    _sender.BACKOFF_SECONDS, _sender.MAX_BACKOFF_SECONDS = 2 / scale, 60 / scale
+    _sender.JITTER_SECONDS = (1 / scale, 5 / scale)
+    log = logging.getLogger("flagsync")
+    handler = logging.Handler()
+    handler.emit = lambda record: records.append(record.getMessage())  # type: ignore[method-assign]
+    log.addHandler(handler)
+    log.propagate = False
+    for outbox in (False, True):
+        with _place() as (mixpanel, path), _client(mixpanel.url, path if outbox else None) as client:
+            states, warm, cpu = dict[str, str](), 0, process_time()
+            began, each = monotonic(), 3600 / scale / OUTAGE_CALLS
+            mixpanel.fail(status=503)
+            for number in range(OUTAGE_CALLS):
+                identifier, state = f"user-{random.randrange(OUTAGE_USERS)}", f"{number}"
+                states[identifier] = state
+                client.mirror(identifier, _flags(state))
+                mixpanel.requests.clear()  # the server's memory is not what is measured
+                sleep(max(0, began + number * each - monotonic()) if number % 100 == 0 else 0)
+                if number == OUTAGE_CALLS // 4:
+                    warm = _resident_bytes()
+            grown, tries, cpu = _resident_bytes() - warm, client.stats().requests, process_time() - cpu
+            mixpanel.recover()
+            client.flush(60)
+            wrong = sum(mixpanel.profiles.get(who, {}).get("state") != state for who, state in states.items())
+        what = f"an hour's outage, {OUTAGE_CALLS:,} calls"
+        figure = f"{tries} requests, {len(records)} log records"
+        cost = f"{grown / 1e6:+.1f} MB, {cpu / OUTAGE_CALLS * 1e6:.0f} µs CPU a call"
+        verdict = judge(f"of {len(states):,}, {figure}; {cost}", reached=not wrong)
+        show(what, f"flagsync, {'outbox=…' if outbox else 'in memory'}", f"{wrong} wrong", "0 wrong", verdict)
+        records.clear()
 
 
 def soak(server: Server) -> None:
