@@ -76,6 +76,8 @@ class FlagSync:
         outbox: str | PathLike[str] | None = None,
         on_error: Callable[[DeliveryError], None] | None = None,
     ) -> None:
+        if isinstance(outbox, str | PathLike):
+            outbox = os.path.realpath(os.fsdecode(outbox))  # wherever the process goes from here
         self._config = Config(
             token=mixpanel_token,
             region=region,
@@ -91,7 +93,7 @@ class FlagSync:
             on_error=on_error,
         )
         if outbox is not None:
-            prepare(os.fspath(outbox))
+            prepare(str(outbox))
         self.flagsmith = Flagsmith(environment_key=flagsmith) if isinstance(flagsmith, str) else flagsmith
         """The wrapped client, for everything else that Flagsmith offers."""
         self._built_with = _refresher(self.flagsmith)

@@ -34,6 +34,10 @@ def distinct_id_of(identifier: object, distinct_id: Callable[[str], str | None])
         raise NotMirroredError("the identifier is empty")
     if text.lower() in BLOCKED:
         raise NotMirroredError("Mixpanel blocks the identifier as a placeholder")
-    if len(text) * 4 > MAX_BYTES and len(text.encode(errors="surrogatepass")) > MAX_BYTES:
+    try:
+        size = len(text) if text.isascii() else len(text.encode())
+    except UnicodeEncodeError as error:
+        raise NotMirroredError("the identifier is no valid Unicode") from error
+    if size > MAX_BYTES:
         raise NotMirroredError(f"the identifier is longer than {MAX_BYTES} bytes")
     return text

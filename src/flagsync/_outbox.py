@@ -104,7 +104,7 @@ class MemoryOutbox:
 
     def put(self, distinct_id: str, fingerprint: bytes, json: bytes, evaluated_at: float) -> None:
         with self._lock:
-            self.newest = max(self.newest, evaluated_at)  # a clock may be put back
+            self.newest = max(self.newest + 1e-6, evaluated_at)  # a clock may be put back
             if distinct_id in self._waiting:
                 self._remove(distinct_id, "superseded")
             self._waiting[distinct_id] = Update(distinct_id, fingerprint, json, self.newest, self._destination)

@@ -70,7 +70,7 @@ class Pipeline:
         self._report = Reporter(config.on_error)
         destination = Destination(config.url, hashlib.blake2b(token.encode(), digest_size=8).hexdigest())
         memory = (destination, config.bound, config.resend_after_seconds, self._report)
-        self._outbox = FileOutbox(os.fspath(config.outbox), *memory) if config.outbox else MemoryOutbox(*memory)
+        self._outbox = FileOutbox(str(config.outbox), *memory) if config.outbox else MemoryOutbox(*memory)
         self._engage = Engage()
         self._sender = Sender(
             self._outbox, self._engage.post, self._end, self._report, config.flush_interval_seconds

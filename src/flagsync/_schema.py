@@ -7,8 +7,10 @@ import os
 import sqlite3
 from collections import Counter
 from contextlib import suppress
+from pathlib import Path
+from time import monotonic, sleep
 
-BUSY_SECONDS = 5.0
+BUSY_SECONDS, MAX_WRITERS = 2.0, 10_000
 APPLICATION, VERSION = 0x666C6773, 1
 FATES = ("delivered", "unchanged", "superseded", "dropped", "rejected")
 COLUMNS = ("accepted", *FATES)
@@ -18,9 +20,9 @@ CREATE TABLE destinations (id INTEGER PRIMARY KEY, url TEXT, project TEXT, UNIQU
 CREATE TABLE writers (id INTEGER PRIMARY KEY, destination INTEGER,
     accepted INTEGER DEFAULT 0, {", ".join(f"{fate} INTEGER DEFAULT 0" for fate in FATES)});
 CREATE TABLE profiles (number INTEGER PRIMARY KEY AUTOINCREMENT, destination INTEGER, distinct_id TEXT,
-    evaluated_at REAL, fingerprint BLOB, accepted_at REAL, writer INTEGER, json BLOB,
+    evaluated_at REAL, waits_since REAL, fingerprint BLOB, accepted_at REAL, writer INTEGER, json BLOB,
     UNIQUE (destination, distinct_id));
-CREATE INDEX waiting ON profiles (destination, evaluated_at) WHERE json NOTNULL;
+CREATE INDEX waiting ON profiles (destination, waits_since) WHERE json NOTNULL;
 PRAGMA application_id = {APPLICATION};
 PRAGMA user_version = {VERSION};
 COMMIT;
@@ -28,9 +30,9 @@ COMMIT;
 KNOWN = """SELECT evaluated_at, fingerprint, accepted_at, writer, json NOTNULL FROM profiles
     WHERE destination = ? AND distinct_id = ?"""
 TOUCH = "UPDATE profiles SET evaluated_at = ? WHERE destination = ? AND distinct_id = ?"
-WAIT = "INSERT OR REPLACE INTO profiles VALUES (NULL, ?, ?, ?, ?, 0, ?, ?)"  # with a number of its own
+STATE = "INSERT OR REPLACE INTO profiles VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?)"  # with a number of its own
 OLDEST = """SELECT number, distinct_id, fingerprint, json, evaluated_at FROM profiles
-    WHERE destination = ? AND json NOTNULL ORDER BY evaluated_at LIMIT ?"""
+    WHERE destination = ? AND json NOTNULL ORDER BY waits_since LIMIT ?"""
 # One statement for all: between two, another thread may keep the interpreter for milliseconds.
 SENT = "WHERE json NOTNULL AND number IN (SELECT value FROM json_each(?))"
 SETTLED = f"SELECT writer, count(*) FROM profiles {SENT} GROUP BY writer"
@@ -40,12 +42,14 @@ COUNT = {column: f"UPDATE writers SET {column} = {column} + ? WHERE id = ?" for 
 COUNTS = f"SELECT {', '.join(COLUMNS)} FROM writers WHERE id = ?"
 TOTALS = f"SELECT {', '.join(f'coalesce(sum({column}), 0)' for column in COLUMNS)} FROM writers"
 WAITS = "SELECT EXISTS (SELECT 1 FROM profiles WHERE json NOTNULL)"
-UNSETTLED = "SELECT min(evaluated_at) FROM profiles WHERE destination = ? AND json NOTNULL"
-FIRST = "FROM profiles WHERE destination = ? AND json NOTNULL ORDER BY evaluated_at LIMIT ?"
+UNSETTLED = "SELECT min(waits_since) FROM profiles WHERE destination = ? AND json NOTNULL"
+FIRST = "FROM profiles WHERE destination = ? AND json NOTNULL ORDER BY waits_since LIMIT ?"
 FIRST_OF = f"SELECT writer, count(*) FROM (SELECT writer {FIRST}) GROUP BY writer"
 DROP = f"DELETE FROM profiles WHERE number IN (SELECT number {FIRST})"
 FORGET = """DELETE FROM profiles WHERE json ISNULL AND (evaluated_at < ? OR number IN (
     SELECT number FROM profiles WHERE json ISNULL ORDER BY evaluated_at DESC LIMIT -1 OFFSET ?))"""
+FORGET_WRITERS = f"""DELETE FROM writers WHERE accepted = {" + ".join(FATES)}
+    AND id < (SELECT max(id) FROM writers) - {MAX_WRITERS}"""
 
 
 def connect(path: str) -> sqlite3.Connection:
@@ -64,19 +68,33 @@ def connect(path: str) -> sqlite3.Connection:
             raise ValueError("it belongs to another application, or cannot be written")
         if read(connection, "PRAGMA user_version") > VERSION:
             raise ValueError("it was made by a newer version of flagsync")
+        _use_wal(connection)
         # A process that dies loses nothing; a machine may lose the last moment.
-        connection.executescript(
-            "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; BEGIN IMMEDIATE; COMMIT"
-        )
+        connection.executescript("PRAGMA synchronous = NORMAL; BEGIN IMMEDIATE; COMMIT")
     except BaseException:
         connection.close()
         raise
     return connection
 
 
+def _use_wal(connection: sqlite3.Connection) -> None:
+    deadline = monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError:  # for this statement, SQLite itself waits for nobody
+            if monotonic() >= deadline:
+                raise
+            sleep(0.01)
+        else:
+            break
+
+
 def prepare(path: str) -> None:
     """Make an outbox or find one; ``ValueError`` if there can be none."""
     try:
+        if os.name != "posix":
+            raise ValueError("it takes the file locks of a POSIX system")
         connect(path).close()
     except (sqlite3.Error, OSError, ValueError) as error:
         raise ValueError(f"outbox is a file of flagsync's own, or a place where to make it: {error}") from error
@@ -90,6 +108,14 @@ def totals(path: str) -> Counter[str]:
     connection.close()
     counts = Counter(dict(zip(COLUMNS, row, strict=True)))
     return counts + Counter(pending=counts["accepted"] - sum(counts[fate] for fate in FATES))
+
+
+def identity(path: str) -> tuple[int, int] | None:
+    """Which file is at the path, if there is one."""
+    with suppress(FileNotFoundError):
+        status = Path(path).stat()
+        return status.st_dev, status.st_ino
+    return None
 
 
 def read(connection: sqlite3.Connection, query: str, *values: object) -> int:

@@ -5,10 +5,8 @@ made it; one process at a time sends. What the file cannot take is delivered fro
 systems, whose locks the kernel releases with the process.
 """
 
-import fcntl
 import os
 import sqlite3
-import weakref
 from collections import Counter
 from collections.abc import Collection, Container, Iterator
 from contextlib import contextmanager
@@ -16,7 +14,9 @@ from time import monotonic, time
 from typing import Any, TypeAlias
 
 from flagsync import _schema as sql
-from flagsync._outbox import MAX_BATCH_UPDATES, Destination, MemoryOutbox, Update, fitting
+from flagsync._host import Process
+from flagsync._outbox import MAX_BATCH_UPDATES, REMEMBERED_PROFILES, Destination, MemoryOutbox, Update, fitting
+from flagsync._recent import Recent
 from flagsync._report import FULL
 from flagsync.exceptions import DeliveryError
 
@@ -42,19 +42,21 @@ class FileOutbox(MemoryOutbox):
 
     def __init__(self, path: str, *memory: Any) -> None:  # noqa: ANN401 - what MemoryOutbox takes
         super().__init__(*memory)
-        self._path, self._pid = os.path.realpath(path), os.getpid()
+        self.path = os.path.realpath(path)
+        self._process = Process.current()
+        self._lock = self._process.lock
         self._connection: sqlite3.Connection | None = None
+        self._identity: tuple[int, int] | None = None  # of the file that is open
         self._writer: int | None = None
         self._destinations: dict[Destination, int] = {}
         self._last = 0  # the destination that was served last
-        self._election: int | None = None  # the file descriptor of the sender's lock
         self._broken, self._broken_until = False, 0.0
-        self._saved_at = self._pruned_at = monotonic()
+        self._saved_at, self._pruned_at = monotonic(), -PRUNE_SECONDS
         self._many = MAX_BATCH_UPDATES  # fill a request
         self._many_wait = False
-        self._numbers: dict[str, int] = {}  # of what was taken last
+        self._numbers: dict[str, int] = {}  # of what is in flight out of the file
+        self._sent: dict[str, Update] = {}  # what memory has delivered, and the file does not know yet
         self._fates = Counter[str]()
-        _outboxes.add(self)
 
     def unchanged(self, distinct_id: str, fingerprint: bytes) -> bool:
         """Only a transaction tells what other processes do: ``save`` finds out."""
@@ -68,14 +70,15 @@ class FileOutbox(MemoryOutbox):
     def save(self) -> None:
         with self._lock, self._guard():
             self._saved_at = monotonic()
-            if self._waiting:
+            if self._waiting or self._sent:
                 file = self._file(write=True)
                 fates = Fates({(self._writer, "accepted"): len(self._waiting)})
-                for update in self._waiting.values():
+                for update in (*self._sent.values(), *self._waiting.values()):
                     fates.update(self._store(file, update))
+                self._keep_rows(file, fates)
                 self._count(file, fates)
-                self._keep_rows(file)
                 file.commit()
+                self._sent.clear()
                 self._waiting.clear()
                 self._bytes = 0
 
@@ -86,16 +89,15 @@ class FileOutbox(MemoryOutbox):
         with self._lock, self._guard():
             if not super().waiting():
                 file = self._file()
-                return self._elected() and bool(sql.read(file, sql.WAITS))
+                return self._process.elected(self.path, self) and bool(sql.read(file, sql.WAITS))
         return super().waiting()
 
     def oldest(self) -> float | None:
         with self._lock:
-            moments = [super().oldest()]
+            moments = [super().oldest(), 0.0 if self.kept() else None]
             with self._guard():
-                file = self._own_file()
-                own = self._destinations[self._destination]
-                moments += file.execute(sql.UNSETTLED, (own,)).fetchone()
+                file = self._file()
+                [moments[1]] = file.execute(sql.UNSETTLED, (self._destinations[self._destination],)).fetchone()
             return min((moment for moment in moments if moment is not None), default=None)
 
     def take(self, resting: Container[Destination] = ()) -> list[Update]:
@@ -105,19 +107,23 @@ class FileOutbox(MemoryOutbox):
                 return super().take(resting)
             with self._guard():
                 file = self._file()
-                if self._elected():
+                if self._process.elected(self.path, self):
                     return self._batch(file, resting)
             return []
 
     def settle(self, accepted: Collection[Update], rejected: Collection[Update]) -> None:
         with self._lock, self._guard():
+            sent, self._numbers = self._numbers, {}
+            if self._closed:
+                self._process.resign(self.path, self)
             if self._in_flight:
+                self._sent.update((update.distinct_id, update._replace(json=b"")) for update in accepted)
                 super().settle(accepted, rejected)
                 return
             file, fates = self._file(write=True), Fates()
             for updates, when, fate in ((accepted, time(), "delivered"), (rejected, 0.0, "rejected")):
                 # A state that took the place of what was sent has another number.
-                numbers = str([self._numbers[update.distinct_id] for update in updates])
+                numbers = str([sent[update.distinct_id] for update in updates])
                 for writer, count in file.execute(sql.SETTLED, (numbers,)).fetchall():
                     fates[writer, fate] += count
                 file.execute(sql.SETTLE, (when, numbers))
@@ -130,42 +136,25 @@ class FileOutbox(MemoryOutbox):
     def counts(self) -> Counter[str]:
         with self._lock:
             with self._guard():
-                row = self._own_file().execute(sql.COUNTS, (self._writer,)).fetchone()
-                self._fates = Counter(dict(zip(sql.COLUMNS, row, strict=True)))
+                self._read_fates(self._file())
             return super().counts() + Counter({fate: self._fates[fate] for fate in sql.FATES})
 
     def close(self) -> None:
         with self._lock:
+            self._broken_until = 0.0
             self.save()
             self.counts()
             super().close()
-            self._disconnect()
-            self._resign()
+            self.disconnect()
+            if not self._numbers:  # else a newer state could overtake the one that is in flight
+                self._process.resign(self.path, self)
 
-    def hold(self) -> None:
-        """Before a fork: let the child inherit no connection, and no lock that a thread of its parent holds."""
-        self._lock.acquire()
-        self._disconnect()
-
-    def let_go(self) -> None:
-        """After the fork, on both sides."""
-        if self._pid != os.getpid():
-            self._resign()
-        self._lock.release()
-
-    def _disconnect(self) -> None:
+    def disconnect(self) -> None:
         """Close the connection until it is needed again."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
-            _connected.remove((self._pid, self._path))
-
-    def _resign(self) -> None:
-        """Let another outbox of the host be the one that sends."""
-        if self._election is not None:
-            os.close(self._election)  # with the lock; in a forked child, which has inherited none, without
-            self._election = None
-            _senders.pop((self._pid, self._path), None)
+            self._process.connected.remove(self)
 
     @contextmanager
     def _guard(self) -> Iterator[None]:
@@ -175,8 +164,8 @@ class FileOutbox(MemoryOutbox):
         except _OutOfUseError:
             pass
         except (sqlite3.Error, OSError, ValueError) as error:
-            self._disconnect()
-            self._resign()
+            self.disconnect()
+            self._process.resign(self.path, self)
             self._broken_until = monotonic() + BROKEN_SECONDS
             if not self._broken:
                 self._broken = True
@@ -185,24 +174,22 @@ class FileOutbox(MemoryOutbox):
 
     def _file(self, *, write: bool = False) -> sqlite3.Connection:
         """The connection; in a transaction, if it is to write."""
+        if self._connection is not None and write and sql.identity(self.path) != self._identity:
+            self.disconnect()  # somebody has removed the file
+            self._writer = None
         if self._connection is None:
-            if self._closed or monotonic() < self._broken_until:
+            if self._closed or monotonic() < self._broken_until or not (write or self._writer):
                 raise _OutOfUseError
             # SQLite keeps the locks of a process in its memory, which a fork copies, and the locks are gone.
-            if any(path == self._path and pid != os.getpid() for pid, path in _connected):
+            if self._process.inherited(self.path):
                 raise OSError(INHERITED)
-            self._connection = sql.connect(self._path)
-            _connected.append((self._pid, self._path))
+            self._connection = sql.connect(self.path)
+            self._identity = sql.identity(self.path)
+            self._process.connected.append(self)
             self._sign_in(self._connection)
         if write:
             self._connection.execute("BEGIN IMMEDIATE")
         return self._connection
-
-    def _own_file(self) -> sqlite3.Connection:
-        """The connection, if this outbox has ever written."""
-        if self._writer is None:
-            raise _OutOfUseError
-        return self._file()
 
     def _sign_in(self, file: sqlite3.Connection) -> None:
         file.execute("INSERT OR IGNORE INTO destinations (url, project) VALUES (?, ?)", self._destination)
@@ -212,39 +199,29 @@ class FileOutbox(MemoryOutbox):
         self._writer = self._writer or sql.read(file, "SELECT last_insert_rowid()")
         if self._broken:
             self._broken = False
+            self._accepted = Recent(REMEMBERED_PROFILES)  # from now on, the file knows better
             self._report.note("The outbox is in use again")
 
     def _read_destinations(self, file: sqlite3.Connection) -> None:
         rows = file.execute("SELECT url, project, id FROM destinations")
         self._destinations = {Destination(url, project): number for url, project, number in rows}
 
-    def _elected(self) -> bool:
-        """Whether this is the one outbox of the host that sends what the file has."""
-        if self._election is None and _senders.setdefault((self._pid, self._path), self) is self:
-            # A POSIX lock, which no fork copies.
-            descriptor = os.open(f"{self._path}-sender", os.O_RDWR | os.O_CREAT, 0o600)
-            try:
-                fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                self._election = descriptor
-            except OSError:
-                os.close(descriptor)
-                del _senders[self._pid, self._path]
-        return self._election is not None
-
     def _store(self, file: sqlite3.Connection, update: Update) -> list[tuple[int | None, str]]:
         """Let an update wait, unless the file knows better; what became of whose update by that."""
         key, now = (self._destinations[self._destination], update.distinct_id), time()
-        superseded: list[tuple[int | None, str]] = []
+        superseded = list[tuple[int | None, str]]()
         if known := file.execute(sql.KNOWN, key).fetchone():
             evaluated_at, fingerprint, accepted_at, writer, waits = known
             if update.evaluated_at < evaluated_at <= now:  # and the clock was not put back
-                return [(self._writer, "superseded")]
+                return [(self._writer, "superseded")] if update.json else []
             fresh = 0 <= now - accepted_at < self._resend_after_seconds
-            if fingerprint == update.fingerprint and (waits or fresh):
+            if update.json and fingerprint == update.fingerprint and (waits or fresh):
                 file.execute(sql.TOUCH, (update.evaluated_at, *key))
                 return [(self._writer, "unchanged")]
             superseded = [(writer, "superseded")] * waits
-        file.execute(sql.WAIT, (*key, update.evaluated_at, update.fingerprint, self._writer, update.json))
+        moment, delivered_at = update.evaluated_at, 0.0 if update.json else now
+        state = (moment, moment, update.fingerprint, delivered_at, self._writer, update.json or None)
+        file.execute(sql.STATE, (*key, *state))
         return superseded
 
     def _batch(self, file: sqlite3.Connection, resting: Container[Destination]) -> list[Update]:
@@ -252,54 +229,46 @@ class FileOutbox(MemoryOutbox):
         in_turn = sorted(self._destinations.items(), key=lambda item: (item[1] <= self._last, item[1]))
         for destination, last in in_turn:
             if destination not in resting:
-                rows = file.execute(sql.OLDEST, (last, MAX_BATCH_UPDATES)).fetchall()
-                batch = fitting(Update._make((*row[1:], destination)) for row in rows)
+                numbers = dict[str, int]()
+                rows = file.execute(sql.OLDEST, (last, MAX_BATCH_UPDATES))
+                batch = fitting(self._noted(row, destination, numbers) for row in rows)
+                rows.close()
                 if batch:
-                    self._last, self._numbers = last, {row[1]: row[0] for row in rows}
-                    self._many = len(batch) if len(batch) < len(rows) else MAX_BATCH_UPDATES
+                    self._last, self._numbers = last, numbers
+                    self._many = len(batch) if len(batch) < len(numbers) else MAX_BATCH_UPDATES
                     return batch
         return []
 
-    def _keep_rows(self, file: sqlite3.Connection) -> None:
+    @staticmethod
+    def _noted(row: tuple[Any, ...], destination: Destination, numbers: dict[str, int]) -> Update:
+        number, distinct_id, fingerprint, json, evaluated_at = row
+        numbers[distinct_id] = number
+        return Update(distinct_id, fingerprint, json, evaluated_at, destination)
+
+    def _keep_rows(self, file: sqlite3.Connection, fates: Fates) -> None:
         """Keep the bounds, of what waits and of what is remembered."""
-        own, too_many = self._destinations[self._destination], self._pending(file) - MAX_ROWS
+        own = self._destinations[self._destination]
+        too_many = sql.read(file, sql.PENDING, own) + len(self._waiting) - MAX_ROWS
         if too_many > 0:
-            dropped = file.execute(sql.FIRST_OF, (own, too_many)).fetchall()
+            for writer, count in file.execute(sql.FIRST_OF, (own, too_many)).fetchall():
+                fates[writer, "dropped"] += count
+                self._report.lose(FULL, count)
             file.execute(sql.DROP, (own, too_many))
-            self._count(file, Fates({(writer, "dropped"): count for writer, count in dropped}))
-            self._report.lose(FULL, too_many)
-        if monotonic() - self._pruned_at > PRUNE_SECONDS:
+        if self._process.elected(self.path, self) and monotonic() - self._pruned_at > PRUNE_SECONDS:
             self._pruned_at = monotonic()
             file.execute(sql.FORGET, (time() - REMEMBER_SECONDS, MAX_ROWS))
-
-    def _pending(self, file: sqlite3.Connection) -> int:
-        return sql.read(file, sql.PENDING, self._destinations[self._destination])
+            file.execute(sql.FORGET_WRITERS)
 
     def _count(self, file: sqlite3.Connection, fates: Fates) -> None:
         for (writer, fate), count in fates.items():
             file.execute(sql.COUNT[fate], (count, writer))
-        self._many_wait = self._pending(file) >= self._many
+        self._many_wait = sql.read(file, sql.PENDING, self._destinations[self._destination]) >= self._many
+        self._read_fates(file)
+
+    def _read_fates(self, file: sqlite3.Connection) -> None:
+        row = file.execute(sql.COUNTS, (self._writer,)).fetchone()
+        self._fates = Counter(dict(zip(sql.COLUMNS, row, strict=True)))
 
 
 class _OutOfUseError(Exception):
-    """The file is closed, or rests after an error."""
-
-
-_outboxes: weakref.WeakSet[FileOutbox] = weakref.WeakSet()
-_connected: list[tuple[int, str]] = []  # by process and file
-_senders: dict[tuple[int, str], FileOutbox] = {}  # likewise: within a process, a POSIX lock keeps nobody out
-_forking: list[FileOutbox] = []
-
-
-def _before_fork() -> None:
-    for outbox in list(_outboxes):
-        outbox.hold()
-        _forking.append(outbox)
-
-
-def _after_fork() -> None:
-    while _forking:
-        _forking.pop().let_go()
-
-
-os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
+    """The file is closed, or not opened yet, or rests after an error."""
