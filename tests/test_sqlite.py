@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from flagsync import DeliveryError, FlagSync, Stats, _host, _schema, _sqlite, outbox_stats
-from flagsync._host import Process
+from flagsync._host import Process, SharedFile
 from flagsync._outbox import Destination, Update
 from flagsync._report import Reporter
 from flagsync._sqlite import FileOutbox
@@ -21,6 +21,7 @@ from flagsync.testing import MixpanelServer
 
 Build = Callable[..., FileOutbox]
 BuildClient = Callable[..., FlagSync]
+BEGAN = time() - 1000
 HERE, THERE = Destination("here"), Destination("there")
 
 
@@ -42,10 +43,10 @@ def build(path: Path) -> Iterator[Build]:
         outbox.close()
 
 
-def put(outbox: FileOutbox, state: str, evaluated_at: float = 1.0) -> None:
-    """Let a state such as ``"ann=1"`` wait in the file."""
+def put(outbox: FileOutbox, state: str, second: float = 1.0) -> None:
+    """Let a state such as ``"ann=1"`` wait in the file, evaluated at a second since ``BEGAN``."""
     distinct_id, _, value = state.partition("=")
-    outbox.put(distinct_id, value.encode(), value.encode(), evaluated_at)
+    outbox.put(distinct_id, value.encode(), value.encode(), BEGAN + second)
     outbox.save()
 
 
@@ -176,9 +177,9 @@ def test_what_another_process_overwrites_is_superseded_for_the_one_that_put_it(b
 
 def test_a_clock_that_was_put_back_does_not_make_the_past_win(build: Build) -> None:
     outbox = build()
-    put(outbox, "ann=tomorrow", time() + 86400)
+    put(outbox, "ann=tomorrow", 86400)
     assert deliver(outbox) == ["ann=tomorrow"]
-    put(outbox, "ann=today", time())
+    put(outbox, "ann=today", 1)
     assert deliver(outbox) == ["ann=today"]
 
 
@@ -244,11 +245,11 @@ def test_what_was_delivered_is_forgotten_by_age_and_number(
 ) -> None:
     monkeypatch.setattr(_sqlite, "PRUNE_SECONDS", -1.0)
     monkeypatch.setattr(_sqlite, "MAX_ROWS", 2)
-    now, outbox = time(), build()
-    for name, evaluated_at in (("old", now - 31 * 86400), ("ann", now - 3), ("bob", now - 2), ("cid", now - 1)):
-        put(outbox, f"{name}=1", evaluated_at)
+    outbox = build()
+    for name, second in (("old", -31 * 86400), ("ann", 1), ("bob", 2), ("cid", 3)):
+        put(outbox, f"{name}=1", second)
         deliver(outbox)
-    put(outbox, "dan=1", now)
+    put(outbox, "dan=1", 4)
     connection = _schema.connect(str(path))
     names = [name for (name,) in connection.execute("SELECT distinct_id FROM profiles ORDER BY evaluated_at")]
     connection.close()
@@ -312,11 +313,11 @@ def test_what_memory_has_goes_into_the_file_once_that_can_be_used_again(
     path: Path, build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_schema, "BUSY_SECONDS", 0.01)
-    monkeypatch.setattr(_sqlite, "BROKEN_SECONDS", 0.0)
+    monkeypatch.setattr(_host, "BROKEN_SECONDS", 0.0)
     _schema.prepare(str(path))
     outbox, unlock = build(), lock(path)
     put(outbox, "ann=1")
-    assert (outbox.full(), outbox.waiting(), outbox.oldest()) == (False, True, 1)
+    assert (outbox.full(), outbox.waiting(), outbox.oldest()) == (False, True, BEGAN + 1)
     batch = outbox.take()
     outbox.settle([], [])  # Mixpanel is down, too
     unlock()
@@ -330,11 +331,11 @@ def test_what_memory_delivered_meanwhile_is_newer_than_what_waited_in_the_file(
     path: Path, build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_schema, "BUSY_SECONDS", 0.01)
-    monkeypatch.setattr(_sqlite, "BROKEN_SECONDS", 0.0)
+    monkeypatch.setattr(_host, "BROKEN_SECONDS", 0.0)
     outbox = build()
     put(outbox, "ann=old", 1)
     put(outbox, "bob=A", 1)
-    assert outbox.oldest() == 1
+    assert outbox.oldest() == BEGAN + 1
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         put(outbox, "ann=new", 2)
@@ -351,7 +352,7 @@ def test_a_flush_waits_for_a_state_that_is_evaluated_again_meanwhile(build: Buil
     outbox = build()
     put(outbox, "ann=1", 1)
     put(outbox, "ann=1", 9)
-    assert outbox.oldest() == 1
+    assert outbox.oldest() == BEGAN + 1
 
 
 def test_a_file_that_was_removed_is_made_again(path: Path, build: Build) -> None:
@@ -407,11 +408,14 @@ def test_who_waits_too_long_for_the_file_gives_up(path: Path, monkeypatch: pytes
 def test_a_forked_child_closes_what_only_its_parent_has_a_use_for(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    parent = Process()
+    with monkeypatch.context() as before:
+        before.setattr(os, "getpid", lambda: 1)
+        before.setattr(_host, "_processes", {})
+        assert SharedFile(str(path), print).elected()
+        [parent] = _host._processes.values()
     parent.forks = True
-    assert parent.elected(str(path), parent)
     descriptor, _ = parent.elections[str(path)]
-    monkeypatch.setitem(_host._processes, os.getpid() + 1, parent)
+    monkeypatch.setitem(_host._processes, 1, parent)
     _host._after_fork()
     assert not parent.elections
     with pytest.raises(OSError, match="Bad file descriptor"):
@@ -429,8 +433,7 @@ def test_an_outbox_takes_a_posix_system(path: Path, monkeypatch: pytest.MonkeyPa
 def test_a_full_disk_costs_nothing(path: Path, build: Build) -> None:
     outbox = build()
     put(outbox, "ann=1")
-    assert outbox._connection
-    outbox._connection.execute("PRAGMA max_page_count = 1")
+    outbox._file.open().execute("PRAGMA max_page_count = 1")
     for number in range(100):
         outbox.put(f"{number}", b"", b"x" * 1000, 1.0)
     outbox.save()
@@ -442,7 +445,7 @@ def test_a_process_that_was_forked_past_pythons_hooks_leaves_the_file_alone(
 ) -> None:
     outbox = build()
     parent = Process()
-    parent.connected.append(outbox)
+    parent.connected.append(outbox._file)
     monkeypatch.setitem(_host._processes, os.getpid() + 1, parent)
     put(outbox, "ann=1")
     assert not path.exists()
@@ -456,7 +459,7 @@ def test_a_fork_waits_for_a_transaction_and_both_sides_go_on(path: Path, build: 
     if (child := os.fork()) == 0:
         own = FileOutbox(str(path), HERE, 1000, 300.0, Reporter(None))
         put(own, "bob=1", 2)
-        os._exit(own.waiting() or Process.current().connected != [own])
+        os._exit(own.waiting() or Process.current().connected != [own._file])
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert deliver(outbox) == ["ann=1", "bob=1"]
 

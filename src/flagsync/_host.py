@@ -1,34 +1,33 @@
-"""What the outboxes of a process share: a lock, the files that are open, and who of the host sends.
+"""A file that processes share: its connection, and which of them sends.
 
-Guarantee: a forked child inherits no connection, no lock that is held and no right to send. Boundary: POSIX.
+Guarantee: a forked child inherits no connection, no lock that is held and no right to send; a file that cannot
+be used is left alone for a while. Boundary: POSIX.
 """
 
 import os
+import sqlite3
 import threading
-from contextlib import suppress
-from typing import Protocol
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from time import monotonic
+
+from flagsync import _schema
 
 with suppress(ImportError):  # elsewhere, no outbox is made
     import fcntl
 
-
-class Connected(Protocol):
-    """An outbox whose file is open."""
-
-    path: str
-
-    def disconnect(self) -> None: ...
+BROKEN_SECONDS = 60.0
+INHERITED = "a process that had it open was forked past Python's hooks; build FlagSync after the fork"
 
 
 class Process:
-    """The outboxes of one process. SQLite keeps the locks of a process in its memory, which a fork copies."""
+    """What the outboxes of one process have in common."""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
-        self.connected: list[Connected] = []
-        self.elections: dict[
-            str, tuple[int, object]
-        ] = {}  # path -> the descriptor of the lock, and whose it is
+        self.connected: list[SharedFile] = []
+        # path -> the descriptor of the lock, and whose it is
+        self.elections: dict[str, tuple[int, SharedFile]] = {}
         self.forks = False
 
     @staticmethod
@@ -36,26 +35,86 @@ class Process:
         """That of this process."""
         return _processes.setdefault(os.getpid(), Process())
 
-    def inherited(self, path: str) -> bool:
-        """Whether a parent had the file open when it was forked past Python's hooks."""
-        others = (other for other in _processes.values() if other is not self)
-        return any(outbox.path == path for other in others for outbox in other.connected)
 
-    def elected(self, path: str, outbox: object) -> bool:
-        """Whether this is the one outbox of the host that sends what is in the file."""
-        if path not in self.elections:
-            descriptor = os.open(f"{path}-sender", os.O_RDWR | os.O_CREAT, 0o600)
+class OutOfUseError(Exception):
+    """The file is closed, or not needed yet, or rests after an error."""
+
+
+class SharedFile:
+    """An outbox's file, in one process; ``sign_in`` is called with each new connection."""
+
+    def __init__(self, path: str, sign_in: Callable[[sqlite3.Connection], None]) -> None:
+        self.identity: tuple[int, int] | None = None  # of the file that is open
+        self.error: Exception | None = None  # what made it unusable, until it is not
+        self.closed = False
+        self._path, self._sign_in = path, sign_in
+        self._process = Process.current()
+        self.lock = self._process.lock
+        self._connection: sqlite3.Connection | None = None
+        self._usable_from = 0.0
+
+    @contextmanager
+    def guard(self) -> Iterator[None]:
+        """What the file cannot do is undone, and ``error`` tells why."""
+        try:
+            yield
+        except OutOfUseError:
+            pass
+        except (sqlite3.Error, OSError, ValueError) as error:
+            self.disconnect()
+            self.resign()
+            self.error, self._usable_from = error, monotonic() + BROKEN_SECONDS
+
+    def open(self, *, write: bool = False) -> sqlite3.Connection:
+        """The connection; in a transaction, if it is to write."""
+        if write and self._connection and _schema.identity(self._path) != self.identity:
+            self.disconnect()  # somebody has removed the file
+        if self._connection is None:
+            if self.closed or monotonic() < self._usable_from:
+                raise OutOfUseError
+            # SQLite keeps the locks of a process in its memory, which a fork copies, and the locks are gone.
+            others = (process for process in _processes.values() if process is not self._process)
+            if any(file._path == self._path for other in others for file in other.connected):  # noqa: SLF001 - a sibling
+                raise OSError(INHERITED)
+            self._connection = _schema.connect(self._path)
+            self._process.connected.append(self)
+            self.identity = _schema.identity(self._path)
+            self._sign_in(self._connection)
+        if write:
+            self._connection.execute("BEGIN IMMEDIATE")
+        return self._connection
+
+    def disconnect(self) -> None:
+        """Close the connection until it is needed again."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+            self._process.connected.remove(self)
+
+    def try_again(self) -> None:
+        """Do not wait any longer after an error."""
+        self._usable_from = 0.0
+
+    def elected(self) -> bool:
+        """Whether this is the one of the host that sends what is in the file."""
+        elections = self._process.elections
+        if self._path not in elections:
+            descriptor = os.open(f"{self._path}-sender", os.O_RDWR | os.O_CREAT, 0o600)
             try:
                 fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # a lock that no fork copies
-                self.elections[path] = descriptor, outbox
+                elections[self._path] = descriptor, self
             except OSError:
                 os.close(descriptor)
-        return self.elections.get(path, (0, None))[1] is outbox
+        return self.sends()
 
-    def resign(self, path: str, outbox: object) -> None:
-        """Let another outbox of the host be the one that sends."""
-        if self.elections.get(path, (0, None))[1] is outbox:
-            os.close(self.elections.pop(path)[0])
+    def sends(self) -> bool:
+        """Whether it was elected before."""
+        return self._process.elections.get(self._path, (0, None))[1] is self
+
+    def resign(self) -> None:
+        """Let another one of the host send."""
+        if self.sends():
+            os.close(self._process.elections.pop(self._path)[0])
 
 
 def _before_fork() -> None:
@@ -63,8 +122,8 @@ def _before_fork() -> None:
     process = Process.current()
     process.lock.acquire()
     process.forks = True
-    for outbox in [*process.connected]:
-        outbox.disconnect()
+    for file in [*process.connected]:
+        file.disconnect()
 
 
 def _after_fork() -> None:
@@ -74,8 +133,8 @@ def _after_fork() -> None:
             process.forks = False
             process.lock.release()
         elif process.forks:
-            for path, (_, outbox) in [*process.elections.items()]:
-                process.resign(path, outbox)
+            for _, file in [*process.elections.values()]:
+                file.resign()
 
 
 _processes: dict[int, Process] = {}  # by process id: of this one, and of its parents

@@ -14,7 +14,7 @@ from time import monotonic, time
 from typing import Any, TypeAlias
 
 from flagsync import _schema as sql
-from flagsync._host import Process
+from flagsync._host import OutOfUseError, SharedFile
 from flagsync._outbox import MAX_BATCH_UPDATES, REMEMBERED_PROFILES, Destination, MemoryOutbox, Update, fitting
 from flagsync._recent import Recent
 from flagsync._report import FULL
@@ -22,10 +22,8 @@ from flagsync.exceptions import DeliveryError
 
 MAX_ROWS = 1_000_000  # that wait, of a project; and as many that are remembered
 REMEMBER_SECONDS, PRUNE_SECONDS = 30 * 86400.0, 3600.0
-BROKEN_SECONDS = 60.0
 # Updates wait in memory for a moment, because a transaction costs more than a row.
 SAVE_SECONDS, SAVE_UPDATES = 0.1, 500
-INHERITED = "a process that had it open was forked past Python's hooks; build FlagSync after the fork"
 
 
 Fates: TypeAlias = Counter[tuple[int | None, str]]
@@ -42,15 +40,13 @@ class FileOutbox(MemoryOutbox):
 
     def __init__(self, path: str, *memory: Any) -> None:  # noqa: ANN401 - what MemoryOutbox takes
         super().__init__(*memory)
-        self.path = os.path.realpath(path)
-        self._process = Process.current()
-        self._lock = self._process.lock
-        self._connection: sqlite3.Connection | None = None
-        self._identity: tuple[int, int] | None = None  # of the file that is open
+        self._file = SharedFile(os.path.realpath(path), self._sign_in)
+        self._lock = self._file.lock
         self._writer: int | None = None
+        self._signed_in_at: tuple[int, int] | None = None
         self._destinations: dict[Destination, int] = {}
         self._last = 0  # the destination that was served last
-        self._broken, self._broken_until = False, 0.0
+        self._broken = False
         self._saved_at, self._pruned_at = monotonic(), -PRUNE_SECONDS
         self._many = MAX_BATCH_UPDATES  # fill a request
         self._many_wait = False
@@ -71,7 +67,7 @@ class FileOutbox(MemoryOutbox):
         with self._lock, self._guard():
             self._saved_at = monotonic()
             if self._waiting or self._sent:
-                file = self._file(write=True)
+                file = self._file.open(write=True)
                 fates = Fates({(self._writer, "accepted"): len(self._waiting)})
                 for update in (*self._sent.values(), *self._waiting.values()):
                     fates.update(self._store(file, update))
@@ -88,15 +84,15 @@ class FileOutbox(MemoryOutbox):
     def waiting(self) -> bool:
         with self._lock, self._guard():
             if not super().waiting():
-                file = self._file()
-                return self._process.elected(self.path, self) and bool(sql.read(file, sql.WAITS))
+                file = self._read()
+                return self._file.elected() and bool(sql.read(file, sql.WAITS))
         return super().waiting()
 
     def oldest(self) -> float | None:
         with self._lock:
             moments = [super().oldest(), 0.0 if self.kept() else None]
             with self._guard():
-                file = self._file()
+                file = self._read()
                 [moments[1]] = file.execute(sql.UNSETTLED, (self._destinations[self._destination],)).fetchone()
             return min((moment for moment in moments if moment is not None), default=None)
 
@@ -106,24 +102,24 @@ class FileOutbox(MemoryOutbox):
             if super().waiting():  # because the file cannot be used
                 return super().take(resting)
             with self._guard():
-                file = self._file()
-                if self._process.elected(self.path, self):
+                file = self._read()
+                if self._file.elected():
                     return self._batch(file, resting)
             return []
 
     def settle(self, accepted: Collection[Update], rejected: Collection[Update]) -> None:
         with self._lock, self._guard():
-            sent, self._numbers = self._numbers, {}
             if self._closed:
-                self._process.resign(self.path, self)
+                self._file.resign()
             if self._in_flight:
                 self._sent.update((update.distinct_id, update._replace(json=b"")) for update in accepted)
                 super().settle(accepted, rejected)
                 return
-            file, fates = self._file(write=True), Fates()
+            file, fates = self._file.open(write=True), Fates()
+            sent, self._numbers = self._numbers, {}
             for updates, when, fate in ((accepted, time(), "delivered"), (rejected, 0.0, "rejected")):
                 # A state that took the place of what was sent has another number.
-                numbers = str([sent[update.distinct_id] for update in updates])
+                numbers = str([sent[name] for update in updates if (name := update.distinct_id) in sent])
                 for writer, count in file.execute(sql.SETTLED, (numbers,)).fetchall():
                     fates[writer, fate] += count
                 file.execute(sql.SETTLE, (when, numbers))
@@ -136,69 +132,46 @@ class FileOutbox(MemoryOutbox):
     def counts(self) -> Counter[str]:
         with self._lock:
             with self._guard():
-                self._read_fates(self._file())
+                self._read_fates(self._read())
             return super().counts() + Counter({fate: self._fates[fate] for fate in sql.FATES})
 
     def close(self) -> None:
         with self._lock:
-            self._broken_until = 0.0
+            self._file.try_again()
             self.save()
             self.counts()
             super().close()
-            self.disconnect()
+            self._file.closed = True
+            self._file.disconnect()
             if not self._numbers:  # else a newer state could overtake the one that is in flight
-                self._process.resign(self.path, self)
-
-    def disconnect(self) -> None:
-        """Close the connection until it is needed again."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-            self._process.connected.remove(self)
+                self._file.resign()
 
     @contextmanager
     def _guard(self) -> Iterator[None]:
-        """What the file cannot do is undone and reported, and left to memory for a while."""
-        try:
+        """What the file cannot do is reported once, and left to memory until it can."""
+        with self._file.guard():
             yield
-        except _OutOfUseError:
-            pass
-        except (sqlite3.Error, OSError, ValueError) as error:
-            self.disconnect()
-            self._process.resign(self.path, self)
-            self._broken_until = monotonic() + BROKEN_SECONDS
-            if not self._broken:
-                self._broken = True
-                reason = f"The outbox cannot be used, memory takes its place ({error})"
-                self._report.note(DeliveryError(reason, len(self._waiting), will_retry=True))
+        if self._file.error and not self._broken:
+            self._broken = True
+            reason = f"The outbox cannot be used, memory takes its place ({self._file.error})"
+            self._report.note(DeliveryError(reason, len(self._waiting), will_retry=True))
 
-    def _file(self, *, write: bool = False) -> sqlite3.Connection:
-        """The connection; in a transaction, if it is to write."""
-        if self._connection is not None and write and sql.identity(self.path) != self._identity:
-            self.disconnect()  # somebody has removed the file
-            self._writer = None
-        if self._connection is None:
-            if self._closed or monotonic() < self._broken_until or not (write or self._writer):
-                raise _OutOfUseError
-            # SQLite keeps the locks of a process in its memory, which a fork copies, and the locks are gone.
-            if self._process.inherited(self.path):
-                raise OSError(INHERITED)
-            self._connection = sql.connect(self.path)
-            self._identity = sql.identity(self.path)
-            self._process.connected.append(self)
-            self._sign_in(self._connection)
-        if write:
-            self._connection.execute("BEGIN IMMEDIATE")
-        return self._connection
+    def _read(self) -> sqlite3.Connection:
+        """The file, to read what became of what was written."""
+        if self._writer is None:
+            raise OutOfUseError
+        return self._file.open()
 
     def _sign_in(self, file: sqlite3.Connection) -> None:
+        if self._signed_in_at != self._file.identity:  # it is another file
+            self._writer, self._numbers, self._signed_in_at = None, {}, self._file.identity
         file.execute("INSERT OR IGNORE INTO destinations (url, project) VALUES (?, ?)", self._destination)
         self._read_destinations(file)
         values = (self._writer, self._destinations[self._destination])
         file.execute("INSERT OR IGNORE INTO writers (id, destination) VALUES (?, ?)", values)
         self._writer = self._writer or sql.read(file, "SELECT last_insert_rowid()")
         if self._broken:
-            self._broken = False
+            self._broken, self._file.error = False, None
             self._accepted = Recent(REMEMBERED_PROFILES)  # from now on, the file knows better
             self._report.note("The outbox is in use again")
 
@@ -254,7 +227,7 @@ class FileOutbox(MemoryOutbox):
                 fates[writer, "dropped"] += count
                 self._report.lose(FULL, count)
             file.execute(sql.DROP, (own, too_many))
-        if self._process.elected(self.path, self) and monotonic() - self._pruned_at > PRUNE_SECONDS:
+        if self._file.sends() and monotonic() - self._pruned_at > PRUNE_SECONDS:
             self._pruned_at = monotonic()
             file.execute(sql.FORGET, (time() - REMEMBER_SECONDS, MAX_ROWS))
             file.execute(sql.FORGET_WRITERS)
@@ -268,7 +241,3 @@ class FileOutbox(MemoryOutbox):
     def _read_fates(self, file: sqlite3.Connection) -> None:
         row = file.execute(sql.COUNTS, (self._writer,)).fetchone()
         self._fates = Counter(dict(zip(sql.COLUMNS, row, strict=True)))
-
-
-class _OutOfUseError(Exception):
-    """The file is closed, or not opened yet, or rests after an error."""
