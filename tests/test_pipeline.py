@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from flagsmith import Flagsmith
 
-from flagsync import FlagSync, _client, _pipeline, _sender
+from flagsync import DeliveryError, FlagSync, _client, _pipeline, _sender
 from flagsync.testing import MixpanelServer
 
 Build = Callable[..., FlagSync]
@@ -170,3 +170,28 @@ def test_flushing_while_python_exits_and_starts_no_thread_delivers_in_time(
         client.get_identity_flags("user_1")
     assert client.flush(0.2) is flushed
     assert client.close(0.2) is flushed
+
+
+def test_closing_does_not_return_while_another_thread_still_says_what_is_lost(
+    flagsync: Build, mixpanel: MixpanelServer
+) -> None:
+    speaks, go, said = threading.Event(), threading.Event(), list[str]()
+
+    def speak(error: DeliveryError) -> None:
+        if not error.will_retry:
+            speaks.set()
+            go.wait(10)
+            said.append(error.reason)
+
+    mixpanel.fail(status=503)
+    client = flagsync(on_error=speak)
+    client.get_identity_flags("user_1")
+    first = threading.Thread(target=client.close, args=(0.1,))
+    first.start()
+    assert speaks.wait(10)
+    second = threading.Thread(target=lambda: said.append(f"closed {client.close(0)}"))
+    second.start()
+    go.set()
+    first.join()
+    second.join()
+    assert said == ["The client was closed before Mixpanel took them", "closed False"]

@@ -387,7 +387,7 @@ def test_processes_that_make_the_file_wait_for_each_other(path: Path, monkeypatc
         reader.close()
 
     monkeypatch.setattr(_schema, "sleep", pause)
-    connection = sqlite3.connect(path, 0)
+    connection = sqlite3.connect(path, timeout=0)
     _schema._use_wal(connection)
     connection.close()
     assert tries == [0.01]
@@ -400,7 +400,7 @@ def test_who_waits_too_long_for_the_file_gives_up(path: Path, monkeypatch: pytes
         other.execute("BEGIN EXCLUSIVE")
         with (
             pytest.raises(sqlite3.OperationalError, match="locked"),
-            contextlib.closing(sqlite3.connect(path, 0)) as connection,
+            contextlib.closing(sqlite3.connect(path, timeout=0)) as connection,
         ):
             _schema._use_wal(connection)
 

@@ -1,11 +1,11 @@
 """Flagsmith decides who sees what; Mixpanel shows what it did; flagsync joins the two.
 
     application ─> FlagSync.get_identity_flags() ─> Flags, Flagsmith's own   _client
-                     └─> Encoder.submit()   inbox, latest wins               _encoder
+                     └─> Encoder.submit()   a queue; latest wins             _encoder
                          ── encoder thread ──
                          Flags ─> properties ─> JSON ─> Outbox.put()         _snapshot, _properties
+                                  Outbox: in memory | in a file              _outbox | _sqlite, _host, _schema
                          ── sender thread ──
-                         Outbox: in memory, or a file            _outbox, _sqlite, _schema
                          Outbox.take() ─> /engage ─> Outbox.settle()         _sender, _mixpanel
 
 ``_pipeline`` starts and ends the threads, ``_config`` checks the options, ``exceptions`` is what

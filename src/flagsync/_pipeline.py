@@ -27,7 +27,7 @@ from flagsync._sender import Sender
 from flagsync._sqlite import FileOutbox
 from flagsync.exceptions import DeliveryError
 
-EXIT_SECONDS = 5.0
+EXIT_SECONDS, LAST_WORD_SECONDS = 5.0, 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +86,7 @@ class Pipeline:
             finish_sender=self._sender.finish,
         )
         self._gave_up = False
+        self._last_word, self._told = threading.Lock(), threading.Event()
         self._started = False
         self.submit: Callable[[object, Flags], None] = self._encoder.submit
         self.skip = self._encoder.skip
@@ -121,7 +122,7 @@ class Pipeline:
         self.stop(deadline)
         self._encoder.run()  # by itself, where no thread was needed or none starts because Python exits
         self._sender.run()
-        if not (self._gave_up or (self._encoder.join(deadline) and self._sender.join(deadline))):
+        if self._gave_up or not (self._encoder.join(deadline) and self._sender.join(deadline)):
             self._give_up()
         return not self._gave_up
 
@@ -160,14 +161,17 @@ class Pipeline:
         self._engage.close()
 
     def _give_up(self) -> None:
-        """Drop and report what Mixpanel has not taken."""
+        """Drop and report what Mixpanel has not taken; what the outbox keeps is not lost."""
         pending = self.stats().pending
         self._outbox.close()
         lost = pending - self._outbox.kept()
-        if lost > 0 and not self._gave_up:
+        if lost > 0 and self._last_word.acquire(blocking=False):
             self._gave_up = True
             reason = "The client was closed before Mixpanel took them"
             self._report.error(DeliveryError(reason, lost, will_retry=False))
+            self._told.set()
+        elif self._gave_up:  # another thread reports it: the process must not end before
+            self._told.wait(LAST_WORD_SECONDS)
 
 
 def outbox_stats(path: str | os.PathLike[str]) -> Stats:

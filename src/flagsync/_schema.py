@@ -56,7 +56,7 @@ def connect(path: str) -> sqlite3.Connection:
     """A connection to the outbox, which is made if there is none; an error if there is something else."""
     with suppress(FileExistsError):  # SQLite gives its other files the same mode
         os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o600))
-    connection = sqlite3.connect(path, BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
     try:
         if not read(connection, "SELECT count(*) FROM sqlite_master"):
             try:
