@@ -348,6 +348,19 @@ def test_what_memory_delivered_meanwhile_is_newer_than_what_waited_in_the_file(
     assert outbox_stats(path) == Stats(accepted=3, delivered=1, superseded=2)
 
 
+def test_what_memory_delivered_is_remembered_within_bounds(
+    path: Path, build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_schema, "BUSY_SECONDS", 0.01)
+    monkeypatch.setattr(_sqlite, "REMEMBERED_PROFILES", 1)
+    path.mkdir()
+    outbox = build()
+    for state in ("ann=1", "bob=1"):
+        put(outbox, state)
+        assert deliver(outbox) == [state]
+    assert [*outbox._sent] == ["bob"]
+
+
 def test_a_flush_waits_for_a_state_that_is_evaluated_again_meanwhile(build: Build) -> None:
     outbox = build()
     put(outbox, "ann=1", 1)

@@ -60,7 +60,7 @@ class SharedFile:
             yield
         except OutOfUseError:
             pass
-        except (sqlite3.Error, OSError, ValueError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the thread and its updates go on
             self.disconnect()
             self.resign()
             self.error, self._usable_from = error, monotonic() + BROKEN_SECONDS

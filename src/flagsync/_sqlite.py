@@ -113,6 +113,8 @@ class FileOutbox(MemoryOutbox):
                 self._file.resign()
             if self._in_flight:
                 self._sent.update((update.distinct_id, update._replace(json=b"")) for update in accepted)
+                for distinct_id in [*self._sent][:-REMEMBERED_PROFILES]:
+                    del self._sent[distinct_id]
                 super().settle(accepted, rejected)
                 return
             file, fates = self._file.open(write=True), Fates()
@@ -239,5 +241,5 @@ class FileOutbox(MemoryOutbox):
         self._read_fates(file)
 
     def _read_fates(self, file: sqlite3.Connection) -> None:
-        row = file.execute(sql.COUNTS, (self._writer,)).fetchone()
+        row = file.execute(sql.COUNTS, (self._writer,)).fetchone() or (0,) * len(sql.COLUMNS)
         self._fates = Counter(dict(zip(sql.COLUMNS, row, strict=True)))
