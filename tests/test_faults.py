@@ -1,5 +1,6 @@
 """Faults on real sockets: each is told, nothing good is lost, and what comes after it gets through."""
 
+import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -108,7 +109,8 @@ def test_who_cannot_be_talked_to_is_unavailable_and_nothing_is_lost(
         client.get_identity_flags("user_1")
         assert told.wait(10)
         client.close(0)
-    assert str(errors[0]).startswith("Mixpanel cannot be reached (")
+    # Of a reset, what came before it may be read or not.
+    assert re.match(r"Mixpanel (cannot be reached|does not take updates \(HTTP 200, not)", str(errors[0]))
     assert (errors[0].count, errors[0].will_retry, errors[0].identifiers) == (1, True, ("user_1",))
 
 
