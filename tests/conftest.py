@@ -2,9 +2,14 @@
 
 import json
 import logging
+import os
+import signal
+import subprocess
+import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,6 +24,9 @@ if TYPE_CHECKING:  # pytest imports it as a plugin, after this file
 pytest_plugins = ["flagsync.testing"]
 
 DATA = Path(__file__).parent / "data"
+PROGRAMS = Path(__file__).parent / "programs"
+# Python >= 3.12 warns of every fork with threads; the programs fork on purpose, all other warnings are errors.
+PYTHON = (sys.executable, "-W", "error", "-W", "ignore:This process:DeprecationWarning")
 
 
 @pytest.fixture(autouse=True)
@@ -72,3 +80,24 @@ def logged(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
     """The messages of the logger ``flagsync`` so far."""
     caplog.set_level(logging.DEBUG, "flagsync")
     return lambda: [record.getMessage() for record in caplog.records if record.name == "flagsync"]
+
+
+@pytest.fixture
+def start(mixpanel: "MixpanelServer") -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts Python, told where Mixpanel is, with its children in a group that does not outlive the test."""
+    processes: list[subprocess.Popen[str]] = []
+
+    def start_python(
+        *command: str, variables: Mapping[str, str] = MappingProxyType({}), **options: Any
+    ) -> subprocess.Popen[str]:
+        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        environment = {**os.environ, "MIXPANEL_URL": mixpanel.url, **variables}
+        options = {**pipes, "cwd": PROGRAMS, "env": environment, "start_new_session": True, **options}
+        processes.append(subprocess.Popen([*PYTHON, *command], text=True, **options))
+        return processes[-1]
+
+    yield start_python
+    for process in processes:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()

@@ -3,15 +3,12 @@
 How they end without a file while Mixpanel is well is in test_life_cycle.py, but for gevent's workers.
 """
 
-import os
 import re
-import signal
 import socket
 import subprocess
-import sys
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from time import monotonic
 from typing import Any, NamedTuple
@@ -21,21 +18,10 @@ import pytest
 from flagsync import FlagSync, outbox_stats
 from flagsync.testing import MixpanelServer
 
-PROGRAMS = Path(__file__).parent / "programs"
 HANG_SECONDS = 60.0  # longer than any program may take
 # Twice the time that an exit may take, for parents and their children, and slack; but less than a request, or
 # gunicorn, which kills its workers, would wait: 30 seconds.
 EXIT_SECONDS = 25.0
-# Python >= 3.12 warns of forks with threads; gunicorn does not close the socket that it is given.
-PYTHON = (
-    sys.executable,
-    "-W",
-    "error",
-    "-W",
-    "ignore:This process:DeprecationWarning",
-    "-W",
-    "ignore::ResourceWarning",
-)
 WORKERS = ["sync", "gthread", "gevent"]
 FAMILIES = [("fork",), ("process", "fork"), ("process", "forkserver"), ("executor", "spawn")]
 FAMILY = ["child_0", "child_1", "parent"]
@@ -74,30 +60,17 @@ class Server:
 
 
 @pytest.fixture
-def start(mixpanel: MixpanelServer) -> Iterator[Start]:
-    """Starts Python, told where Mixpanel and its outbox are, in a group that does not outlive the test."""
-    processes: list[subprocess.Popen[str]] = []
+def start(start: Start) -> Start:
+    """Starts Python, told where its outbox is, too."""
 
     def start_python(
         *command: str, outbox: object = "", interval: float = 60.0, **options: Any
     ) -> subprocess.Popen[str]:
-        told = {"MIXPANEL_URL": mixpanel.url, "OUTBOX": str(outbox), "FLUSH_INTERVAL_SECONDS": str(interval)}
-        pipes = dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
-        options = {
-            **pipes,
-            "cwd": PROGRAMS,
-            "env": {**os.environ, **told},
-            "start_new_session": True,
-            **options,
-        }
-        processes.append(subprocess.Popen([*PYTHON, *command], text=True, **options))
-        return processes[-1]
+        variables = {"OUTBOX": str(outbox), "FLUSH_INTERVAL_SECONDS": str(interval)}
+        # gunicorn does not close the socket that it is given.
+        return start("-W", "ignore::ResourceWarning", *command, variables=variables, **options)
 
-    yield start_python
-    for process in processes:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
+    return start_python
 
 
 def end(process: subprocess.Popen[str], deadline: float) -> str:

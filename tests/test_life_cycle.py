@@ -2,16 +2,14 @@
 
 import asyncio
 import gc
-import os
 import re
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,10 +21,7 @@ from flagsync import FlagSync
 from flagsync._properties import served_value
 from flagsync.testing import MixpanelServer
 
-PROGRAMS = Path(__file__).parent / "programs"
 HANG_SECONDS = 60.0  # longer than any program may take
-# Python >= 3.12 warns of every fork with threads; the programs fork on purpose, all other warnings are errors.
-PYTHON = (sys.executable, "-W", "error", "-W", "ignore:This process:DeprecationWarning")
 
 
 class Ended(NamedTuple):
@@ -38,25 +33,6 @@ class Ended(NamedTuple):
 Build = Callable[..., FlagSync]
 Run = Callable[..., Ended]
 Start = Callable[..., subprocess.Popen[str]]
-
-
-@pytest.fixture
-def start(mixpanel: MixpanelServer) -> Iterator[Start]:
-    """Starts Python, told where Mixpanel is, with its children in a group that does not outlive the test."""
-    processes: list[subprocess.Popen[str]] = []
-
-    def start_python(*command: str, **options: Any) -> subprocess.Popen[str]:
-        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-        environment = {**os.environ, "MIXPANEL_URL": mixpanel.url}
-        options = {**pipes, "cwd": PROGRAMS, "env": environment, "start_new_session": True, **options}
-        processes.append(subprocess.Popen([*PYTHON, *command], text=True, **options))
-        return processes[-1]
-
-    yield start_python
-    for process in processes:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
 
 
 def end(process: subprocess.Popen[str]) -> Ended:
