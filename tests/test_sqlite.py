@@ -314,7 +314,7 @@ def test_what_memory_has_goes_into_the_file_once_that_can_be_used_again(
 ) -> None:
     monkeypatch.setattr(_schema, "BUSY_SECONDS", 0.01)
     monkeypatch.setattr(_host, "BROKEN_SECONDS", 0.0)
-    _schema.prepare(str(path))
+    _schema.prepare(str(path)).close()
     outbox, unlock = build(), lock(path)
     put(outbox, "ann=1")
     assert (outbox.full(), outbox.waiting(), outbox.oldest()) == (False, True, BEGAN + 1)

@@ -93,7 +93,7 @@ class FlagSync:
             on_error=on_error,
         )
         if outbox is not None:
-            prepare(str(outbox))
+            prepare(str(outbox)).close()
         self.flagsmith = Flagsmith(environment_key=flagsmith) if isinstance(flagsmith, str) else flagsmith
         """The wrapped client, for everything else that Flagsmith offers."""
         self._built_with = _refresher(self.flagsmith)

@@ -1,7 +1,7 @@
 """Latest-wins inbox and the thread that turns ``Flags`` into the JSON of updates.
 
-Guarantee: ``submit`` takes a lock and writes a dict, whatever the number of flags, and waits for nothing. Of
-each identity the latest call counts. Boundary: knows nothing of HTTP.
+Guarantee: ``submit`` appends to a queue, whatever the number of flags, and waits for nothing. Of each identity
+the latest call counts. Boundary: knows nothing of HTTP.
 """
 
 import sys
@@ -101,8 +101,8 @@ class Encoder:
                     self._overrun += 1
                     self._report.lose(FULL)
         # A callback of the application, run by a thread of ours, would wait for itself.
-        if self.submitted >= self._wait_at and not threading.current_thread().name.startswith("flagsync-"):
-            submitted = self.submitted
+        ours = threading.current_thread().name.startswith("flagsync-")
+        if (submitted := self.submitted) >= self._wait_at and not ours:
             self._wait_for_room()
             self._wait_at = submitted + self._max_pending
 

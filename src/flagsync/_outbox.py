@@ -55,9 +55,9 @@ class Outbox(Protocol):
     *in flight*, of a destination that does not rest, and forgets what was accepted for them; ``settle`` ends
     the flight: what is neither accepted nor rejected waits again, first in line, unless a newer state does.
     ``newest`` is the time of the last evaluation put, ``oldest`` of the first that is not settled, in seconds
-    since 1970. ``full``: a request is.
-    ``waiting``: something that this process is to take. ``close`` drops what waits, now and from now on, but
-    for what is ``kept`` for other processes. Those that have part in a ``shared`` outbox wake nobody here.
+    since 1970. ``full``: a request is. ``waiting``: something that this process is to take. ``close`` drops
+    what waits, now and from now on, but for what is ``kept`` for other processes. Those that have part in a
+    ``shared`` outbox wake nobody here.
     """
 
     shared: bool

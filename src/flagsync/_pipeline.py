@@ -131,11 +131,9 @@ class Pipeline:
         counts = self._outbox.counts() + self._encoder.counts()
         skipped, _ = counts.pop("skipped", 0), counts.pop("put", 0)
         accepted = self._encoder.submitted - skipped
-        pending = accepted - counts.total()
-        if self._gave_up:
-            pending = min(pending, self._outbox.kept())
-            counts["dropped"] += accepted - counts.total() - pending
-        counts["pending"] = pending
+        unsettled = accepted - counts.total()
+        counts["pending"] = min(unsettled, self._outbox.kept()) if self._gave_up else unsettled
+        counts["dropped"] += unsettled - counts["pending"]
         return Stats(
             accepted=accepted, skipped=skipped + self._encoder.skipped, **counts, **self._sender.counts
         )

@@ -90,20 +90,19 @@ def _use_wal(connection: sqlite3.Connection) -> None:
             break
 
 
-def prepare(path: str) -> None:
+def prepare(path: str) -> sqlite3.Connection:
     """Make an outbox or find one; ``ValueError`` if there can be none."""
     try:
         if os.name != "posix":
             raise ValueError("it takes the file locks of a POSIX system")
-        connect(path).close()
+        return connect(path)
     except (sqlite3.Error, OSError, ValueError) as error:
         raise ValueError(f"outbox is a file of flagsync's own, or a place where to make it: {error}") from error
 
 
 def totals(path: str) -> Counter[str]:
     """What became of all updates that an outbox has had, and how many are ``pending``."""
-    prepare(path)
-    connection = connect(path)
+    connection = prepare(path)
     row = connection.execute(TOTALS).fetchone()
     connection.close()
     counts = Counter(dict(zip(COLUMNS, row, strict=True)))

@@ -5,7 +5,6 @@ made it; one process at a time sends. What the file cannot take is delivered fro
 systems, whose locks the kernel releases with the process.
 """
 
-import os
 import sqlite3
 from collections import Counter
 from collections.abc import Collection, Container, Iterator
@@ -40,7 +39,7 @@ class FileOutbox(MemoryOutbox):
 
     def __init__(self, path: str, *memory: Any) -> None:  # noqa: ANN401 - what MemoryOutbox takes
         super().__init__(*memory)
-        self._file = SharedFile(os.path.realpath(path), self._sign_in)
+        self._file = SharedFile(path, self._sign_in)
         self._lock = self._file.lock
         self._writer: int | None = None
         self._signed_in_at: tuple[int, int] | None = None

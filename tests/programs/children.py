@@ -3,11 +3,11 @@
 import multiprocessing
 import os
 import sys
-from concurrent.futures import ProcessPoolExecutor
 
+from family import run
 from shared import client
 
-NAMES = "child_0", "child_1"
+NAMES = ["child_0", "child_1"]
 
 
 def evaluate(identifier: str) -> None:
@@ -24,17 +24,7 @@ def fork(identifier: str) -> int:
 if __name__ == "__main__":
     evaluate("parent")
     kind, *method = sys.argv[1:]
-    context = multiprocessing.get_context(*method)
     if kind == "fork":
         children = [fork(name) for name in NAMES]
         sys.exit(any(os.waitpid(child, 0)[1] for child in children))
-    elif kind == "executor":
-        with ProcessPoolExecutor(2, mp_context=context) as executor:
-            list(executor.map(evaluate, NAMES))
-    else:
-        processes = [context.Process(target=evaluate, args=(name,)) for name in NAMES]  # type: ignore[attr-defined]
-        for process in processes:
-            process.start()
-        for process in processes:
-            process.join()
-        sys.exit(any(process.exitcode for process in processes))
+    sys.exit(run(kind, multiprocessing.get_context(*method), evaluate, NAMES))
