@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import requests
 
-from flagsync._mixpanel import Answer, Engage, Outcome, UpdateWriter, _DeadlineStream, read_answer
+from flagsync._http import Answer, Outcome, _DeadlineStream, seconds_from
+from flagsync._mixpanel import Engage, UpdateWriter
 from flagsync.testing import MixpanelServer
 
 UPDATE, _ = UpdateWriter("project-token").people_set("user_1", r'{"checkout": true, "colour": "\u65e5\u672c"}')
@@ -114,12 +115,17 @@ def test_a_redirect_is_not_followed(mixpanel: MixpanelServer, post: Callable[...
     [("7", 7), ("0", 0), ("-5", 0), ("soon", 0), ("nan", 0), ("1e9", 3600), ("inf", 3600), ("", 0)],
 )
 def test_retry_after_in_seconds_is_honoured_within_reason(retry_after: str, seconds: float) -> None:
-    assert read_answer(429, b"", retry_after).retry_after_seconds == seconds
+    assert seconds_from(retry_after) == seconds
+
+
+def test_retry_after_comes_with_the_answer(mixpanel: MixpanelServer, post: Callable[..., Answer]) -> None:
+    mixpanel.fail(times=1, status=503, headers={"Retry-After": "7"})
+    assert post().retry_after_seconds == 7
 
 
 @pytest.mark.parametrize(("ahead", "seconds"), [(30, 30), (-30, 0), (10**6, 3600)])
 def test_retry_after_as_a_date_is_honoured_within_reason(ahead: int, seconds: float) -> None:
-    wait = read_answer(503, b"", formatdate(time() + ahead, usegmt=True)).retry_after_seconds
+    wait = seconds_from(formatdate(time() + ahead, usegmt=True))
     assert wait == pytest.approx(seconds, abs=2)
 
 
@@ -216,7 +222,7 @@ def test_an_error_says_nothing_of_the_address(monkeypatch: pytest.MonkeyPatch) -
     def fail(*_: Any, **__: Any) -> None:
         raise requests.ConnectionError("http://user:password@proxy:1")
 
-    monkeypatch.setattr(requests.Session, "post", fail)
+    monkeypatch.setattr(requests.Session, "request", fail)
     assert "password" not in repr(Engage().post("http://host/engage", [UPDATE], 1))
 
 

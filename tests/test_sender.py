@@ -7,7 +7,7 @@ from time import monotonic
 import pytest
 
 from flagsync import _sender
-from flagsync._mixpanel import Answer, Outcome
+from flagsync._http import Answer, Outcome
 from flagsync._outbox import Destination, MemoryOutbox
 from flagsync._report import Reporter
 from flagsync._sender import Sender, seconds_to_wait

@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from flagsync import DeliveryError, FlagSync, Stats, _host, _schema, _sqlite, outbox_stats
+from flagsync import DeliveryError, FlagSync, Stats, _database, _host, _schema, _sqlite, outbox_stats
 from flagsync._host import Process, SharedFile
 from flagsync._outbox import Destination, Update
 from flagsync._report import Reporter
+from flagsync._schema import OUTBOX
 from flagsync._sqlite import FileOutbox
 from flagsync.testing import MixpanelServer
 
@@ -80,7 +81,7 @@ def make_database(path: Path) -> None:
 
 
 def make_newer(path: Path) -> None:
-    connection = _schema.connect(str(path))
+    connection = _database.connect(str(path), OUTBOX)
     connection.execute("PRAGMA user_version = 2")
     connection.close()
 
@@ -112,12 +113,12 @@ def test_nobody_else_reads_the_file(path: Path, build: Build) -> None:
 
 
 def test_two_processes_may_make_the_file_at_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _schema.connect(str(path)).close()
+    _database.connect(str(path), OUTBOX).close()
     monkeypatch.setattr(
-        _schema, "read", lambda _, query: 0 if "sqlite_master" in query else _schema.APPLICATION
+        _database, "read", lambda _, query: 0 if "sqlite_master" in query else OUTBOX.application
     )
-    monkeypatch.setattr(_schema, "VERSION", _schema.APPLICATION)
-    connection = _schema.connect(str(path))  # which has seen no tables
+    monkeypatch.setattr(_database, "VERSION", OUTBOX.application)
+    connection = _database.connect(str(path), OUTBOX)  # which has seen no tables
     assert not connection.in_transaction
     connection.close()
 
@@ -250,7 +251,7 @@ def test_what_was_delivered_is_forgotten_by_age_and_number(
         put(outbox, f"{name}=1", second)
         deliver(outbox)
     put(outbox, "dan=1", 4)
-    connection = _schema.connect(str(path))
+    connection = _database.connect(str(path), OUTBOX)
     names = [name for (name,) in connection.execute("SELECT distinct_id FROM profiles ORDER BY evaluated_at")]
     connection.close()
     assert names == ["bob", "cid", "dan"]
@@ -292,7 +293,7 @@ def test_a_file_that_cannot_be_used_is_reported_once_and_memory_takes_its_place(
     mixpanel: MixpanelServer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(_schema, "BUSY_SECONDS", 0.01)
+    monkeypatch.setattr(_database, "BUSY_SECONDS", 0.01)
     errors: list[DeliveryError] = []
     client = flagsync(outbox=path, on_error=errors.append)
     mend = damage(path)
@@ -312,7 +313,7 @@ def test_a_file_that_cannot_be_used_is_reported_once_and_memory_takes_its_place(
 def test_what_memory_has_goes_into_the_file_once_that_can_be_used_again(
     path: Path, build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_schema, "BUSY_SECONDS", 0.01)
+    monkeypatch.setattr(_database, "BUSY_SECONDS", 0.01)
     monkeypatch.setattr(_host, "BROKEN_SECONDS", 0.0)
     _schema.prepare(str(path)).close()
     outbox, unlock = build(), lock(path)
@@ -330,7 +331,7 @@ def test_what_memory_has_goes_into_the_file_once_that_can_be_used_again(
 def test_what_memory_delivered_meanwhile_is_newer_than_what_waited_in_the_file(
     path: Path, build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_schema, "BUSY_SECONDS", 0.01)
+    monkeypatch.setattr(_database, "BUSY_SECONDS", 0.01)
     monkeypatch.setattr(_host, "BROKEN_SECONDS", 0.0)
     outbox = build()
     put(outbox, "ann=old", 1)
@@ -351,7 +352,7 @@ def test_what_memory_delivered_meanwhile_is_newer_than_what_waited_in_the_file(
 def test_what_memory_delivered_is_remembered_within_bounds(
     path: Path, build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_schema, "BUSY_SECONDS", 0.01)
+    monkeypatch.setattr(_database, "BUSY_SECONDS", 0.01)
     monkeypatch.setattr(_sqlite, "REMEMBERED_PROFILES", 1)
     path.mkdir()
     outbox = build()
@@ -389,7 +390,7 @@ def test_a_state_in_flight_is_not_overtaken_by_those_who_come_after_its_sender(b
 
 
 def test_processes_that_make_the_file_wait_for_each_other(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _schema.connect(str(path)).close()
+    _database.connect(str(path), OUTBOX).close()
     reader = sqlite3.connect(path, isolation_level=None)
     reader.execute("PRAGMA journal_mode = DELETE")
     reader.execute("BEGIN EXCLUSIVE")
@@ -399,15 +400,15 @@ def test_processes_that_make_the_file_wait_for_each_other(path: Path, monkeypatc
         tries.append(seconds)
         reader.close()
 
-    monkeypatch.setattr(_schema, "sleep", pause)
+    monkeypatch.setattr(_database, "sleep", pause)
     connection = sqlite3.connect(path, timeout=0)
-    _schema._use_wal(connection)
+    _database._use_wal(connection)
     connection.close()
     assert tries == [0.01]
 
 
 def test_who_waits_too_long_for_the_file_gives_up(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_schema, "BUSY_SECONDS", 0.0)
+    monkeypatch.setattr(_database, "BUSY_SECONDS", 0.0)
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("CREATE TABLE diary (entry)")
         other.execute("BEGIN EXCLUSIVE")
@@ -415,7 +416,7 @@ def test_who_waits_too_long_for_the_file_gives_up(path: Path, monkeypatch: pytes
             pytest.raises(sqlite3.OperationalError, match="locked"),
             contextlib.closing(sqlite3.connect(path, timeout=0)) as connection,
         ):
-            _schema._use_wal(connection)
+            _database._use_wal(connection)
 
 
 def test_a_forked_child_closes_what_only_its_parent_has_a_use_for(
@@ -424,9 +425,9 @@ def test_a_forked_child_closes_what_only_its_parent_has_a_use_for(
     with monkeypatch.context() as before:
         before.setattr(os, "getpid", lambda: 1)
         before.setattr(_host, "_processes", {})
-        assert SharedFile(str(path), print).elected()
+        assert SharedFile(str(path), OUTBOX, print).elected()
         [parent] = _host._processes.values()
-    parent.forks = True
+    parent.forks = []
     descriptor, _ = parent.elections[str(path)]
     monkeypatch.setitem(_host._processes, 1, parent)
     _host._after_fork()
@@ -438,7 +439,7 @@ def test_a_forked_child_closes_what_only_its_parent_has_a_use_for(
 def test_an_outbox_takes_a_posix_system(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = str(path)
     with monkeypatch.context() as elsewhere:
-        elsewhere.setattr("flagsync._schema.os.name", "nt")
+        elsewhere.setattr("flagsync._database.os.name", "nt")
         with pytest.raises(ValueError, match="POSIX"):
             _schema.prepare(place)
 

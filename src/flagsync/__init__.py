@@ -4,12 +4,13 @@
                      └─> Encoder.submit()   a queue; latest wins             _encoder
                          ── encoder thread ──
                          Flags ─> properties ─> JSON ─> Outbox.put()         _snapshot, _properties
-                                  Outbox: in memory | in a file              _outbox | _sqlite, _host, _schema
+                                  Outbox: in memory | in a file              _outbox | _sqlite, _schema
                          ── sender thread ──
                          Outbox.take() ─> /engage ─> Outbox.settle()         _sender, _mixpanel
 
-``_pipeline`` starts and ends the threads, ``_config`` checks the options, ``exceptions`` is what
-``on_error`` gets, ``testing`` is a loopback Mixpanel.
+``_pipeline`` starts and ends the threads, ``_config`` checks the options, ``_host`` and ``_database`` are
+files that processes share, ``_http`` is requests with deadlines, ``exceptions`` is what ``on_error`` gets,
+``testing`` is a loopback Mixpanel.
 """
 
 from flagsync._client import FlagSync

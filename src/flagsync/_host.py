@@ -7,28 +7,34 @@ be used is left alone for a while. Boundary: POSIX.
 import os
 import sqlite3
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from time import monotonic
 
-from flagsync import _schema
+from flagsync._database import Format, connect, identity
 
-with suppress(ImportError):  # elsewhere, no outbox is made
+with suppress(ImportError):  # elsewhere, no file is made
     import fcntl
 
 BROKEN_SECONDS = 60.0
-INHERITED = "a process that had it open was forked past Python's hooks; build FlagSync after the fork"
+INHERITED = "a process that had it open was forked past Python's hooks; build what uses it after the fork"
 
 
 class Process:
-    """What the outboxes of one process have in common."""
+    """What the files of one process have in common.
+
+    ``lock`` is for who adds a file and for who forks; neither waits for it with the lock of a file.
+    """
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
+        self.files: weakref.WeakSet[SharedFile] = weakref.WeakSet()
         self.connected: list[SharedFile] = []
         # path -> the descriptor of the lock, and whose it is
         self.elections: dict[str, tuple[int, SharedFile]] = {}
-        self.forks = False
+        self.voting = threading.RLock()
+        self.forks: list[SharedFile] | None = None  # whose locks are held meanwhile
 
     @staticmethod
     def current() -> "Process":
@@ -41,17 +47,19 @@ class OutOfUseError(Exception):
 
 
 class SharedFile:
-    """An outbox's file, in one process; ``sign_in`` is called with each new connection."""
+    """A file, in one process, for who holds its ``lock``; ``sign_in`` is called with each new connection."""
 
-    def __init__(self, path: str, sign_in: Callable[[sqlite3.Connection], None]) -> None:
+    def __init__(self, path: str, kind: Format, sign_in: Callable[[sqlite3.Connection], object]) -> None:
         self.identity: tuple[int, int] | None = None  # of the file that is open
         self.error: Exception | None = None  # what made it unusable, until it is not
         self.closed = False
-        self._path, self._sign_in = path, sign_in
+        self._path, self._kind, self._sign_in = path, kind, sign_in
         self._process = Process.current()
-        self.lock = self._process.lock
+        self.lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
         self._usable_from = 0.0
+        with self._process.lock:
+            self._process.files.add(self)
 
     @contextmanager
     def guard(self) -> Iterator[None]:
@@ -67,7 +75,7 @@ class SharedFile:
 
     def open(self, *, write: bool = False) -> sqlite3.Connection:
         """The connection; in a transaction, if it is to write."""
-        if write and self._connection and _schema.identity(self._path) != self.identity:
+        if write and self._connection and identity(self._path) != self.identity:
             self.disconnect()  # somebody has removed the file
         if self._connection is None:
             if self.closed or monotonic() < self._usable_from:
@@ -76,9 +84,9 @@ class SharedFile:
             others = (process for process in _processes.values() if process is not self._process)
             if any(file._path == self._path for other in others for file in other.connected):  # noqa: SLF001 - a sibling
                 raise OSError(INHERITED)
-            self._connection = _schema.connect(self._path)
+            self._connection = connect(self._path, self._kind)
             self._process.connected.append(self)
-            self.identity = _schema.identity(self._path)
+            self.identity = identity(self._path)
             self._sign_in(self._connection)
         if write:
             self._connection.execute("BEGIN IMMEDIATE")
@@ -98,13 +106,14 @@ class SharedFile:
     def elected(self) -> bool:
         """Whether this is the one of the host that sends what is in the file."""
         elections = self._process.elections
-        if self._path not in elections:
-            descriptor = os.open(f"{self._path}-sender", os.O_RDWR | os.O_CREAT, 0o600)
-            try:
-                fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # a lock that no fork copies
-                elections[self._path] = descriptor, self
-            except OSError:
-                os.close(descriptor)
+        with self._process.voting:
+            if self._path not in elections:
+                descriptor = os.open(f"{self._path}-sender", os.O_RDWR | os.O_CREAT, 0o600)
+                try:
+                    fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # a lock that no fork copies
+                    elections[self._path] = descriptor, self
+                except OSError:
+                    os.close(descriptor)
         return self.sends()
 
     def sends(self) -> bool:
@@ -113,26 +122,31 @@ class SharedFile:
 
     def resign(self) -> None:
         """Let another one of the host send."""
-        if self.sends():
-            os.close(self._process.elections.pop(self._path)[0])
+        with self._process.voting:
+            if self.sends():
+                os.close(self._process.elections.pop(self._path)[0])
 
 
 def _before_fork() -> None:
     """Wait until no thread is in the middle of anything, and close what is open until it is needed again."""
     process = Process.current()
     process.lock.acquire()
-    process.forks = True
-    for file in [*process.connected]:
+    process.forks = [*process.files]
+    for file in process.forks:
+        file.lock.acquire()
         file.disconnect()
 
 
 def _after_fork() -> None:
     """In the parent, go on; in the child, close what only the parent has a use for."""
     for pid, process in _processes.items():
-        if process.forks and pid == os.getpid():
-            process.forks = False
+        if process.forks is not None and pid == os.getpid():
+            while process.forks:
+                process.forks.pop().lock.release()
+            process.forks = None
             process.lock.release()
-        elif process.forks:
+        elif process.forks is not None:
+            process.voting = threading.RLock()
             for _, file in [*process.elections.values()]:
                 file.resign()
 

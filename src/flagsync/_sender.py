@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from os import getpid
 from time import monotonic
 
-from flagsync._mixpanel import Answer, Outcome
+from flagsync._http import Answer, Outcome
 from flagsync._outbox import Destination, Outbox, Update
 from flagsync._report import Reporter
 from flagsync.exceptions import DeliveryError

@@ -13,6 +13,7 @@ from time import monotonic, time
 from typing import Any, TypeAlias
 
 from flagsync import _schema as sql
+from flagsync._database import read
 from flagsync._host import OutOfUseError, SharedFile
 from flagsync._outbox import MAX_BATCH_UPDATES, REMEMBERED_PROFILES, Destination, MemoryOutbox, Update, fitting
 from flagsync._recent import Recent
@@ -39,7 +40,7 @@ class FileOutbox(MemoryOutbox):
 
     def __init__(self, path: str, *memory: Any) -> None:  # noqa: ANN401 - what MemoryOutbox takes
         super().__init__(*memory)
-        self._file = SharedFile(path, self._sign_in)
+        self._file = SharedFile(path, sql.OUTBOX, self._sign_in)
         self._lock = self._file.lock
         self._writer: int | None = None
         self._signed_in_at: tuple[int, int] | None = None
@@ -84,7 +85,7 @@ class FileOutbox(MemoryOutbox):
         with self._lock, self._guard():
             if not super().waiting():
                 file = self._read()
-                return self._file.elected() and bool(sql.read(file, sql.WAITS))
+                return self._file.elected() and bool(read(file, sql.WAITS))
         return super().waiting()
 
     def oldest(self) -> float | None:
@@ -170,7 +171,7 @@ class FileOutbox(MemoryOutbox):
         self._read_destinations(file)
         values = (self._writer, self._destinations[self._destination])
         file.execute("INSERT OR IGNORE INTO writers (id, destination) VALUES (?, ?)", values)
-        self._writer = self._writer or sql.read(file, "SELECT last_insert_rowid()")
+        self._writer = self._writer or read(file, "SELECT last_insert_rowid()")
         if self._broken:
             self._broken, self._file.error = False, None
             self._accepted = Recent(REMEMBERED_PROFILES)  # from now on, the file knows better
@@ -222,7 +223,7 @@ class FileOutbox(MemoryOutbox):
     def _keep_rows(self, file: sqlite3.Connection, fates: Fates) -> None:
         """Keep the bounds, of what waits and of what is remembered."""
         own = self._destinations[self._destination]
-        too_many = sql.read(file, sql.PENDING, own) + len(self._waiting) - MAX_ROWS
+        too_many = read(file, sql.PENDING, own) + len(self._waiting) - MAX_ROWS
         if too_many > 0:
             for writer, count in file.execute(sql.FIRST_OF, (own, too_many)).fetchall():
                 fates[writer, "dropped"] += count
@@ -236,7 +237,7 @@ class FileOutbox(MemoryOutbox):
     def _count(self, file: sqlite3.Connection, fates: Fates) -> None:
         for (writer, fate), count in fates.items():
             file.execute(sql.COUNT[fate], (count, writer))
-        self._many_wait = sql.read(file, sql.PENDING, self._destinations[self._destination]) >= self._many
+        self._many_wait = read(file, sql.PENDING, self._destinations[self._destination]) >= self._many
         self._read_fates(file)
 
     def _read_fates(self, file: sqlite3.Connection) -> None:
