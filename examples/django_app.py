@@ -5,7 +5,13 @@
 Flagsmith evaluates offline, in an environment recorded from a real server; Mixpanel is a server on loopback.
 """
 
+import json
+from base64 import b64encode
+from collections.abc import Callable, Iterable
+from io import BytesIO
 from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
 
 from django.conf import settings
 from django.core.wsgi import get_wsgi_application
@@ -16,6 +22,7 @@ from flagsmith import Flagsmith
 from flagsmith.offline_handlers import LocalFileHandler
 
 from flagsync import FlagSync
+from flagsync.cohorts import CohortWebhook, SQLiteStore
 from flagsync.testing import MixpanelServer
 
 # Feature -> Mixpanel property, of the flags that are worth a look there; without property_name: all of them.
@@ -27,8 +34,12 @@ flagsmith = Flagsmith(offline_mode=True, offline_handler=LocalFileHandler(str(do
 
 # One client per process, at module level: each worker of gunicorn imports this module and builds its own, after
 # the fork. Not with --preload: the thread that refreshes Flagsmith's flags does not survive a fork.
-# In production:  client = FlagSync.from_env(property_name=PROPERTIES.get)
-client = FlagSync(flagsmith, "any-token", mixpanel_url=mixpanel.url, property_name=PROPERTIES.get)
+# In production:  client = FlagSync.from_env(property_name=PROPERTIES.get, cohorts=cohorts)
+cohorts = SQLiteStore(Path(mkdtemp()) / "cohorts.db")  # in production: a place that stays
+client = FlagSync(
+    flagsmith, "any-token", mixpanel_url=mixpanel.url, property_name=PROPERTIES.get, cohorts=cohorts
+)
+webhook = CohortWebhook(cohorts, credentials=[("mixpanel", "a long password")])
 
 
 def checkout(request: HttpRequest) -> JsonResponse:
@@ -40,7 +51,27 @@ def checkout(request: HttpRequest) -> JsonResponse:
 
 settings.configure(ROOT_URLCONF=__name__, ALLOWED_HOSTS=["localhost", "testserver"])
 urlpatterns = [path("checkout", checkout)]
-application = get_wsgi_application()
+django = get_wsgi_application()
+
+
+def application(environ: dict[str, Any], start_response: Callable[..., object]) -> Iterable[bytes]:
+    """Serve the webhook beside Django, as wsgi.py can."""
+    app = webhook.wsgi if environ["PATH_INFO"] == "/mixpanel/cohorts" else django
+    return app(environ, start_response)
+
+
+def call_webhook() -> str:
+    """Call as Mixpanel does, for the demonstration."""
+    parameters = {"mixpanel_cohort_id": "7", "members": [{"mixpanel_distinct_id": "user_1"}]}
+    body = json.dumps({"action": "add_members", "parameters": parameters}).encode()
+    environ = {
+        "REQUEST_METHOD": "POST",
+        "PATH_INFO": "/mixpanel/cohorts",
+        "HTTP_AUTHORIZATION": f"Basic {b64encode(b'mixpanel:a long password').decode()}",
+        "CONTENT_LENGTH": str(len(body)),
+        "wsgi.input": BytesIO(body),
+    }
+    return b"".join(application(environ, lambda *_: None)).decode()
 
 
 def demonstrate() -> None:
@@ -48,6 +79,7 @@ def demonstrate() -> None:
     browser = Client()
     for url in ("/checkout?user=user_1&plan=premium", "/checkout?user=user_2"):
         print(f"GET {url}\n    {browser.get(url).text}")
+    print(f"POST /mixpanel/cohorts\n    {call_webhook()}")
     client.flush()
     for distinct_id, properties in mixpanel.profiles.items():
         print(f"Mixpanel profile {distinct_id}\n    {properties}")

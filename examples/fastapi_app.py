@@ -6,6 +6,7 @@ Flagsmith evaluates offline, in an environment recorded from a real server; Mixp
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -13,27 +14,37 @@ from flagsmith import Flagsmith
 from flagsmith.offline_handlers import LocalFileHandler
 
 from flagsync import FlagSync
+from flagsync.cohorts import CohortWebhook, SQLiteStore
 from flagsync.testing import MixpanelServer
 
 # Feature -> Mixpanel property, of the flags that are worth a look there; without property_name: all of them.
 PROPERTIES = {"str_on": "Checkout button", "seg_override": "Customer tier"}
 DOCUMENT = Path(__file__).with_name("environment-document.json")
+cohorts = SQLiteStore(Path(mkdtemp()) / "cohorts.db")  # in production: a place that stays
+webhook = CohortWebhook(cohorts, credentials=[("mixpanel", "a long password")])
 
 
 @asynccontextmanager
 async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
     """Build the client when the process starts to serve, close it when it ends."""
     # Each worker, of uvicorn as of gunicorn, runs this after its fork and has a client of its own.
-    # In production:  with FlagSync.from_env(property_name=PROPERTIES.get) as client:
+    # In production:  with FlagSync.from_env(property_name=PROPERTIES.get, cohorts=cohorts) as client:
     flagsmith = Flagsmith(offline_mode=True, offline_handler=LocalFileHandler(str(DOCUMENT)))
     with (
         MixpanelServer() as mixpanel,
-        FlagSync(flagsmith, "any-token", mixpanel_url=mixpanel.url, property_name=PROPERTIES.get) as client,
+        FlagSync(
+            flagsmith,
+            "any-token",
+            mixpanel_url=mixpanel.url,
+            property_name=PROPERTIES.get,
+            cohorts=cohorts,
+        ) as client,
     ):
         yield {"client": client, "mixpanel": mixpanel}
 
 
 app = FastAPI(lifespan=lifespan)
+app.mount("/mixpanel/cohorts", webhook.asgi)
 
 
 @app.get("/checkout")
@@ -53,6 +64,10 @@ if __name__ == "__main__":
     with TestClient(app) as browser:
         for url in ("/checkout?user=user_1&plan=premium", "/checkout?user=user_2"):
             print(f"GET {url}\n    {browser.get(url).text}")
+        parameters = {"mixpanel_cohort_id": "7", "members": [{"mixpanel_distinct_id": "user_1"}]}
+        update = {"action": "add_members", "parameters": parameters}
+        answer = browser.post("/mixpanel/cohorts/", json=update, auth=("mixpanel", "a long password"))
+        print(f"POST /mixpanel/cohorts\n    {answer.text}")
         state = browser.app_state
         state["client"].flush()
         for distinct_id, properties in state["mixpanel"].profiles.items():

@@ -4,12 +4,15 @@ Flagsmith evaluates offline, in an environment recorded from a real server; Mixp
 """
 
 from pathlib import Path
+from tempfile import mkdtemp
 
 from flagsmith import Flagsmith
 from flagsmith.offline_handlers import LocalFileHandler
 from flask import Flask, request
+from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
 from flagsync import FlagSync
+from flagsync.cohorts import CohortWebhook, SQLiteStore
 from flagsync.testing import MixpanelServer
 
 # Feature -> Mixpanel property, of the flags that are worth a look there; without property_name: all of them.
@@ -21,10 +24,15 @@ flagsmith = Flagsmith(offline_mode=True, offline_handler=LocalFileHandler(str(do
 
 # One client per process, at module level: each worker of gunicorn imports this module and builds its own, after
 # the fork. Not with --preload: the thread that refreshes Flagsmith's flags does not survive a fork.
-# In production:  client = FlagSync.from_env(property_name=PROPERTIES.get)
-client = FlagSync(flagsmith, "any-token", mixpanel_url=mixpanel.url, property_name=PROPERTIES.get)
+# In production:  client = FlagSync.from_env(property_name=PROPERTIES.get, cohorts=cohorts)
+cohorts = SQLiteStore(Path(mkdtemp()) / "cohorts.db")  # in production: a place that stays
+client = FlagSync(
+    flagsmith, "any-token", mixpanel_url=mixpanel.url, property_name=PROPERTIES.get, cohorts=cohorts
+)
 
 app = Flask(__name__)
+webhook = CohortWebhook(cohorts, credentials=[("mixpanel", "a long password")])
+app.wsgi_app = DispatcherMiddleware(app.wsgi_app, {"/mixpanel/cohorts": webhook.wsgi})  # type: ignore[method-assign]
 
 
 @app.get("/checkout")
@@ -40,6 +48,10 @@ def demonstrate() -> None:
     browser = app.test_client()
     for url in ("/checkout?user=user_1&plan=premium", "/checkout?user=user_2"):
         print(f"GET {url}\n    {browser.get(url).text.strip()}")
+    parameters = {"mixpanel_cohort_id": "7", "members": [{"mixpanel_distinct_id": "user_1"}]}
+    update = {"action": "add_members", "parameters": parameters}
+    answer = browser.post("/mixpanel/cohorts", json=update, auth=("mixpanel", "a long password"))
+    print(f"POST /mixpanel/cohorts\n    {answer.text}")
     client.flush()
     for distinct_id, properties in mixpanel.profiles.items():
         print(f"Mixpanel profile {distinct_id}\n    {properties}")

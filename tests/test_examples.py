@@ -73,7 +73,7 @@ def table(printed: list[str]) -> list[str]:
 
 
 def test_no_example_is_missing_here() -> None:
-    assert sorted(path.name for path in EXAMPLES.glob("*.py")) == [*APPS, "quickstart.py"]
+    assert sorted(path.name for path in EXAMPLES.glob("*.py")) == ["cohorts.py", *APPS, "quickstart.py"]
 
 
 def test_the_quickstart_first_says_what_mixpanel_will_not_keep_whole(printed: list[str]) -> None:
@@ -113,12 +113,25 @@ def test_the_quickstart_ends_with_an_unchanged_identity_that_is_not_sent_again(p
     assert printed[-1] == f"user_1 again: 1 profile unchanged, not sent, still {first[1]} request."
 
 
+def test_a_user_gets_another_flag_in_a_cohort_and_mixpanel_shows_it(tmp_path: Path) -> None:
+    assert [re.split(" {2,}", line) for line in run("cohorts.py", tmp_path)] == [
+        ["what happens", "user", "flag", "Mixpanel profile"],
+        ["nothing yet", "ann", "None", "{'Customer tier': False}"],
+        ["", "bob", "None", "{'Customer tier': False}"],
+        ["webhook: add_members ann: success", "ann", "gold", "{'Customer tier': 'gold'}"],
+        ["", "bob", "None", "{'Customer tier': False}"],
+        ["webhook: remove_members ann: success", "ann", "None", "{'Customer tier': False}"],
+        ["", "bob", "None", "{'Customer tier': False}"],
+    ]
+
+
 @pytest.mark.parametrize("name", APPS)
 def test_an_app_answers_by_flags_and_shows_them_on_the_profiles(name: str, tmp_path: Path) -> None:
     lines = run(name, tmp_path)
     assert dict(zip(lines[::2], map(ast.literal_eval, map(str.strip, lines[1::2])), strict=True)) == {
         "GET /checkout?user=user_1&plan=premium": {"button": "blue", "tier": "gold"},
         "GET /checkout?user=user_2": {"button": "green", "tier": "standard"},
+        "POST /mixpanel/cohorts": {"action": "add_members", "status": "success"},
         "Mixpanel profile user_1": {"Checkout button": "blue", "Customer tier": "gold"},
         "Mixpanel profile user_2": {"Checkout button": "green", "Customer tier": False},
     }

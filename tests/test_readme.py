@@ -50,6 +50,8 @@ def test_the_examples_run(
     for name, test in list(names.items()):
         if name.startswith("test_"):
             test(mixpanel_server)
+    if writer := names.get("writer"):
+        writer.close()
     for built in {client, names["client"]}:
         built.get_identity_flags("user_43")
         assert built.close()

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from flagsync import DeliveryError, FlagSync, Stats, _database, _host, _schema, _sqlite, outbox_stats
+from flagsync import DeliveryError, FlagSync, Stats, _database, _host, _sqlite, outbox_stats
 from flagsync._host import Process, SharedFile
 from flagsync._outbox import Destination, Update
 from flagsync._report import Reporter
@@ -315,7 +315,7 @@ def test_what_memory_has_goes_into_the_file_once_that_can_be_used_again(
 ) -> None:
     monkeypatch.setattr(_database, "BUSY_SECONDS", 0.01)
     monkeypatch.setattr(_host, "BROKEN_SECONDS", 0.0)
-    _schema.prepare(str(path)).close()
+    _database.prepare(str(path), OUTBOX).close()
     outbox, unlock = build(), lock(path)
     put(outbox, "ann=1")
     assert (outbox.full(), outbox.waiting(), outbox.oldest()) == (False, True, BEGAN + 1)
@@ -441,7 +441,7 @@ def test_an_outbox_takes_a_posix_system(path: Path, monkeypatch: pytest.MonkeyPa
     with monkeypatch.context() as elsewhere:
         elsewhere.setattr("flagsync._database.os.name", "nt")
         with pytest.raises(ValueError, match="POSIX"):
-            _schema.prepare(place)
+            _database.prepare(place, OUTBOX)
 
 
 def test_a_full_disk_costs_nothing(path: Path, build: Build) -> None:

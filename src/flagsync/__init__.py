@@ -8,6 +8,8 @@
                          ── sender thread ──
                          Outbox.take() ─> /engage ─> Outbox.settle()         _sender, _mixpanel
 
+    Mixpanel cohort webhook ─> CohortUpdate ─> membership store ─> traits    cohorts
+
 ``_pipeline`` starts and ends the threads, ``_config`` checks the options, ``_host`` and ``_database`` are
 files that processes share, ``_http`` is requests with deadlines, ``exceptions`` is what ``on_error`` gets,
 ``testing`` is a loopback Mixpanel.

@@ -17,9 +17,13 @@ from flagsmith.models import Flag, Flags
 from flagsmith.types import TraitMapping
 
 from flagsync._config import Config, read_environment
+from flagsync._database import prepare
 from flagsync._pipeline import Pipeline, Stats
 from flagsync._properties import PropertyValue, served_value
-from flagsync._schema import prepare
+from flagsync._report import Reporter
+from flagsync._schema import OUTBOX
+from flagsync.cohorts._lookup import CohortTraits
+from flagsync.cohorts._store import MembershipStore
 from flagsync.exceptions import DeliveryError
 
 STALE = (
@@ -53,6 +57,8 @@ class FlagSync:
             waits until Mixpanel has taken what is pending.
         outbox: A file on a local disk, made if it is not there: what waits in it survives crashes and outages,
             and the processes of a host that share it send one after the other, each profile's latest state.
+        cohorts: A store of Mixpanel cohorts: each evaluation has one boolean, transient trait for every cohort,
+            where the call has none of that name. A caller waits 0.1 seconds for the store at most.
         on_error: Called for each incident, in a background thread; must not block.
 
     Raises:
@@ -74,6 +80,7 @@ class FlagSync:
         max_pending: int = 50_000,
         when_full: Literal["drop", "wait"] = "drop",
         outbox: str | PathLike[str] | None = None,
+        cohorts: MembershipStore | None = None,
         on_error: Callable[[DeliveryError], None] | None = None,
     ) -> None:
         if isinstance(outbox, str | PathLike):
@@ -90,13 +97,15 @@ class FlagSync:
             max_pending=max_pending,
             when_full=when_full,
             outbox=outbox,
+            cohorts=cohorts,
             on_error=on_error,
         )
         if outbox is not None:
-            prepare(str(outbox)).close()
+            prepare(str(outbox), OUTBOX).close()
         self.flagsmith = Flagsmith(environment_key=flagsmith) if isinstance(flagsmith, str) else flagsmith
         """The wrapped client, for everything else that Flagsmith offers."""
         self._built_with = _refresher(self.flagsmith)
+        self._cohorts = CohortTraits(cohorts, Reporter(None)) if cohorts is not None else None
         self._pipelines: dict[int, Pipeline] = {}  # by process
         self._pipeline()
 
@@ -118,6 +127,8 @@ class FlagSync:
         Arguments, result and exceptions are those of ``Flagsmith.get_identity_flags``. A transient identity
         is evaluated, not mirrored.
         """
+        if self._cohorts:
+            traits = self._cohorts.merge(identifier, traits)
         flags = self.flagsmith.get_identity_flags(identifier, traits, transient=transient)
         if pipeline := self._pipelines.get(getpid()) or self._pipeline():
             if transient:
@@ -148,6 +159,8 @@ class FlagSync:
 
         The client goes on evaluating; what it evaluates is not mirrored any more.
         """
+        if self._cohorts:
+            self._cohorts.stop()
         pipeline = self._pipeline()
         return pipeline is None or pipeline.close(monotonic() + timeout_seconds)
 

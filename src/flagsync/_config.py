@@ -38,6 +38,7 @@ class Config:
     max_pending: int
     when_full: str
     outbox: str | os.PathLike[str] | None
+    cohorts: object
     on_error: Callable[[DeliveryError], None] | None
 
     def __post_init__(self) -> None:
@@ -56,6 +57,9 @@ class Config:
             "max_pending is a whole number above 0": type(pending) is int and pending > 0,
             "when_full is 'drop' or 'wait'": self.when_full in ("drop", "wait"),
             "outbox is the path of a file, or None": isinstance(self.outbox, (str, os.PathLike, NoneType)),
+            "cohorts is a store, such as flagsync.cohorts.SQLiteStore, or None": (
+                self.cohorts is None or hasattr(self.cohorts, "traits_of")
+            ),
         }
         for name in ("distinct_id", "property_name", "property_value", "on_error"):
             option = getattr(self, name)

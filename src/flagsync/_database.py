@@ -25,7 +25,7 @@ class Format:
     settings: str
 
 
-def connect(path: str, kind: Format) -> sqlite3.Connection:
+def connect(path: str, kind: Format, check: str = "") -> sqlite3.Connection:
     """A connection to the file, which is made if there is none; an error if there is something else."""
     with suppress(FileExistsError):  # SQLite gives its other files the same mode
         os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o600))
@@ -38,7 +38,7 @@ def connect(path: str, kind: Format) -> sqlite3.Connection:
         if read(connection, "PRAGMA user_version") > VERSION:
             raise ValueError("it was made by a newer version of flagsync")
         _use_wal(connection)
-        connection.executescript(f"{kind.settings}; BEGIN IMMEDIATE; COMMIT")
+        connection.executescript(kind.settings + check)
     except BaseException:
         connection.close()
         raise
@@ -46,11 +46,11 @@ def connect(path: str, kind: Format) -> sqlite3.Connection:
 
 
 def prepare(path: str, kind: Format) -> sqlite3.Connection:
-    """Make a file or find one; ``ValueError`` if there can be none."""
+    """Make a file that can be written, or find one; ``ValueError`` if there can be none."""
     try:
         if os.name != "posix":
             raise ValueError("it takes the file locks of a POSIX system")
-        return connect(path, kind)
+        return connect(path, kind, "; BEGIN IMMEDIATE; COMMIT")
     except (sqlite3.Error, OSError, ValueError) as error:
         reason = f"{kind.name} is a file of flagsync's own, or a place where to make it: {error}"
         raise ValueError(reason) from error

@@ -49,7 +49,9 @@ class OutOfUseError(Exception):
 class SharedFile:
     """A file, in one process, for who holds its ``lock``; ``sign_in`` is called with each new connection."""
 
-    def __init__(self, path: str, kind: Format, sign_in: Callable[[sqlite3.Connection], object]) -> None:
+    def __init__(
+        self, path: str, kind: Format, sign_in: Callable[[sqlite3.Connection], object] = lambda _: None
+    ) -> None:
         self.identity: tuple[int, int] | None = None  # of the file that is open
         self.error: Exception | None = None  # what made it unusable, until it is not
         self.closed = False
@@ -75,7 +77,7 @@ class SharedFile:
 
     def open(self, *, write: bool = False) -> sqlite3.Connection:
         """The connection; in a transaction, if it is to write."""
-        if write and self._connection and identity(self._path) != self.identity:
+        if self._connection and identity(self._path) != self.identity:
             self.disconnect()  # somebody has removed the file
         if self._connection is None:
             if self.closed or monotonic() < self._usable_from:

@@ -1,10 +1,9 @@
 """The file of an outbox: its tables and what is asked of them."""
 
-import sqlite3
 from collections import Counter
+from contextlib import closing
 
-from flagsync import _database
-from flagsync._database import Format
+from flagsync._database import Format, prepare
 
 MAX_WRITERS = 10_000
 FATES = ("delivered", "unchanged", "superseded", "dropped", "rejected")
@@ -45,15 +44,9 @@ FORGET_WRITERS = f"""DELETE FROM writers WHERE accepted = {" + ".join(FATES)}
     AND id < (SELECT max(id) FROM writers) - {MAX_WRITERS}"""
 
 
-def prepare(path: str) -> sqlite3.Connection:
-    """Make an outbox or find one; ``ValueError`` if there can be none."""
-    return _database.prepare(path, OUTBOX)
-
-
 def totals(path: str) -> Counter[str]:
     """What became of all updates that an outbox has had, and how many are ``pending``."""
-    connection = prepare(path)
-    row = connection.execute(TOTALS).fetchone()
-    connection.close()
+    with closing(prepare(path, OUTBOX)) as connection:
+        row = connection.execute(TOTALS).fetchone()
     counts = Counter(dict(zip(COLUMNS, row, strict=True)))
     return counts + Counter(pending=counts["accepted"] - sum(counts[fate] for fate in FATES))

@@ -12,7 +12,7 @@ from os import getpid
 from time import monotonic
 
 from flagsync._http import Answer, Outcome
-from flagsync._outbox import Destination, Outbox, Update
+from flagsync._outbox import Destination, Source, Update
 from flagsync._report import Reporter
 from flagsync.exceptions import DeliveryError
 
@@ -40,12 +40,15 @@ class Sender:
 
     def __init__(
         self,
-        outbox: Outbox,
+        outbox: Source,
         post: Callable[[str, Sequence[bytes], float], Answer],
         end: Callable[[], None],
         report: Reporter,
         flush_interval_seconds: float,
+        *,
+        service: str = "Mixpanel",
     ) -> None:
+        self._service = service
         self._outbox, self._post, self._end, self._report = outbox, post, end, report
         self._flush_interval_seconds = flush_interval_seconds
         # Seconds after which to look what other processes have done.
@@ -197,7 +200,7 @@ class Sender:
     def _recovered(self, where: Destination) -> None:
         failures = self._failures.pop(where, 0)
         if self._incidents.pop(where, None):
-            self._report.say(f"Mixpanel takes updates again; failed attempts: {failures}")
+            self._report.say(f"{self._service} takes updates again; failed attempts: {failures}")
 
     def _tell(self, answer: Answer, updates: list[Update], *, will_retry: bool) -> None:
         identifiers = tuple(update.distinct_id for update in updates)

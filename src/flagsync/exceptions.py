@@ -1,21 +1,24 @@
-"""What flagsync reports when updates could not be delivered.
+"""What flagsync reports and raises.
 
     Exception
-     └─ DeliveryError   passed to ``on_error``, never raised into the application
+     ├─ DeliveryError           passed to ``on_error``, never raised into the application
+     └─ StoreUnavailableError   raised by a store of cohorts
 
 A wrong option is a ``ValueError`` of the constructor; the errors of an evaluation are Flagsmith's own.
 """
 
 
 class DeliveryError(Exception):
-    """Profile updates that did not reach Mixpanel, or have not yet; ``str()`` of it is safe to log.
+    """Updates that did not arrive, or have not yet: profiles in Mixpanel, traits in Flagsmith.
+
+    ``str()`` of it is safe to log.
 
     Attributes:
         reason: What happened.
         count: How many updates are concerned.
         will_retry: True if they are kept and sent again, False if they are lost.
-        identifiers: The ``distinct_id`` of each profile concerned, where they are known; never in ``str()``.
-        answer: The first 500 characters of Mixpanel's answer; never in ``str()``, it may quote what was sent.
+        identifiers: Whom they concern, where that is known; never in ``str()``.
+        answer: The first 500 characters of the server's answer; never in ``str()``, it may quote what was sent.
     """
 
     def __init__(
@@ -31,3 +34,7 @@ class DeliveryError(Exception):
     def __str__(self) -> str:
         fate = "kept and sent again later" if self.will_retry else "lost"
         return f"{self.reason}: {self.count} update{'s' * (self.count != 1)} {fate}"
+
+
+class StoreUnavailableError(Exception):
+    """A store of cohorts cannot do now what it may do later."""

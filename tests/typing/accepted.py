@@ -6,6 +6,7 @@ from flagsmith import Flagsmith
 from flagsmith.models import Flag, Flags
 
 from flagsync import DeliveryError, FlagSync, PropertyValue, Stats
+from flagsync.cohorts import CohortWebhook, MembershipStore, SQLiteStore, TraitStats, TraitWriter
 from flagsync.testing import MixpanelServer
 
 
@@ -46,3 +47,8 @@ assert_type(client.stats().delivered, int)
 with FlagSync("key", "token") as entered, MixpanelServer() as server:
     assert_type(entered, FlagSync)
     assert_type(server.url, str)
+store: MembershipStore = SQLiteStore("cohorts.db", traits={"VIPs": "vip"}, takes=lambda _, name: name == "VIPs")
+FlagSync("key", "token", cohorts=store)
+assert_type(TraitWriter(store, Flagsmith("ser.key"), on_error=told).stats(), TraitStats)
+CohortWebhook(store, credentials=[("mixpanel", "password")], member_key="email")
+CohortWebhook(store, credentials=None)

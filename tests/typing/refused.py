@@ -1,6 +1,7 @@
 """What type checkers refuse: each line would be an error without its comment, and the comment without it."""
 
 from flagsync import FlagSync
+from flagsync.cohorts import CohortWebhook, SQLiteStore, TraitWriter
 
 FlagSync("key")  # type: ignore[call-arg]
 FlagSync("key", "token", "eu")  # type: ignore[call-arg]
@@ -16,3 +17,9 @@ client.get_identity_flags()  # type: ignore[call-arg]
 client.get_identity_flags("user", {}, True)  # type: ignore[call-arg]
 client.mirror("user", {"flag": True})  # type: ignore[arg-type]
 client.stats().delivered = 1  # type: ignore[misc]
+store = SQLiteStore("cohorts.db")
+FlagSync("key", "token", cohorts="cohorts.db")  # type: ignore[arg-type]
+SQLiteStore("cohorts.db", {"VIPs": "vip"})  # type: ignore[call-arg]
+CohortWebhook(store, [("mixpanel", "password")])  # type: ignore[call-arg]
+CohortWebhook(store, credentials=["password"])  # type: ignore[list-item]
+TraitWriter(store)  # type: ignore[call-arg]

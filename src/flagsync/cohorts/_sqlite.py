@@ -1,0 +1,278 @@
+"""The membership store in a file: SQLite, shared by the processes of a host.
+
+Guarantee: what ``apply`` has stored survives crash and power failure; a whole cohort is replaced in constant
+time, however many leave. Boundary: local file systems.
+"""
+
+import hashlib
+import json
+import os
+import sqlite3
+import weakref
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import MappingProxyType
+from typing import Self
+
+from flagsync._database import prepare, read
+from flagsync._host import OutOfUseError, SharedFile
+from flagsync._report import log
+from flagsync.cohorts import _schema as sql
+from flagsync.cohorts._store import TraitChange
+from flagsync.cohorts._traits import Cohort, Known, TraitKeys
+from flagsync.cohorts._update import CohortUpdate
+from flagsync.exceptions import StoreUnavailableError
+
+SWEPT_ROWS, PAGE_ROWS, KEPT_SESSIONS = 2000, 10_000, 100
+STARTS_OVER = (
+    "Pages of a cohort contradict each other: its session starts over, nobody leaves before it is complete"
+)
+
+
+def _all(*_: str) -> bool:
+    return True
+
+
+class SQLiteStore:
+    """A ``MembershipStore`` in a file on a local disk, made if it is not there; a context manager.
+
+    Each process that uses the file, for webhooks, for evaluations or for writing traits, has its own, with the
+    same options. It may be built before a fork.
+
+    Args:
+        path: Of the file. Readable by its owner only: it holds identifiers of users.
+        traits: Cohort id or name -> trait key, where the default does not do:
+            ``mixpanel_cohort_`` and the name of the cohort when it was first seen.
+        takes: (cohort id, name) -> whether the cohort is taken; by default, all are.
+
+    Raises:
+        ValueError: The file belongs to somebody else or cannot be made, or an option cannot be right.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        traits: Mapping[str, str] = MappingProxyType({}),
+        takes: Callable[[str, str], bool] = _all,
+    ) -> None:
+        self._path = os.path.realpath(os.fsdecode(path))
+        self._keys = TraitKeys(traits, takes)
+        prepare(self._path, sql.COHORTS).close()
+        # By process: the one that reads does not wait for the one that writes.
+        self._files: dict[int, tuple[SharedFile, SharedFile]] = {}
+        self._known: tuple[int, dict[int, Cohort]] = (-1, {})
+        weakref.finalize(self, _disconnect, self._files).atexit = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file until it is needed again."""
+        _disconnect(self._files)
+
+    def apply(self, update: CohortUpdate) -> None:
+        """Store a call of the webhook; it is on the disk when this returns."""
+        with self._open(write=True) as file:
+            if (found := self._find_cohort(file, update)) is None:
+                return
+            cohort, floor = found
+            seen = read(file, sql.LATEST, cohort)
+            if update.action == "members":
+                if (session := self._open_session(file, cohort, floor, update)) is None:
+                    return
+                seen = session
+            values = {"cohort": cohort, "members": json.dumps(update.members, ensure_ascii=False), "seen": seen}
+            listing = read(file, sql.LISTING)
+            for leaves, on_list, store in ((True, sql.LEAVERS, sql.LEAVE), (False, sql.JOINERS, sql.JOIN)):
+                if leaves == (update.action == "remove_members"):
+                    if listing:
+                        file.execute(on_list, values)
+                    file.execute(store, values)
+            if update.action == "members":
+                self._complete(file, cohort, seen, update.pages)
+            self._sweep(file)
+            file.execute(sql.CHANGED)
+
+    def cohorts(self) -> Sequence[Cohort]:
+        """The cohorts that are taken, in the order of first sight."""
+        with self._open() as file:
+            return [*self._taken(file).values()]
+
+    def members(self, cohort_id: str) -> Iterator[str]:
+        """The identifiers in a cohort, in the order of their characters."""
+        after = ""
+        while True:
+            with self._open() as file:
+                rows = file.execute(sql.MEMBERS, (cohort_id, after, PAGE_ROWS)).fetchall()
+            yield from (identifier for [identifier] in rows)
+            if len(rows) < PAGE_ROWS:
+                return
+            [after] = rows[-1]
+
+    def version(self) -> int:
+        """A number that is another one after each change."""
+        with self._open() as file:
+            return read(file, sql.VERSION)
+
+    def traits_of(self, identifiers: Collection[str]) -> dict[str, dict[str, bool]]:
+        """Identifier -> trait key of every cohort that is taken -> whether the identity is a member."""
+        with self._open() as file:
+            taken = self._taken(file)
+            traits = {}
+            for identifier in identifiers:
+                numbers = {number for [number] in file.execute(sql.COHORTS_OF, (identifier,))}
+                traits[identifier] = {c.trait_key: number in numbers for number, c in taken.items()}
+            return traits
+
+    def list_changes(self) -> None:
+        """Keep a list of changes from now on, if there is none; it begins with all members."""
+        with self._open(write=True) as file:
+            if file.execute(sql.LIST).rowcount:
+                file.execute(sql.LIST_ALL)
+
+    def sweep(self) -> bool:
+        """Put some of those on the list who left with a whole session; whether there are more."""
+        with self._open(write=True) as file:
+            return self._sweep(file)
+
+    def is_elected(self) -> bool:
+        """Whether this process may take changes, from now on and until it ends or resigns."""
+        with self._open():
+            return self._file(write=True).elected()
+
+    def resign(self) -> None:
+        """Let another process take changes."""
+        self._file(write=True).resign()
+
+    def bounds(self) -> tuple[int, int] | None:
+        """The first and the last number on the list."""
+        with self._open() as file:
+            first, last = file.execute(sql.BOUNDS).fetchone()
+            return None if first is None else (first, last)
+
+    def pending(self) -> int:
+        """How many entries the list has."""
+        with self._open() as file:
+            return read(file, sql.PENDING)
+
+    def take(self, limit: int) -> list[TraitChange]:
+        """The first entries of the list, with what holds now, if this process is elected."""
+        while self.is_elected():
+            with self._open() as file:
+                taken, rows = self._taken(file), file.execute(sql.OLDEST, (limit,)).fetchall()
+            changes, void = dict[tuple[str, str], TraitChange](), list[int]()
+            for number, cohort, identifier, is_member in rows:
+                if cohort in taken:
+                    key = identifier, taken[cohort].trait_key
+                    numbers = changes[key].numbers if key in changes else ()
+                    changes[key] = TraitChange(*key, bool(is_member), (*numbers, number))
+                else:
+                    void.append(number)
+            if void:
+                self._settle(void)
+            if changes or not rows:
+                return [*changes.values()]
+        return []
+
+    def settle(self, changes: Collection[TraitChange]) -> None:
+        """Take changes off the list."""
+        self._settle([number for change in changes for number in change.numbers])
+
+    def _settle(self, numbers: list[int]) -> None:
+        with self._open(write=True) as file:
+            file.execute(sql.SETTLE, (json.dumps(numbers),))
+
+    def _file(self, *, write: bool) -> SharedFile:
+        if (pid := os.getpid()) not in self._files:
+            pair = SharedFile(self._path, sql.COHORTS), SharedFile(self._path, sql.COHORTS)
+            self._files.setdefault(pid, pair)
+        return self._files[pid][write]
+
+    @contextmanager
+    def _open(self, *, write: bool = False) -> Iterator[sqlite3.Connection]:
+        """The file; in a transaction that is committed at the end, if it is to write."""
+        file = self._file(write=write)
+        with file.lock:
+            try:
+                connection = file.open(write=write)
+                yield connection
+                connection.commit()
+            except BaseException as error:
+                file.disconnect()  # which rolls back
+                if isinstance(error, (sqlite3.Error, OSError, OutOfUseError)):
+                    raise StoreUnavailableError(f"The file of cohorts cannot be used ({error})") from error
+                raise
+
+    def _taken(self, file: sqlite3.Connection) -> dict[int, Cohort]:
+        version = read(file, sql.VERSION)
+        if version != self._known[0]:
+            self._known = version, self._keys.of(Known(*row) for row in file.execute(sql.KNOWN))
+        return self._known[1]
+
+    def _find_cohort(self, file: sqlite3.Connection, update: CohortUpdate) -> tuple[int, int] | None:
+        """Number and floor of the cohort, which is made if it is new; None if it is not taken."""
+        takes = self._keys.takes(update.cohort_id, update.cohort_name)
+        if takes:
+            file.execute(sql.NEW_COHORT, (update.cohort_id, update.cohort_name, update.cohort_name))
+        if file.execute(sql.RENAME, {"id": update.cohort_id, "name": update.cohort_name}).rowcount:
+            file.execute(sql.CHANGED)
+        found: tuple[int, int] = file.execute(sql.COHORT, (update.cohort_id,)).fetchone()
+        return found if takes else None
+
+    def _open_session(
+        self, file: sqlite3.Connection, cohort: int, floor: int, update: CohortUpdate
+    ) -> int | None:
+        """Note a page; the number of its session, or None if it says nothing new."""
+        page = {
+            "page": update.page,
+            "digest": hashlib.blake2b("\0".join(update.members).encode(), digest_size=16).digest(),
+            "usable": len(update.members),
+            "skipped": update.skipped,
+        }
+        number, pages = file.execute(sql.SESSION, (cohort, update.session_id)).fetchone() or (None, 0)
+        if number is not None:
+            if number < floor:
+                return None
+            [digest] = file.execute(sql.DIGEST, (number, update.page)).fetchone() or (None,)
+            if pages == update.pages and digest == page["digest"]:
+                return None
+            if pages != update.pages or digest is not None:
+                log.warning("%s", STARTS_OVER)
+                file.execute(sql.FORGET_SESSION, (number,))
+                number = None
+        if number is None:
+            session = cohort, update.session_id or None, update.pages
+            number = file.execute(sql.NEW_SESSION, session).lastrowid
+            file.execute(sql.FORGET_SESSIONS, {"cohort": cohort, "kept": KEPT_SESSIONS})
+        file.execute(sql.NEW_PAGE, {"session": number, **page})
+        return number
+
+    def _complete(self, file: sqlite3.Connection, cohort: int, session: int, pages: int) -> None:
+        """Let those leave whom the session did not mention, if all its pages have come."""
+        came, usable, skipped = file.execute(sql.PAGES, (session,)).fetchone()
+        if came == pages and (usable or not skipped):
+            file.execute(sql.REPLACE, (session, cohort))
+            file.execute(sql.FORGET_PAGES, {"cohort": cohort, "number": session})
+
+    def _sweep(self, file: sqlite3.Connection) -> bool:
+        if (unswept := file.execute(sql.UNSWEPT).fetchone()) is None:
+            return False
+        cohort, after = unswept
+        [last] = file.execute(sql.LAST, (cohort, after, SWEPT_ROWS)).fetchone() or (None,)
+        values = {"cohort": cohort, "after": after, "last": last}
+        if read(file, sql.LISTING):
+            file.execute(sql.LIST_SWEPT, values)
+        file.execute(sql.DELETE_SWEPT, values)
+        file.execute(sql.SWEPT, (last, cohort))
+        return True
+
+
+def _disconnect(files: Mapping[int, tuple[SharedFile, SharedFile]]) -> None:
+    for file in files.get(os.getpid(), ()):
+        with file.lock:
+            file.resign()
+            file.disconnect()

@@ -1,0 +1,129 @@
+"""Mixpanel's cohort webhook: body -> CohortUpdate; pure.
+
+Guarantee: what is returned can be stored as it is; a body that cannot be understood is a ``ValueError`` that
+says why. A member that cannot be a Flagsmith identity is left out and counted, and costs the others nothing.
+Source: https://docs.mixpanel.com/docs/cohort-sync/webhooks
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias, get_args
+
+Action: TypeAlias = Literal["members", "add_members", "remove_members"]
+ACTIONS: tuple[Action, ...] = get_args(Action)
+MEMBER_KEY = "mixpanel_distinct_id"
+MAX_IDENTIFIER = 2000  # Flagsmith's limit, in characters
+MAX_ID, MAX_NAME, MAX_PAGES = 100, 1000, 10**9
+
+
+@dataclass(frozen=True, slots=True)
+class CohortUpdate:
+    """One call of the webhook.
+
+    Attributes:
+        action: ``"members"`` is a page of the whole cohort, the others are changes.
+        cohort_id: Stable.
+        cohort_name: Can be edited in Mixpanel.
+        session_id: What the pages of one whole cohort have in common.
+        page: From 1 to ``pages``, in any order.
+        pages: How many make the whole.
+        members: Flagsmith identifiers, each once.
+        skipped: How many other members came, without a usable identifier.
+    """
+
+    action: Action
+    cohort_id: str
+    cohort_name: str
+    session_id: str = ""
+    page: int = 1
+    pages: int = 1
+    members: tuple[str, ...] = ()
+    skipped: int = 0
+
+    @classmethod
+    def parse(cls, body: bytes | Mapping[str, Any], member_key: str = MEMBER_KEY) -> "CohortUpdate":
+        """Read the body of a request, or the JSON object that it is.
+
+        ``member_key`` names the exported property that is the Flagsmith identifier. Raises ``ValueError`` for
+        what no retry can mend.
+        """
+        document = read_json(body) if isinstance(body, bytes) else body
+        action, parameters = document.get("action"), document.get("parameters")
+        if action not in ACTIONS:
+            raise ValueError(f"action must be one of {', '.join(ACTIONS)}")
+        if not isinstance(parameters, dict):
+            raise ValueError("parameters must be an object")  # noqa: TRY004 - one kind of error for a body
+        cohort_id = _text(parameters, "mixpanel_cohort_id", MAX_ID)
+        if not cohort_id:
+            raise ValueError("mixpanel_cohort_id is missing")
+        session_id = _text(parameters, "mixpanel_session_id", MAX_ID)
+        page, pages = _paging(parameters.get("page_info"))
+        if action == "members" and pages > 1 and not session_id:
+            raise ValueError("mixpanel_session_id is missing: nothing tells which pages belong together")
+        members = parameters.get("members")
+        if not isinstance(members, list | None):
+            raise ValueError("members must be a list")  # noqa: TRY004
+        identifiers = [_identifier(member, member_key) for member in members or ()]
+        usable = tuple(dict.fromkeys(identifier for identifier in identifiers if identifier))
+        name = _text(parameters, "mixpanel_cohort_name", MAX_NAME) or cohort_id
+        return cls(action, cohort_id, name, session_id, page, pages, usable, identifiers.count(None))
+
+
+def read_json(body: bytes) -> dict[str, Any]:
+    """The object that the body is."""
+    try:
+        document = json.loads(body.decode("utf-8-sig"))
+    except UnicodeDecodeError:
+        raise ValueError("the body is not UTF-8") from None
+    except RecursionError:
+        raise ValueError("the body is nested too deeply") from None
+    except ValueError:
+        raise ValueError("the body is not JSON") from None
+    if not isinstance(document, dict):
+        raise ValueError("the body must be a JSON object")  # noqa: TRY004
+    return document
+
+
+def _text(parameters: Mapping[str, Any], name: str, limit: int) -> str:
+    """Text, or a number as text; empty if there is none."""
+    value = parameters.get(name)
+    if value is not None and (type(value) not in (str, int) or not is_storable(f"{value}")):
+        raise ValueError(f"{name} must be text or a number")
+    text = "" if value is None else f"{value}".strip()
+    if len(text) > limit:
+        raise ValueError(f"{name} must have at most {limit} characters")
+    return text
+
+
+def _paging(page_info: object) -> tuple[int, int]:
+    """Page and pages: a whole cohort on one page, if nothing is said of it."""
+    if page_info is None:
+        return 1, 1
+    if not isinstance(page_info, dict):
+        raise ValueError("page_info must be an object")  # noqa: TRY004
+    page, pages = (_number(page_info.get(name), name) for name in ("page_count", "total_pages"))
+    if page > pages:
+        raise ValueError("page_count must not be above total_pages")
+    return page, pages
+
+
+def _number(value: object, name: str) -> int:
+    if isinstance(value, str) and re.fullmatch(r"\s*[0-9]{1,10}\s*", value, re.ASCII):
+        value = int(value)
+    if type(value) is not int or not 1 <= value <= MAX_PAGES:
+        raise ValueError(f"{name} must be a whole number from 1 to {MAX_PAGES:,}")
+    return value
+
+
+def _identifier(member: object, key: str) -> str | None:
+    """The identifier, without the white space round it, as Flagsmith's server has it; None: unusable."""
+    value = member.get(key) if isinstance(member, dict) else None
+    identifier = f"{value}".strip() if type(value) in (str, int) else ""
+    return identifier if 0 < len(identifier) <= MAX_IDENTIFIER and is_storable(identifier) else None
+
+
+def is_storable(text: str) -> bool:
+    """Whether a database takes it: PostgreSQL has no NUL, UTF-8 no half of a surrogate pair."""
+    return re.search("[\0\ud800-\udfff]", text) is None

@@ -1,0 +1,253 @@
+"""The receiver of Mixpanel's cohort webhook: a WSGI and an ASGI application.
+
+Guarantee: success is said when the change is durable, and not before. A status that makes Mixpanel pause the
+sync for ever (400, 401) is for what no retry can mend; what may work later is a 503, which it retries.
+Source: https://docs.mixpanel.com/docs/cohort-sync/webhooks
+"""
+
+import asyncio
+import binascii
+import json
+from base64 import b64decode
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from contextlib import suppress
+from hashlib import sha256
+from hmac import compare_digest
+from http import HTTPStatus
+from time import monotonic
+from typing import Any, NamedTuple, TypeAlias
+
+from flagsync._config import require
+from flagsync._report import Reporter
+from flagsync.cohorts._store import MembershipStore
+from flagsync.cohorts._update import ACTIONS, MEMBER_KEY, CohortUpdate, is_storable, read_json
+from flagsync.exceptions import StoreUnavailableError
+
+MAX_BODY_BYTES, MAX_LENGTH_DIGITS, BODY_SECONDS, CHUNK_BYTES = 32_000_000, 99, 30.0, 65536
+# wsgiref says text/plain where a request says nothing.
+JSON_TYPES = ("", "application/json", "text/plain")
+TOO_LARGE = HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body must not have more than {MAX_BODY_BYTES:,} bytes"
+INCOMPLETE = HTTPStatus.SERVICE_UNAVAILABLE, "the body did not come to its end"
+UNAVAILABLE = HTTPStatus.SERVICE_UNAVAILABLE, "the change cannot be stored now"
+Environ: TypeAlias = Mapping[str, Any]
+Scope: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+
+class Head(NamedTuple):
+    """What of a request is known before its body; what was not sent is empty."""
+
+    method: str
+    authorization: str = ""
+    content_type: str = ""
+    content_length: str = ""
+
+
+class Response(NamedTuple):
+    """What is sent back."""
+
+    status: HTTPStatus
+    headers: list[tuple[str, str]]
+    body: bytes
+
+
+class RefusedError(Exception):
+    """A request that gets no success: status, message, action and further headers of the answer."""
+
+    def response(self) -> Response:
+        status, message, *rest = self.args
+        action, *headers = rest or (None,)
+        error = {"message": message, "code": status.value}
+        return _response(status, {"action": action, "status": "failure", "error": error}, *headers)
+
+
+class CohortWebhook:
+    """Takes Mixpanel's calls into a store.
+
+    Mount ``wsgi`` in Flask or Django, ``asgi`` in Starlette or FastAPI, at a path of your choice; or serve one
+    of them as it is.
+
+    Args:
+        store: Where memberships go.
+        credentials: (user, password) pairs, all of them valid: the URL of a connection in Mixpanel cannot be
+            edited, so a new password is added here before the old one goes. None, said explicitly, takes
+            whatever comes.
+        member_key: The exported property that is the Flagsmith identifier.
+
+    Raises:
+        ValueError: An option cannot be right; the message says how it can.
+    """
+
+    def __init__(
+        self,
+        store: MembershipStore,
+        *,
+        credentials: Iterable[tuple[str, str]] | None = (),
+        member_key: str = MEMBER_KEY,
+    ) -> None:
+        pairs = None if credentials is None else [*credentials] if isinstance(credentials, Iterable) else []
+        require(
+            {
+                "credentials are the (user, password) pairs that Mixpanel may use, users without a colon; or "
+                "None, said explicitly, to take everybody's calls": (
+                    pairs is None or (pairs and all(map(_is_pair, pairs)))
+                ),
+                "member_key is the name of a property": isinstance(member_key, str) and member_key,
+            }
+        )
+        self._store, self._member_key, self._report = store, member_key, Reporter(None)
+        self._credentials = None if pairs is None else [_hash(":".join(pair).encode()) for pair in pairs]
+
+    def wsgi(self, environ: Environ, start_response: Callable[..., object]) -> list[bytes]:
+        """The application for WSGI servers and frameworks."""
+        head = Head(
+            environ["REQUEST_METHOD"],
+            environ.get("HTTP_AUTHORIZATION", ""),
+            environ.get("CONTENT_TYPE", ""),
+            environ.get("CONTENT_LENGTH", ""),
+        )
+        try:
+            self._admit(head)
+            response = self._take(_read(environ, head.content_length))
+        except RefusedError as refused:
+            response = refused.response()
+        start_response(f"{response.status.value} {response.status.phrase}", response.headers)
+        return [response.body]
+
+    async def asgi(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The application for ASGI servers and frameworks."""
+        if scope["type"] == "lifespan":
+            await _live(receive, send)
+            return
+        headers = {name.lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        names = (b"authorization", b"content-type", b"content-length")
+        try:
+            self._admit(Head(scope["method"], *(headers.get(name, "") for name in names)))
+            body = await _receive(receive)
+            response = await asyncio.to_thread(self._take, body)
+        except RefusedError as refused:
+            response = refused.response()
+        except ConnectionError:
+            return  # the client has gone
+        raw = [(name.lower().encode(), value.encode()) for name, value in response.headers]
+        await send({"type": "http.response.start", "status": response.status.value, "headers": raw})
+        await send({"type": "http.response.body", "body": response.body})
+
+    def _admit(self, head: Head) -> None:
+        """Raise for a request whose body need not be read."""
+        if self._credentials is not None and not self._knows(head.authorization):
+            self._report.once("A call of the cohort webhook had no right credentials; no others are reported")
+            realm = ("WWW-Authenticate", 'Basic realm="flagsync", charset="UTF-8"')
+            raise RefusedError(HTTPStatus.UNAUTHORIZED, "user or password is wrong", None, realm)
+        if head.method != "POST":
+            allow = ("Allow", "POST")
+            raise RefusedError(HTTPStatus.METHOD_NOT_ALLOWED, "the method must be POST", None, allow)
+        media = head.content_type.partition(";")[0].strip().lower()
+        if media not in JSON_TYPES and not media.endswith("+json"):
+            raise RefusedError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "the content type must be application/json")
+        length = head.content_length
+        if length and not (length.isascii() and length.isdigit()):
+            raise RefusedError(HTTPStatus.BAD_REQUEST, "Content-Length must be a number")
+        if len(length) > MAX_LENGTH_DIGITS or int(length or 0) > MAX_BODY_BYTES:
+            raise RefusedError(*TOO_LARGE)
+
+    def _knows(self, authorization: str) -> bool:
+        scheme, _, encoded = authorization.partition(" ")
+        try:
+            given = _hash(b64decode(encoded.strip(), validate=True))
+        except (binascii.Error, ValueError):
+            return False
+        # All are compared, in a time that tells nothing.
+        matches = [compare_digest(given, known) for known in self._credentials or ()]
+        return scheme.lower() == "basic" and any(matches)
+
+    def _take(self, body: bytes) -> Response:
+        """Parse and store; success means that it is durable."""
+        action = None
+        try:
+            document = read_json(body)
+            action = document.get("action") if document.get("action") in ACTIONS else None
+            update = CohortUpdate.parse(document, self._member_key)
+        except ValueError as error:
+            self._report.say(f"A call of the cohort webhook was refused: {error}")
+            raise RefusedError(HTTPStatus.BAD_REQUEST, f"{error}", action) from error
+        if update.skipped:
+            self._report.say(
+                f"{update.skipped} members of a cohort have no usable {self._member_key} and are left out; "
+                "Mixpanel sends what is chosen under Properties to Export"
+            )
+        try:
+            self._store.apply(update)
+        except Exception as error:
+            reason = error if isinstance(error, StoreUnavailableError) else type(error).__name__
+            self._report.say(f"A call of the cohort webhook was not stored, Mixpanel will repeat it: {reason}")
+            raise RefusedError(*UNAVAILABLE, action) from error
+        return _response(HTTPStatus.OK, {"action": action, "status": "success"})
+
+
+def _read(environ: Environ, length: str) -> bytes:
+    """The body of a WSGI request."""
+    if not length and not environ.get("wsgi.input_terminated"):
+        raise RefusedError(HTTPStatus.LENGTH_REQUIRED, "Content-Length is missing")
+    left, chunks, deadline = int(length or MAX_BODY_BYTES + 1), list[bytes](), monotonic() + BODY_SECONDS
+    with suppress(Exception):  # of the server: the client has gone, or is too slow
+        while left and monotonic() < deadline:
+            chunk = environ["wsgi.input"].read(min(left, CHUNK_BYTES))
+            left -= len(chunk)
+            chunks.append(chunk)
+            if not chunk and not length:
+                return b"".join(chunks)
+            if not chunk:
+                break
+    if left:
+        raise RefusedError(*INCOMPLETE)
+    if not length:
+        raise RefusedError(*TOO_LARGE)
+    return b"".join(chunks)
+
+
+async def _receive(receive: Receive) -> bytes:
+    """The body of an ASGI request; ``ConnectionError`` if the client goes before its end."""
+    chunks, size, more = list[bytes](), 0, True
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            while more:
+                event = await receive()
+                if event["type"] == "http.disconnect":
+                    raise ConnectionError
+                chunks.append(event.get("body", b""))
+                more = event.get("more_body", False)
+                size += len(chunks[-1])
+                if size > MAX_BODY_BYTES:
+                    raise RefusedError(*TOO_LARGE)
+    except TimeoutError:
+        raise RefusedError(*INCOMPLETE) from None
+    return b"".join(chunks)
+
+
+async def _live(receive: Receive, send: Send) -> None:
+    """Start and end with a server that serves nothing else."""
+    for step in ("startup", "shutdown"):
+        await receive()
+        await send({"type": f"lifespan.{step}.complete"})
+
+
+def _response(status: HTTPStatus, document: Mapping[str, Any], *headers: tuple[str, str]) -> Response:
+    body = json.dumps(document).encode()
+    common = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
+    return Response(status, [*common, *headers], body)
+
+
+def _is_pair(pair: object) -> bool:
+    return (
+        isinstance(pair, tuple | list)
+        and len(pair) == 2  # noqa: PLR2004
+        and all(isinstance(part, str) and part and is_storable(part) for part in pair)
+        and ":" not in pair[0]
+    )
+
+
+def _hash(credentials: bytes) -> bytes:
+    """What takes as long to compare for whatever was given."""
+    return sha256(credentials).digest()

@@ -1,0 +1,203 @@
+"""The writer of cohorts into Flagsmith: the store's list of changes -> stored traits.
+
+Guarantee: every change on the list is written at least once; of each identity and cohort, what holds last also
+comes last; an identity that Flagsmith refuses is rejected alone. Boundary: one process of a host writes.
+"""
+
+import weakref
+from collections import Counter
+from collections.abc import Callable, Collection, Container, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from os import getpid
+from threading import Thread
+from time import monotonic
+from typing import Self
+
+from flagsmith import Flagsmith
+
+from flagsync._config import require
+from flagsync._outbox import Destination, Update
+from flagsync._report import Reporter
+from flagsync._sender import Sender
+from flagsync.cohorts._flagsmith import MAX_BULK, Traits, as_json
+from flagsync.cohorts._store import MembershipStore, TraitChange
+from flagsync.exceptions import DeliveryError
+
+INTERVAL_SECONDS, MIN_BATCH = 1.0, 10
+SERVER_KEY = (
+    "flagsmith has a server-side key ('ser.…'): where clients must not set traits, Flagsmith answers 200 to a "
+    "client-side key and drops them"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TraitStats:
+    """What became of the changes.
+
+    Attributes:
+        pending: Entries of the list that are not settled, whoever writes them.
+        written: Traits that this process has written.
+        rejected: Traits that Flagsmith refuses, of this process.
+        requests: HTTP requests of this process.
+        retries: Batches of this process that came after a failed one.
+    """
+
+    pending: int
+    written: int
+    rejected: int
+    requests: int
+    retries: int
+
+
+class TraitWriter:
+    """A thread that writes who is in which cohort to Flagsmith, for identities that are evaluated elsewhere.
+
+    The first writer of a store writes all members; from then on, what changes. Several processes may have one:
+    one of a host writes, and another takes over when it ends. Build it after a fork. A context manager.
+
+    Args:
+        store: Whose changes are written.
+        flagsmith: A client with a server-side key and the URL of the API; or such a key, for Flagsmith's cloud.
+        on_error: Called for each incident, in the thread; must not block.
+
+    Raises:
+        ValueError: The client has no server-side key.
+    """
+
+    def __init__(
+        self,
+        store: MembershipStore,
+        flagsmith: Flagsmith | str,
+        *,
+        on_error: Callable[[DeliveryError], None] | None = None,
+    ) -> None:
+        client = Flagsmith(environment_key=flagsmith) if isinstance(flagsmith, str) else flagsmith
+        session = getattr(client, "session", None)
+        headers = dict(session.headers) if session else {}  # there is none in offline mode
+        require({SERVER_KEY: str(headers.get("X-Environment-Key")).startswith("ser.")})
+        report = Reporter(on_error)
+        self._store, self._pid = store, getpid()
+        self._traits = traits = Traits({name: str(value) for name, value in headers.items()})
+        self._list = _ChangeList(store, client.api_url, traits.suspects, report)
+
+        def end() -> None:
+            traits.close()
+            store.resign()
+
+        self._sender = Sender(self._list, traits.post, end, report, INTERVAL_SECONDS, service="Flagsmith")
+        weakref.finalize(self, self._sender.stop, 0.0).atexit = False
+        Thread(target=self._sender.run, name="flagsync-traits", daemon=True).start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def flush(self, timeout_seconds: float = 10.0) -> bool:
+        """Wait until what was applied before the call is written or rejected; False at the deadline."""
+        deadline = monotonic() + timeout_seconds
+        return self._pid == getpid() and self._list.complete(deadline) and self._sender.flush(deadline)
+
+    def close(self, timeout_seconds: float = 5.0) -> bool:
+        """Write what is on the list and end; False if something is left, for the next writer. Idempotent."""
+        if self._pid != getpid():
+            return False
+        deadline = monotonic() + timeout_seconds
+        self._sender.stop(deadline)
+        self._sender.finish()
+        self._sender.join(deadline)
+        return self._list.oldest() is None
+
+    def stats(self) -> TraitStats:
+        """Progress; raises ``StoreUnavailableError`` if the store cannot be asked."""
+        counts, retries = self._list.counts, self._sender.counts["retries"]
+        pending, requests = self._store.pending(), self._traits.requests
+        return TraitStats(pending, counts["written"], counts["rejected"], requests, retries)
+
+
+class _ChangeList:
+    """The list of a store as a sender takes from it: the numbers on the list are its time."""
+
+    shared = True
+
+    def __init__(self, store: MembershipStore, url: str, suspects: Collection[bytes], report: Reporter) -> None:
+        self._store, self._destination, self._report = store, Destination(url), report
+        self._suspects = suspects  # which come last
+        self._in_flight = dict[bytes, TraitChange]()
+        self._limit, self._listed, self._failing = MAX_BULK, False, False
+        self.counts = Counter(written=0, rejected=0)
+
+    def complete(self, deadline: float) -> bool:
+        """Put all on the list that belongs there; False at the deadline."""
+        with self._guard():
+            self._list()
+            while self._store.sweep():
+                if monotonic() >= deadline:
+                    return False
+            return True
+        return False
+
+    @property
+    def newest(self) -> float:
+        with self._guard():
+            _, last = self._store.bounds() or (0, 0)
+            return last
+        return float("inf")
+
+    def oldest(self) -> float | None:
+        with self._guard():
+            bounds = self._store.bounds()
+            return bounds[0] if bounds else None
+        return 0.0
+
+    def full(self) -> bool:
+        return self.newest - (self.oldest() or 0.0) >= self._limit
+
+    def waiting(self) -> bool:
+        with self._guard():
+            self._list()
+            return self._store.is_elected() and (self._store.sweep() or self._store.bounds() is not None)
+        return False
+
+    def take(self, resting: Container[Destination] = ()) -> list[Update]:
+        self._in_flight = {}
+        if self._destination not in resting:
+            with self._guard():
+                changes = self._store.take(self._limit + len(self._suspects))
+                found = {as_json(change): change for change in changes}
+                good = [json for json in found if json not in self._suspects]
+                self._in_flight = {json: found[json] for json in (good or [*found])[: self._limit]}
+        return [
+            Update(change.identifier, b"", json, change.numbers[0], self._destination)
+            for json, change in self._in_flight.items()
+        ]
+
+    def settle(self, accepted: Collection[Update], rejected: Collection[Update]) -> None:
+        changes, self._in_flight = self._in_flight, {}
+        # A server that does not manage so many in its time manages less.
+        settled = len(accepted) + len(rejected)
+        self._limit = min(MAX_BULK, self._limit * 2) if settled else max(MIN_BATCH, len(changes) // 2)
+        self.counts.update(written=len(accepted), rejected=len(rejected))
+        with self._guard():  # what it cannot take off the list now is written once more
+            self._store.settle([changes[update.json] for update in (*accepted, *rejected)])
+
+    def _list(self) -> None:
+        if not self._listed:
+            self._store.list_changes()
+            self._listed = True
+
+    @contextmanager
+    def _guard(self) -> Iterator[None]:
+        """What the store cannot do now is reported, once."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - a store may raise anything, the thread goes on
+            if not self._failing:
+                self._failing = True
+                self._report.say(f"The store of cohorts cannot be used ({type(error).__name__}): traits wait")
+        else:
+            if self._failing:
+                self._failing = False
+                self._report.say("The store of cohorts is in use again")

@@ -1,0 +1,69 @@
+"""The loop closes: a cohort in Mixpanel decides which flag a user gets, which Mixpanel then shows."""
+
+import json
+import subprocess
+from base64 import b64encode
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
+
+from flagsync.testing import MixpanelServer
+from tests.flagsmith_server import FlagsmithServer
+
+AUTHORIZATION = f"Basic {b64encode(b'mixpanel:secret').decode()}"
+
+
+def say(process: subprocess.Popen[str], line: str) -> str:
+    assert process.stdin
+    assert process.stdout
+    process.stdin.write(f"{line}\n")
+    process.stdin.flush()
+    return process.stdout.readline().strip()
+
+
+def call(port: str, action: str, *members: str) -> dict[str, Any]:
+    """Call the webhook as Mixpanel does."""
+    parameters = {
+        "mixpanel_project_id": "1",
+        "mixpanel_cohort_id": "42",
+        "mixpanel_cohort_name": "VIPs",
+        "mixpanel_session_id": "a-session",
+        "page_info": {"total_pages": 1, "page_count": 1},
+        "members": [{"mixpanel_distinct_id": member} for member in members],
+    }
+    body = json.dumps({"action": action, "parameters": parameters}).encode()
+    headers = {"Authorization": AUTHORIZATION, "Content-Type": "application/json"}
+    with urlopen(Request(f"http://127.0.0.1:{port}/", body, headers)) as answer:
+        reply: dict[str, Any] = json.load(answer)
+    return reply
+
+
+def test_a_cohort_decides_which_flag_a_user_gets_and_mixpanel_shows_it(
+    start: Callable[..., subprocess.Popen[str]],
+    mixpanel: MixpanelServer,
+    document: dict[str, Any],
+    tmp_path: Path,
+) -> None:
+    [segment] = document["project"]["segments"]
+    condition = {"operator": "EQUAL", "property_": "mixpanel_cohort_vips", "value": "true"}
+    segment["rules"][0]["rules"][0]["conditions"] = [condition]
+    states = document["feature_states"]
+    document["feature_states"] = [state for state in states if state["feature"]["name"] == "seg_override"]
+    cohorts = str(tmp_path / "cohorts.db")
+    webhook = start("webhook.py", cohorts)
+    assert webhook.stdout
+    port = webhook.stdout.readline().strip()
+    with FlagsmithServer() as flagsmith:
+        flagsmith.document = document
+        application = start("evaluating.py", flagsmith.api_url, cohorts)
+        assert say(application, "ann") == "None"
+        assert mixpanel.profiles["ann"]["seg_override"] is False
+        for action, value, shown in (("add_members", "gold", "gold"), ("remove_members", "None", False)):
+            assert call(port, action, "ann") == {"action": action, "status": "success"}
+            assert any(say(application, "ann") == value for _ in range(10_000))  # a second later at most
+            assert mixpanel.profiles["ann"]["seg_override"] == shown
+        assert say(application, "bob") == "None"
+        _, errors = application.communicate()
+    assert (application.returncode, errors) == (0, "")
+    assert {request.path for request in flagsmith.requests} == {"/api/v1/environment-document/"}
