@@ -22,11 +22,11 @@ def call(server: Server) -> None:
     """``get_identity_flags`` beside the bare client's and the naive wrapper's."""
     for features in (50, 200, 500):
         what, bare = f"call, {features} flags", local_client(features)
-        show(what, "bare Flagsmith, no encoder", spread(_interleaved(bare.get_identity_flags)[0]))
+        show(what, "bare Flagsmith, no encoder", spread(interleaved(bare.get_identity_flags)[0]))
         with FlagSync(bare, "token", mixpanel_url=server.url) as client:
             for identifier in CALLERS:
                 client.get_identity_flags(identifier)
-            theirs, ours = _interleaved(bare.get_identity_flags, client.get_identity_flags)
+            theirs, ours = interleaved(bare.get_identity_flags, client.get_identity_flags)
             client.flush(60)
         show(what, "bare Flagsmith, encoder running", spread(theirs))
         median, p99 = (percentile(ours, percent) - percentile(theirs, percent) for percent in (50, 99))
@@ -54,7 +54,7 @@ def _evaluate_and_set(bare: Flagsmith, mixpanel: Mixpanel, identifier: str, trai
     mixpanel.people_set(identifier, properties_of(bare.get_identity_flags(identifier, traits)))
 
 
-def _interleaved(*calls: Callable[..., object]) -> list[list[int]]:
+def interleaved(*calls: Callable[..., object]) -> list[list[int]]:
     """Nanoseconds of the calls, in alternating blocks: noise of the machine hits all of them."""
     took: list[list[int]] = [[] for _ in calls]
     for number in range(BLOCKS):

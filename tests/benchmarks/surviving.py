@@ -147,8 +147,8 @@ def outage(server: Server) -> None:
                 mixpanel.requests.clear()  # the server's memory is not what is measured
                 sleep(max(0, began + number * each - monotonic()) if number % 100 == 0 else 0)
                 if number == OUTAGE_CALLS // 4:
-                    warm = _resident_bytes()
-            grown, tries, cpu = _resident_bytes() - warm, client.stats().requests, process_time() - cpu
+                    warm = resident_bytes()
+            grown, tries, cpu = resident_bytes() - warm, client.stats().requests, process_time() - cpu
             mixpanel.recover()
             client.flush(60)
             wrong = sum(mixpanel.profiles.get(who, {}).get("state") != state for who, state in states.items())
@@ -177,9 +177,9 @@ def soak(server: Server) -> None:
                     faults += 1
                     mixpanel.fail(times=1, **random.choice(KINDS))
             if number == SOAK_CALLS // 4:
-                warm = _resident_bytes()
+                warm = resident_bytes()
         client.flush(60)
-        grown, profiles = _resident_bytes() - warm, mixpanel.profiles
+        grown, profiles = resident_bytes() - warm, mixpanel.profiles
         lost = sum(identifier not in profiles for identifier in states)
         stale = sum(profiles[who]["state"] != state for who, state in states.items() if who in profiles)
     what = f"{SOAK_CALLS:,} calls, {SOAK_USERS:,} users, {faults} faults"
@@ -187,7 +187,7 @@ def soak(server: Server) -> None:
     show(what, "flagsync, outbox=…", f"{lost} lost, {stale} stale", "0 lost, 0 stale", verdict)
 
 
-def _resident_bytes() -> int:
+def resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
