@@ -109,4 +109,4 @@ def test_what_comes_gets_the_answer_of_the_table(
         else:
             action = reply.pop("action")
             assert reply == {"status": "failure", "error": {"message": message, "code": code}}
-            assert action in (None, "members", "add_members")
+            assert action in (None, "members", "add_members", "delete_members")

@@ -29,6 +29,7 @@ from flagsync.cohorts import (
     SQLiteStore,
     StoreUnavailableError,
     TraitChange,
+    _sessions,
     _sqlite,
 )
 
@@ -673,7 +674,7 @@ def test_members_are_read_in_parts(path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_only_so_many_sessions_are_remembered(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_sqlite, "KEPT_SESSIONS", 3)
+    monkeypatch.setattr(_sessions, "KEPT_SESSIONS", 3)
     with SQLiteStore(path) as store:
         for number in range(10):
             after(store, page(f"abandoned-{number}", 1, 2, "ann"), page(f"whole-{number}", 1, 1, "bob"))

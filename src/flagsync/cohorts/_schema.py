@@ -42,7 +42,7 @@ COHORTS_OF = """SELECT number FROM cohorts
 SESSION = "SELECT number, pages FROM sessions WHERE cohort = ? AND id = ?"
 LATEST = "SELECT coalesce(max(number), 0) FROM sessions WHERE cohort = ?"
 NEW_SESSION = "INSERT INTO sessions (cohort, id, pages) VALUES (?, ?, ?)"
-NEW_PAGE = "INSERT INTO pages VALUES (:session, :page, :digest, :usable, :skipped)"
+NEW_PAGE = "INSERT INTO pages VALUES (?, ?, ?, ?, ?)"
 DIGEST = "SELECT digest FROM pages WHERE session = ? AND page = ?"
 PAGES = "SELECT count(*), sum(usable), sum(skipped) FROM pages WHERE session = ?"
 FORGET_SESSION = "DELETE FROM sessions WHERE number = ?"

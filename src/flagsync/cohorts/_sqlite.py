@@ -4,7 +4,6 @@ Guarantee: what ``apply`` has stored survives crash and power failure; a whole c
 time, however many leave. Boundary: local file systems.
 """
 
-import hashlib
 import json
 import os
 import sqlite3
@@ -16,17 +15,14 @@ from typing import Self
 
 from flagsync._database import prepare, read
 from flagsync._host import OutOfUseError, SharedFile
-from flagsync._report import log
 from flagsync.cohorts import _schema as sql
+from flagsync.cohorts._sessions import complete, open_session
 from flagsync.cohorts._store import TraitChange
 from flagsync.cohorts._traits import Cohort, Known, TraitKeys
 from flagsync.cohorts._update import CohortUpdate
 from flagsync.exceptions import StoreUnavailableError
 
-SWEPT_ROWS, PAGE_ROWS, KEPT_SESSIONS = 2000, 10_000, 100
-STARTS_OVER = (
-    "Pages of a cohort contradict each other: its session starts over, nobody leaves before it is complete"
-)
+SWEPT_ROWS, PAGE_ROWS = 2000, 10_000
 
 
 def _all(*_: str) -> bool:
@@ -82,7 +78,7 @@ class SQLiteStore:
             cohort, floor = found
             seen = read(file, sql.LATEST, cohort)
             if update.action == "members":
-                if (session := self._open_session(file, cohort, floor, update)) is None:
+                if (session := open_session(file, cohort, floor, update)) is None:
                     return
                 seen = session
             values = {"cohort": cohort, "members": json.dumps(update.members, ensure_ascii=False), "seen": seen}
@@ -93,7 +89,7 @@ class SQLiteStore:
                         file.execute(on_list, values)
                     file.execute(store, values)
             if update.action == "members":
-                self._complete(file, cohort, seen, update.pages)
+                complete(file, cohort, seen, update.pages)
             self._sweep(file)
             file.execute(sql.CHANGED)
 
@@ -222,41 +218,6 @@ class SQLiteStore:
             file.execute(sql.CHANGED)
         found: tuple[int, int] = file.execute(sql.COHORT, (update.cohort_id,)).fetchone()
         return found if takes else None
-
-    def _open_session(
-        self, file: sqlite3.Connection, cohort: int, floor: int, update: CohortUpdate
-    ) -> int | None:
-        """Note a page; the number of its session, or None if it says nothing new."""
-        page = {
-            "page": update.page,
-            "digest": hashlib.blake2b("\0".join(update.members).encode(), digest_size=16).digest(),
-            "usable": len(update.members),
-            "skipped": update.skipped,
-        }
-        number, pages = file.execute(sql.SESSION, (cohort, update.session_id)).fetchone() or (None, 0)
-        if number is not None:
-            if number < floor:
-                return None
-            [digest] = file.execute(sql.DIGEST, (number, update.page)).fetchone() or (None,)
-            if pages == update.pages and digest == page["digest"]:
-                return None
-            if pages != update.pages or digest is not None:
-                log.warning("%s", STARTS_OVER)
-                file.execute(sql.FORGET_SESSION, (number,))
-                number = None
-        if number is None:
-            session = cohort, update.session_id or None, update.pages
-            number = file.execute(sql.NEW_SESSION, session).lastrowid
-            file.execute(sql.FORGET_SESSIONS, {"cohort": cohort, "kept": KEPT_SESSIONS})
-        file.execute(sql.NEW_PAGE, {"session": number, **page})
-        return number
-
-    def _complete(self, file: sqlite3.Connection, cohort: int, session: int, pages: int) -> None:
-        """Let those leave whom the session did not mention, if all its pages have come."""
-        came, usable, skipped = file.execute(sql.PAGES, (session,)).fetchone()
-        if came == pages and (usable or not skipped):
-            file.execute(sql.REPLACE, (session, cohort))
-            file.execute(sql.FORGET_PAGES, {"cohort": cohort, "number": session})
 
     def _sweep(self, file: sqlite3.Connection) -> bool:
         if (unswept := file.execute(sql.UNSWEPT).fetchone()) is None:

@@ -7,7 +7,6 @@ Source: https://docs.mixpanel.com/docs/cohort-sync/webhooks
 
 import asyncio
 import binascii
-import json
 from base64 import b64decode
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from contextlib import suppress
@@ -19,16 +18,22 @@ from typing import Any, NamedTuple, TypeAlias
 
 from flagsync._config import require
 from flagsync._report import Reporter
+from flagsync.cohorts._answers import (
+    INCOMPLETE,
+    MAX_BODY_BYTES,
+    TOO_LARGE,
+    UNAVAILABLE,
+    RefusedError,
+    Response,
+    respond,
+)
 from flagsync.cohorts._store import MembershipStore
-from flagsync.cohorts._update import ACTIONS, MEMBER_KEY, CohortUpdate, is_storable, read_json
+from flagsync.cohorts._update import MEMBER_KEY, CohortUpdate, is_storable, read_json
 from flagsync.exceptions import StoreUnavailableError
 
-MAX_BODY_BYTES, MAX_LENGTH_DIGITS, BODY_SECONDS, CHUNK_BYTES = 32_000_000, 99, 30.0, 65536
+MAX_LENGTH_DIGITS, MAX_ECHO, BODY_SECONDS, CHUNK_BYTES = 99, 100, 30.0, 65536
 # wsgiref says text/plain where a request says nothing.
 JSON_TYPES = ("", "application/json", "text/plain")
-TOO_LARGE = HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body must not have more than {MAX_BODY_BYTES:,} bytes"
-INCOMPLETE = HTTPStatus.SERVICE_UNAVAILABLE, "the body did not come to its end"
-UNAVAILABLE = HTTPStatus.SERVICE_UNAVAILABLE, "the change cannot be stored now"
 Environ: TypeAlias = Mapping[str, Any]
 Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -42,24 +47,6 @@ class Head(NamedTuple):
     authorization: str = ""
     content_type: str = ""
     content_length: str = ""
-
-
-class Response(NamedTuple):
-    """What is sent back."""
-
-    status: HTTPStatus
-    headers: list[tuple[str, str]]
-    body: bytes
-
-
-class RefusedError(Exception):
-    """A request that gets no success: status, message, action and further headers of the answer."""
-
-    def response(self) -> Response:
-        status, message, *rest = self.args
-        action, *headers = rest or (None,)
-        error = {"message": message, "code": status.value}
-        return _response(status, {"action": action, "status": "failure", "error": error}, *headers)
 
 
 class CohortWebhook:
@@ -111,7 +98,7 @@ class CohortWebhook:
             self._admit(head)
             response = self._take(_read(environ, head.content_length))
         except RefusedError as refused:
-            response = refused.response()
+            response = refused.response
         start_response(f"{response.status.value} {response.status.phrase}", response.headers)
         return [response.body]
 
@@ -127,7 +114,7 @@ class CohortWebhook:
             body = await _receive(receive)
             response = await asyncio.to_thread(self._take, body)
         except RefusedError as refused:
-            response = refused.response()
+            response = refused.response
         except ConnectionError:
             return  # the client has gone
         raw = [(name.lower().encode(), value.encode()) for name, value in response.headers]
@@ -167,7 +154,8 @@ class CohortWebhook:
         action = None
         try:
             document = read_json(body)
-            action = document.get("action") if document.get("action") in ACTIONS else None
+            said = document.get("action")
+            action = said[:MAX_ECHO] if isinstance(said, str) else None
             update = CohortUpdate.parse(document, self._member_key)
         except ValueError as error:
             self._report.say(f"A call of the cohort webhook was refused: {error}")
@@ -183,7 +171,7 @@ class CohortWebhook:
             reason = error if isinstance(error, StoreUnavailableError) else type(error).__name__
             self._report.say(f"A call of the cohort webhook was not stored, Mixpanel will repeat it: {reason}")
             raise RefusedError(*UNAVAILABLE, action) from error
-        return _response(HTTPStatus.OK, {"action": action, "status": "success"})
+        return respond(HTTPStatus.OK, {"action": action, "status": "success"})
 
 
 def _read(environ: Environ, length: str) -> bytes:
@@ -231,12 +219,6 @@ async def _live(receive: Receive, send: Send) -> None:
     for step in ("startup", "shutdown"):
         await receive()
         await send({"type": f"lifespan.{step}.complete"})
-
-
-def _response(status: HTTPStatus, document: Mapping[str, Any], *headers: tuple[str, str]) -> Response:
-    body = json.dumps(document).encode()
-    common = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
-    return Response(status, [*common, *headers], body)
 
 
 def _is_pair(pair: object) -> bool:

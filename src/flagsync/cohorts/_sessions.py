@@ -1,0 +1,44 @@
+"""The pages of a whole cohort, as they come: a session in the file of a store.
+
+Guarantee: only a session whose pages are all there, and do not contradict each other, replaces a cohort.
+"""
+
+import hashlib
+import sqlite3
+
+from flagsync._report import log
+from flagsync.cohorts import _schema as sql
+from flagsync.cohorts._update import CohortUpdate
+
+KEPT_SESSIONS = 100  # of a cohort: their late pages are recognised
+STARTS_OVER = (
+    "Pages of a cohort contradict each other: its session starts over, nobody leaves before it is complete"
+)
+
+
+def open_session(file: sqlite3.Connection, cohort: int, floor: int, update: CohortUpdate) -> int | None:
+    """Note a page; the number of its session, or None if the page says nothing new."""
+    digest = hashlib.blake2b("\0".join(update.members).encode(), digest_size=16).digest()
+    number, pages = file.execute(sql.SESSION, (cohort, update.session_id)).fetchone() or (None, 0)
+    if number is not None:
+        [known] = file.execute(sql.DIGEST, (number, update.page)).fetchone() or (None,)
+        if number < floor or (pages, known) == (update.pages, digest):
+            return None
+        if pages != update.pages or known is not None:
+            log.warning("%s", STARTS_OVER)
+            file.execute(sql.FORGET_SESSION, (number,))
+            number = None
+    if number is None:
+        session = cohort, update.session_id or None, update.pages
+        number = file.execute(sql.NEW_SESSION, session).lastrowid
+        file.execute(sql.FORGET_SESSIONS, {"cohort": cohort, "kept": KEPT_SESSIONS})
+    file.execute(sql.NEW_PAGE, (number, update.page, digest, len(update.members), update.skipped))
+    return number
+
+
+def complete(file: sqlite3.Connection, cohort: int, session: int, pages: int) -> None:
+    """Let those leave whom the session did not mention, if all its pages have come."""
+    came, usable, skipped = file.execute(sql.PAGES, (session,)).fetchone()
+    if came == pages and (usable or not skipped):
+        file.execute(sql.REPLACE, (session, cohort))
+        file.execute(sql.FORGET_PAGES, {"cohort": cohort, "number": session})
