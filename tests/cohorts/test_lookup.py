@@ -145,6 +145,20 @@ def test_a_change_is_seen_once_what_is_cached_is_old(
     assert seen == [False, False, True]
 
 
+def test_what_somebody_elses_question_brought_to_light_counts_for_all(
+    store: SQLiteStore, flagsync: Build, flagsmith: Callable[..., Flagsmith], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = flagsync(flagsmith(), cohorts=store)
+    clock = [1000.0]
+    monkeypatch.setattr(_lookup, "FRESH_SECONDS", 1.0)
+    monkeypatch.setattr(_lookup, "monotonic", lambda: clock[0])
+    assert is_gold(client, "bob") is False
+    change(store, "add_members", "bob")
+    clock[0] += 1.0
+    assert is_gold(client, "ann") is False
+    assert is_gold(client, "bob")
+
+
 @pytest.mark.parametrize("identifier", ["\ud800", "nul\0", "x" * 5000, ""])
 def test_whoever_can_be_in_no_cohort_is_in_none(
     store: SQLiteStore, flagsync: Build, flagsmith: Callable[..., Flagsmith], identifier: str, logged: Any

@@ -126,6 +126,22 @@ def test_many_identities_without_bulk_are_written_some_at_a_time(
     assert len(connections) <= _flagsmith.CONCURRENT_SINGLES
 
 
+class Once(dict[str, int]):
+    """Forgets what was read."""
+
+    __getitem__ = dict.pop  # type: ignore[assignment]
+
+
+def test_a_failure_among_many_identities_costs_few_of_them_a_second_request(
+    store: SQLiteStore, flagsmith: FlagsmithServer, write: Write
+) -> None:
+    flagsmith.bulk, flagsmith.refused = False, Once({"0900": 503})
+    change(store, "add_members", *(f"{number:04}" for number in range(1000)))
+    assert write().flush()
+    assert len(flagsmith.traits) == 1000
+    assert len(flagsmith.history) - 1000 <= _flagsmith.MAX_SINGLES
+
+
 @pytest.mark.parametrize("bulk", [True, False])
 @pytest.mark.parametrize("status", [400, 500])
 def test_an_identity_that_flagsmith_refuses_is_rejected_alone(
