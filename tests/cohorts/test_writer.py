@@ -129,7 +129,7 @@ def test_many_identities_without_bulk_are_written_some_at_a_time(
 class Once(dict[str, int]):
     """Forgets what was read."""
 
-    __getitem__ = dict.pop  # type: ignore[assignment]
+    __getitem__ = dict.pop
 
 
 def test_a_failure_among_many_identities_costs_few_of_them_a_second_request(
