@@ -58,7 +58,7 @@ class FlagSync:
         outbox: A file on a local disk, made if it is not there: what waits in it survives crashes and outages,
             and the processes of a host that share it send one after the other, each profile's latest state.
         cohorts: A store of Mixpanel cohorts: each evaluation has one boolean, transient trait for every cohort,
-            where the call has none of that name. A caller waits 0.1 seconds for the store at most.
+            where the call has none of that name. A caller waits 0.2 seconds for the store at most.
         on_error: Called for each incident, in a background thread; must not block.
 
     Raises:

@@ -136,7 +136,9 @@ def _before_fork() -> None:
     process.forks = [*process.files]
     for file in process.forks:
         file.lock.acquire()
-        file.disconnect()
+    for file in process.forks:
+        with suppress(sqlite3.Error):
+            file.disconnect()
 
 
 def _after_fork() -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
 from enum import Enum
 from time import monotonic, time
+from types import MappingProxyType
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -51,10 +52,16 @@ class Reply(NamedTuple):
 class Http:
     """A session of one thread."""
 
-    def __init__(self, headers: Mapping[str, str], read_seconds: float = READ_SECONDS) -> None:
+    def __init__(
+        self,
+        headers: Mapping[str, str],
+        read_seconds: float = READ_SECONDS,
+        proxies: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self._read_seconds = read_seconds
         self._session = requests.Session()
         self._session.headers.update(headers)
+        self._session.proxies.update(proxies)
         self._deadline = 0.0
         for scheme in ("https://", "http://"):
             self._session.mount(scheme, _DeadlineAdapter(self._patience))

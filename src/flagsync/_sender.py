@@ -179,6 +179,8 @@ class Sender:
         if rejected:
             self._tell(refusal, rejected, will_retry=False)
         if failure:
+            if accepted:
+                self._failures.pop(batch[0].destination, None)  # it is no failure in a row
             self._failed(failure, batch)
         else:
             self._recovered(batch[0].destination)

@@ -27,6 +27,7 @@ VIPS, OTHERS = "mixpanel_cohort_vips", "mixpanel_cohort_others"
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SQLiteStore]:
     """A store whose changes are seen at once."""
     monkeypatch.setattr(_lookup, "FRESH_SECONDS", 0.0)
+    monkeypatch.setattr(_lookup, "WAIT_SECONDS", 10.0)
     with SQLiteStore(tmp_path / "cohorts.db") as store:
         yield store
 
@@ -268,6 +269,19 @@ def test_a_store_that_fails_is_left_alone_for_a_while_and_then_used_again(
         f"The store of cohorts cannot be used ({name}): evaluations have what is cached",
         "The store of cohorts is in use again",
     ]
+
+
+def test_a_late_answer_is_kept_but_the_store_is_left_alone_all_the_same(
+    slow: Slow, flagsync: Build, flagsmith: Callable[..., Flagsmith], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = flagsync(flagsmith(), cohorts=slow)
+    monkeypatch.setattr(_lookup, "WAIT_SECONDS", 0.01)
+    slow.may_answer.clear()
+    assert is_gold(client, "ann") is False
+    slow.may_answer.set()
+    while not is_gold(client, "ann"):
+        pass
+    assert [is_gold(client, "bob"), len(slow.asked)] == [False, 1]
 
 
 def test_who_asks_at_the_same_time_is_answered_together(

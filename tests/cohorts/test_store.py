@@ -68,12 +68,13 @@ class ReferenceStore:
         self._over: set[tuple[str, str]] = set()
         self._list: list[tuple[int, str, str]] | None = None
         self._number = self._version = 0
+        self._unsure = False
 
     def apply(self, update: CohortUpdate) -> None:
         cohort = update.cohort_id
         if cohort in self._names or self._takes(cohort, update.cohort_name):
             self._names[cohort] = update.cohort_name
-        if not self._takes(cohort, update.cohort_name):
+        if cohort not in self._names:
             return
         self._version += 1
         self._keys.setdefault(cohort, f"mixpanel_cohort_{update.cohort_name}")
@@ -156,6 +157,9 @@ class ReferenceStore:
     def pending(self) -> int:
         return len(self._list or ())
 
+    def is_unsure(self) -> bool:
+        return self._unsure
+
     def take(self, limit: int) -> list[TraitChange]:
         taken = {cohort.id: cohort.trait_key for cohort in self.cohorts()}
         self._list = [entry for entry in self._list or () if entry[1] in taken]
@@ -164,9 +168,11 @@ class ReferenceStore:
             numbers = changes[cohort, identifier].numbers if (cohort, identifier) in changes else ()
             holds = identifier in self._members[cohort]
             changes[cohort, identifier] = TraitChange(identifier, taken[cohort], holds, (*numbers, number))
+        self._unsure = bool(changes)
         return [*changes.values()]
 
-    def settle(self, changes: Collection[TraitChange]) -> None:
+    def settle(self, changes: Collection[TraitChange], *, sure: bool) -> None:
+        self._unsure = not sure
         settled = {number for change in changes for number in change.numbers}
         self._list = [entry for entry in self._list or () if entry[0] not in settled]
 
@@ -223,7 +229,7 @@ def drain(store: MembershipStore, limit: int = 1000) -> list[tuple[str, bool]]:
     while store.sweep() or store.bounds():
         changes = store.take(limit)
         written += [(change.identifier, change.value) for change in changes]
-        store.settle(changes)
+        store.settle(changes, sure=True)
     return written
 
 
@@ -372,7 +378,7 @@ def test_a_cohort_can_be_renamed_out_of_what_is_taken(build: Build) -> None:
     store.list_changes()
     after(store, add("ann"), add("bob", name="secret"))
     assert (store.traits_of(["ann"]), [*store.cohorts()], drain(store)) == ({"ann": {}}, [], [])
-    assert after(store, add(name="vips")) == ["ann"]
+    assert after(store, add(name="vips")) == ["ann", "bob"]
 
 
 def test_what_was_read_is_good_until_the_version_changes(store: MembershipStore) -> None:
@@ -423,7 +429,7 @@ def test_who_leaves_with_all_and_joins_again_is_written_again(
     after(store, add("ann", "bob"), page("s", 1, 1))
     changes = store.take(2)
     assert [(change.identifier, change.value) for change in changes] == [("ann", False), ("bob", False)]
-    store.settle(changes)
+    store.settle(changes, sure=True)
     after(store, add("bob"))
     assert dict(drain(store))["bob"] is True
 
@@ -433,8 +439,38 @@ def test_a_change_that_comes_during_the_writing_is_written_after_it(store: Membe
     after(store, add("ann"))
     changes = store.take(10)
     after(store, remove("ann"))
-    store.settle(changes)
+    store.settle(changes, sure=True)
     assert [(change.identifier, change.value) for change in store.take(10)] == [("ann", False)]
+
+
+def test_what_may_be_on_its_way_is_known_to_who_comes_after(store: MembershipStore) -> None:
+    store.list_changes()
+    seen = [store.is_unsure()]
+    after(store, add("ann"))
+    changes = store.take(10)
+    seen.append(store.is_unsure())
+    store.settle(changes, sure=False)
+    seen.append(store.is_unsure())
+    after(store, add("bob"))
+    store.settle(store.take(10), sure=True)
+    seen.append(store.is_unsure())
+    assert (store.take(10), [*seen, store.is_unsure()]) == ([], [False, True, True, False, False])
+
+
+def test_a_cohort_that_is_made_meanwhile_loses_no_change(path: Path) -> None:
+    with SQLiteStore(path) as store:
+        store.list_changes()
+        after(store, add("ann"))
+
+        def takes(cohort_id: str, _: str) -> bool:
+            if cohort_id == "7":
+                store._keys.takes = lambda *_: True
+                store.apply(add("bob", cohort="8", name="others"))
+            return True
+
+        store._keys.takes = takes
+        assert [change.identifier for change in store.take(10)] == ["ann"]
+        assert [change.identifier for change in store.take(10)] == ["ann", "bob"]
 
 
 def test_what_is_not_settled_is_taken_again(store: MembershipStore) -> None:
@@ -442,7 +478,7 @@ def test_what_is_not_settled_is_taken_again(store: MembershipStore) -> None:
     after(store, add("ann", "bob", "eve"))
     changes = store.take(2)
     assert store.bounds() == (1, 3)
-    store.settle(changes[:1])
+    store.settle(changes[:1], sure=True)
     assert (store.bounds(), store.pending()) == ((2, 3), 2)
     assert store.take(10) == [TraitChange("bob", KEY, True, (2,)), TraitChange("eve", KEY, True, (3,))]
 
@@ -498,7 +534,7 @@ class Stores(RuleBasedStateMachine):
     def write(self, limit: int, settled: int) -> None:
         changes = self.file.take(limit)
         self.written.update({(change.identifier, change.trait_key): change.value for change in changes})
-        self.file.settle(changes[:settled])
+        self.file.settle(changes[:settled], sure=True)
 
     @rule()
     def restart(self) -> None:
@@ -561,12 +597,14 @@ def test_several_processes_share_the_file(path: Path) -> None:
         assert one.traits_of(["ann"]) == other.traits_of(["ann"]) == {"ann": {KEY: True}}
 
 
-def test_one_takes_changes_until_it_ends(path: Path) -> None:
-    with SQLiteStore(path) as other:
-        with SQLiteStore(path) as one:
-            one.list_changes()
-            other.apply(add("ann"))
-            assert (len(one.take(1)), other.take(1), other.is_elected()) == (1, [], False)
+def test_one_takes_changes_until_it_resigns(path: Path) -> None:
+    with SQLiteStore(path) as other, SQLiteStore(path) as one:
+        one.list_changes()
+        other.apply(add("ann"))
+        assert (len(one.take(1)), other.take(1), other.is_elected()) == (1, [], False)
+        one.close()
+        assert other.is_elected() is False
+        one.resign()
         assert [change.identifier for change in other.take(1)] == ["ann"]
         other.resign()
 
@@ -622,7 +660,8 @@ def test_a_file_that_is_removed_is_made_anew(path: Path) -> None:
         for file in path.parent.glob("cohorts.db*"):
             file.unlink()
         assert [*store.members("7")] == []
-        assert after(store, add("bob")) == ["bob"]
+        assert after(store, add("bob", cohort="8", name="others")) == []
+        assert store.traits_of(["bob"]) == {"bob": {"mixpanel_cohort_others": True}}
 
 
 def test_a_relative_path_means_the_same_from_wherever(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -696,7 +735,9 @@ def test_a_store_that_nobody_has_any_more_closes_its_file(path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "remedy"),
     [
-        ({"traits": ["vips"]}, "traits is a mapping of cohort ids or names to trait keys"),
+        ({"traits": ["vips"]}, "traits is a mapping of cohort ids or names, as text, to trait keys"),
+        ({"traits": {7: "vip"}}, "traits is a mapping of cohort ids or names, as text, to trait keys"),
+        ({"traits": {"7": "vip", "vips": "vip"}}, "and of one cohort"),
         ({"traits": {"vips": ""}}, "a trait key in traits is text of 1 to 200 characters"),
         ({"traits": {"vips": "x" * 201}}, "a trait key in traits is text of 1 to 200 characters"),
         ({"takes": "vips"}, "takes is a function of a cohort's id and name"),

@@ -482,7 +482,7 @@ def test_nothing_that_is_logged_tells_of_a_user_or_a_password(
         call("add_members", secret, f"{secret}\0", 7.5),
         call(secret, secret),
         call("add_members", members={"mixpanel_distinct_id": secret}),
-        call("add_members", secret, page_info={"page_count": secret}),
+        call("members", secret, page_info={"page_count": secret}),
         call("add_members", secret)[:-1],
     ):
         post(body, webhook, authorization=basic("mixpanel", secret))

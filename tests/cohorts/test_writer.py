@@ -24,7 +24,7 @@ from flagsync.cohorts import (
     _sqlite,
     _writer,
 )
-from flagsync.cohorts._flagsmith import read_answer
+from flagsync.cohorts._flagsmith import Traits, read_answer
 from flagsync.cohorts._writer import _ChangeList
 from tests.flagsmith_server import KEY, FlagsmithServer
 
@@ -48,6 +48,7 @@ def store(tmp_path: Path) -> Iterator[SQLiteStore]:
 def _in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """What takes seconds takes milliseconds."""
     monkeypatch.setattr(_writer, "INTERVAL_SECONDS", 0.01)
+    monkeypatch.setattr(_writer, "UNSURE_SECONDS", 0.001)
     monkeypatch.setattr(_sender, "BACKOFF_SECONDS", 0.001)
     monkeypatch.setattr(_sender, "MAX_BACKOFF_SECONDS", 0.001)
     monkeypatch.setattr(_sender, "JITTER_SECONDS", (0.0, 0.001))
@@ -205,6 +206,7 @@ def test_a_server_that_does_not_manage_many_gets_fewer(
 
 def test_what_holds_last_comes_last(store: SQLiteStore, flagsmith: FlagsmithServer, write: Write) -> None:
     writer = write()
+    assert writer.flush()
     for round_ in range(20):
         change(store, "remove_members" if round_ % 2 else "add_members", "ann", "bob")
     change(store, "add_members", "ann")
@@ -260,7 +262,8 @@ def test_what_is_left_is_for_the_next_writer(
     assert writer.close(0.05) is False
     assert writer.flush(0.0) is False
     flagsmith.recover()
-    assert write().flush()
+    with SQLiteStore(store._path) as another:
+        assert write(another).flush()
     assert in_flagsmith(flagsmith) == {"ann": True}
 
 
@@ -276,11 +279,91 @@ def test_flush_is_a_deadline_even_for_finding_who_left(
     store: SQLiteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     change(store, "add_members", *"abcdef")
-    changes = _ChangeList(store, "", (), Reporter(None))
+    changes = _ChangeList(store, "", Traits({}, {}), Reporter(None))
     assert changes.complete(0.0)
     monkeypatch.setattr(_sqlite, "SWEPT_ROWS", 1)
     change(store, "members", "a")
     assert (changes.complete(0.0), changes.complete(float("inf"))) == (False, True)
+
+
+def test_close_finds_out_who_left(
+    store: SQLiteStore, flagsmith: FlagsmithServer, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_sqlite, "SWEPT_ROWS", 1)
+    monkeypatch.setattr(_writer, "INTERVAL_SECONDS", 60.0)
+    change(store, "add_members", *"abcdef")
+    change(store, "members", "a")
+    writer = write()
+    assert writer.close(60)
+    assert [who for who, value in in_flagsmith(flagsmith).items() if value] == ["a"]
+
+
+def test_a_store_has_one_writer_at_a_time(store: SQLiteStore, write: Write) -> None:
+    writer = write()
+    with pytest.raises(ValueError, match="a store has one TraitWriter at a time"):
+        write()
+    writer.close()
+    assert write().flush()
+
+
+def test_who_comes_after_a_writer_that_died_lets_its_last_request_end(
+    store: SQLiteStore, flagsmith: FlagsmithServer, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.list_changes()
+    change(store, "add_members", "ann")
+    assert store.take(1)  # and not settled
+    monkeypatch.setattr(_writer, "UNSURE_SECONDS", float("inf"))
+    writer = write()
+    assert (writer.flush(0.1), writer.close(0.1), flagsmith.requests) == (False, False, [])
+    monkeypatch.setattr(_writer, "UNSURE_SECONDS", 0.01)
+    with SQLiteStore(store._path) as another:
+        assert write(another).flush()
+    assert in_flagsmith(flagsmith) == {"ann": True}
+
+
+@pytest.mark.parametrize("fault", [{"drop": True}, {"status": 502}, {"status": 504}])
+def test_after_a_request_without_an_answer_nothing_is_written_before_it_must_have_ended(
+    store: SQLiteStore,
+    flagsmith: FlagsmithServer,
+    write: Write,
+    fault: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_writer, "UNSURE_SECONDS", float("inf"))
+    flagsmith.fail(times=1, **fault)
+    change(store, "add_members", "ann")
+    writer = write()
+    assert (writer.flush(0.2), writer.close(0.2), len(flagsmith.requests)) == (False, False, 1)
+    assert store.is_unsure()
+
+
+def test_where_no_thread_starts_any_more_the_writers_own_does_it_all(
+    store: SQLiteStore, flagsmith: FlagsmithServer, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flagsmith.bulk = False
+    change(store, "add_members", "ann", "bob")
+    writer = write()
+    assert writer.flush()
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as out_of_threads:
+        out_of_threads.setattr(threading.Thread, "start", refuse)
+        change(store, "remove_members", "ann", "bob")
+        answer = writer._traits.post(flagsmith.api_url, [_flagsmith.as_json(c) for c in store.take(2)], 5)
+    assert answer.outcome is Outcome.ACCEPTED
+    assert in_flagsmith(flagsmith) == {"ann": False, "bob": False}
+
+
+def test_a_bulk_endpoint_that_was_away_is_found_again(
+    store: SQLiteStore, flagsmith: FlagsmithServer, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_flagsmith, "NO_BULK_SECONDS", 0.0)
+    flagsmith.fail(times=1, status=404)
+    change(store, "add_members", "ann")
+    assert write().flush()
+    assert paths(flagsmith) == ["PUT traits/bulk/"] * 2
 
 
 def test_a_writer_that_nobody_has_any_more_ends(store: SQLiteStore, flagsmith: FlagsmithServer) -> None:

@@ -7,6 +7,7 @@ import json
 import threading
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from http import HTTPStatus
 from time import monotonic
 from typing import Any
@@ -15,8 +16,9 @@ from flagsync._http import Answer, Http, Outcome, Reply
 from flagsync.cohorts._store import TraitChange
 
 # A self-hosted Flagsmith 2.265 takes 3 ms for each of a bulk, whatever their number.
-MAX_BULK, READ_SECONDS = 5000, 30.0
+MAX_BULK, READ_SECONDS, NO_BULK_SECONDS = 5000, 30.0, 600.0
 MAX_SINGLES, CONCURRENT_SINGLES = 200, 8
+GATEWAYS = (HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT)
 NO_BULK = (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.GONE, HTTPStatus.NOT_IMPLEMENTED)
 
 
@@ -28,15 +30,20 @@ def as_json(change: TraitChange) -> bytes:
 
 
 class Traits:
-    """Writes traits: in bulk where the server can (self-hosted), else identity by identity."""
+    """Writes traits: in bulk where the server can (self-hosted), else identity by identity.
 
-    def __init__(self, headers: Mapping[str, str]) -> None:
+    Attributes:
+        unsure: Whether the server may still be at the last request, which had no answer of its own.
+        suspects: Changes that it failed on alone.
+        requests: How many were sent.
+    """
+
+    def __init__(self, headers: Mapping[str, str], proxies: Mapping[str, str]) -> None:
         headers = {**headers, "Content-Type": "application/json"}
-        self._connections = [Http(headers, READ_SECONDS) for _ in range(CONCURRENT_SINGLES)]
-        self._bulk = True
-        self._successes = 0
-        # Changes that the server failed on alone, and the successes before: who is to blame?
-        self.suspects = dict[bytes, int]()
+        self._connections = [Http(headers, READ_SECONDS, proxies) for _ in range(CONCURRENT_SINGLES)]
+        self._bulk_from, self._successes = 0.0, 0
+        self.unsure = False
+        self.suspects = dict[bytes, int]()  # and the successes before: who is to blame?
         self.requests = 0
 
     def close(self) -> None:
@@ -45,16 +52,23 @@ class Traits:
 
     def post(self, url: str, changes: Sequence[bytes], seconds: float) -> Answer:
         """Write changes, each as ``as_json`` has it; say within about ``seconds`` what became of them."""
-        if self._bulk:
+        if len(changes) > self.limit:
+            return Answer(Outcome.REFUSED)  # to come back in halves
+        if self.limit == MAX_BULK:
             self.requests += 1
             body = b"".join((b"[", b",".join(changes), b"]"))
             reply = self._connections[0].request("PUT", f"{url}traits/bulk/", body, seconds)
-            self._bulk = isinstance(reply, str) or reply.status not in NO_BULK
-        if not self._bulk:
-            if len(changes) > MAX_SINGLES:
-                return Answer(Outcome.REFUSED)  # to come back in halves
+            if not isinstance(reply, str) and reply.status in NO_BULK:
+                self._bulk_from = monotonic() + NO_BULK_SECONDS
+                return self.post(url, changes, seconds)
+        else:
             reply = self._post_singles(f"{url}identities/", changes, monotonic() + seconds)
         return self._judge(reply, changes)
+
+    @property
+    def limit(self) -> int:
+        """How many changes may come at once."""
+        return MAX_BULK if monotonic() >= self._bulk_from else MAX_SINGLES
 
     def _post_singles(self, url: str, changes: Sequence[bytes], deadline: float) -> Reply | str:
         """Write identity by identity, some at a time, until one fails."""
@@ -69,14 +83,19 @@ class Traits:
                 if failures:
                     break
 
-        threads = [threading.Thread(target=work, args=(http,), daemon=True) for http in self._connections]
+        mine, *others = self._connections
+        threads = [threading.Thread(target=work, args=(http,), daemon=True) for http in others]
+        with suppress(RuntimeError):  # where none starts any more, there is this one
+            for thread in threads:
+                thread.start()
+        work(mine)
         for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+            if thread.ident:
+                thread.join()
         return failures[0] if failures else Reply(HTTPStatus.OK, b"")
 
     def _judge(self, reply: Reply | str, changes: Sequence[bytes]) -> Answer:
+        self.unsure = isinstance(reply, str) or reply.status in GATEWAYS
         if isinstance(reply, str):
             return Answer(Outcome.UNAVAILABLE, f"Flagsmith cannot be reached ({reply})")
         answer = read_answer(*reply)

@@ -19,7 +19,7 @@ from flagsync._report import Reporter
 from flagsync.cohorts._store import MembershipStore
 from flagsync.cohorts._update import is_storable
 
-WAIT_SECONDS, FRESH_SECONDS, REST_SECONDS, IDLE_SECONDS = 0.1, 1.0, 5.0, 1.0
+WAIT_SECONDS, FRESH_SECONDS, REST_SECONDS, IDLE_SECONDS = 0.2, 1.0, 5.0, 1.0
 REMEMBERED_IDENTITIES = 10_000
 # Transient: evaluating writes nothing to Flagsmith.
 MEMBER, NO_MEMBER = ({"value": value, "transient": True} for value in (True, False))
@@ -125,6 +125,7 @@ class CohortTraits:
                 desk.served = True  # who asked meanwhile relies on this thread
 
     def _answer(self, questions: Collection[_Question]) -> None:
+        began = monotonic()
         try:
             if (version := self._store.version()) != self._version:
                 self._version = version
@@ -137,7 +138,8 @@ class CohortTraits:
                     self._shared[cohorts] = {key: MEMBER if value else NO_MEMBER for key, value in cohorts}
                 self._cached[question.asked] = self._version, self._shared[cohorts]
             self._fresh_until = monotonic() + FRESH_SECONDS
-            self._recover()
+            if monotonic() < began + WAIT_SECONDS:
+                self._recover()
         except Exception as error:  # noqa: BLE001 - a store may raise anything, an evaluation goes on
             self._fail(type(error).__name__)
         finally:

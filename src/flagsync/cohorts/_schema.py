@@ -7,8 +7,8 @@ one, is a member. So a session replaces a cohort by raising its floor; who is be
 from flagsync._database import Format
 
 TABLES = """
-CREATE TABLE state (version INTEGER, listing INTEGER);
-INSERT INTO state VALUES (0, 0);
+CREATE TABLE state (version INTEGER, listing INTEGER, in_flight INTEGER);
+INSERT INTO state VALUES (random() / 2, 0, 0);
 CREATE TABLE cohorts (number INTEGER PRIMARY KEY, id TEXT UNIQUE, first_name TEXT, name TEXT,
     floor INTEGER DEFAULT 0, swept TEXT);
 CREATE TABLE members (cohort INTEGER, identifier TEXT, seen INTEGER, PRIMARY KEY (cohort, identifier))
@@ -72,7 +72,10 @@ LIST_SWEPT = f"INSERT INTO changes (cohort, identifier) SELECT cohort, identifie
 DELETE_SWEPT = f"DELETE {BELOW}"
 SWEPT = "UPDATE cohorts SET swept = ? WHERE number = ?"
 
-BOUNDS = "SELECT min(number), max(number) FROM changes"
+BOUNDS = """SELECT CASE WHEN EXISTS (SELECT 1 FROM cohorts WHERE listing AND swept NOTNULL) THEN 0
+    ELSE (SELECT min(number) FROM changes) END, coalesce((SELECT max(number) FROM changes), 0) FROM state"""
+IN_FLIGHT = "SELECT in_flight FROM state"
+FLY = "UPDATE state SET in_flight = ?"
 PENDING = "SELECT count(*) FROM changes"
 OLDEST = """SELECT number, cohort, identifier, EXISTS (
     SELECT 1 FROM members JOIN cohorts ON cohorts.number = members.cohort

@@ -6,7 +6,7 @@ Guarantee: only a session whose pages are all there, and do not contradict each 
 import hashlib
 import sqlite3
 
-from flagsync._report import log
+from flagsync._report import Reporter
 from flagsync.cohorts import _schema as sql
 from flagsync.cohorts._update import CohortUpdate
 
@@ -16,7 +16,9 @@ STARTS_OVER = (
 )
 
 
-def open_session(file: sqlite3.Connection, cohort: int, floor: int, update: CohortUpdate) -> int | None:
+def open_session(
+    file: sqlite3.Connection, cohort: int, floor: int, update: CohortUpdate, report: Reporter
+) -> int | None:
     """Note a page; the number of its session, or None if the page says nothing new."""
     digest = hashlib.blake2b("\0".join(update.members).encode(), digest_size=16).digest()
     number, pages = file.execute(sql.SESSION, (cohort, update.session_id)).fetchone() or (None, 0)
@@ -25,7 +27,7 @@ def open_session(file: sqlite3.Connection, cohort: int, floor: int, update: Coho
         if number < floor or (pages, known) == (update.pages, digest):
             return None
         if pages != update.pages or known is not None:
-            log.warning("%s", STARTS_OVER)
+            report.note(STARTS_OVER)
             file.execute(sql.FORGET_SESSION, (number,))
             number = None
     if number is None:

@@ -11,10 +11,11 @@ import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType
-from typing import Self
+from typing import NamedTuple, Self
 
 from flagsync._database import prepare, read
 from flagsync._host import OutOfUseError, SharedFile
+from flagsync._report import Reporter
 from flagsync.cohorts import _schema as sql
 from flagsync.cohorts._sessions import complete, open_session
 from flagsync.cohorts._store import TraitChange
@@ -57,8 +58,10 @@ class SQLiteStore:
         prepare(self._path, sql.COHORTS).close()
         # By process: the one that reads does not wait for the one that writes.
         self._files: dict[int, tuple[SharedFile, SharedFile]] = {}
-        self._known: tuple[int, dict[int, Cohort]] = (-1, {})
-        weakref.finalize(self, _disconnect, self._files).atexit = False
+        self._report = Reporter(None)
+        self._known = _Seen(None, [])
+        self._taken_of = self._known, dict[int, Cohort]()
+        weakref.finalize(self, _release, self._files).atexit = False
 
     def __enter__(self) -> Self:
         return self
@@ -68,35 +71,40 @@ class SQLiteStore:
 
     def close(self) -> None:
         """Close the file until it is needed again."""
-        _disconnect(self._files)
+        for file in self._files.get(os.getpid(), ()):
+            with file.lock:
+                file.disconnect()
 
     def apply(self, update: CohortUpdate) -> None:
         """Store a call of the webhook; it is on the disk when this returns."""
+        takes = self._keys.takes(update.cohort_id, update.cohort_name)
         with self._open(write=True) as file:
-            if (found := self._find_cohort(file, update)) is None:
+            if (found := self._find_cohort(file, update, make=takes)) is not None:
+                self._store(file, *found, update)
+        self._report.losses()
+
+    def _store(self, file: sqlite3.Connection, cohort: int, floor: int, update: CohortUpdate) -> None:
+        seen = read(file, sql.LATEST, cohort)
+        if update.action == "members":
+            session = open_session(file, cohort, floor, update, self._report)
+            if session is None:
                 return
-            cohort, floor = found
-            seen = read(file, sql.LATEST, cohort)
-            if update.action == "members":
-                if (session := open_session(file, cohort, floor, update)) is None:
-                    return
-                seen = session
-            values = {"cohort": cohort, "members": json.dumps(update.members, ensure_ascii=False), "seen": seen}
-            listing = read(file, sql.LISTING)
-            for leaves, on_list, store in ((True, sql.LEAVERS, sql.LEAVE), (False, sql.JOINERS, sql.JOIN)):
-                if leaves == (update.action == "remove_members"):
-                    if listing:
-                        file.execute(on_list, values)
-                    file.execute(store, values)
-            if update.action == "members":
-                complete(file, cohort, seen, update.pages)
-            self._sweep(file)
-            file.execute(sql.CHANGED)
+            seen = session
+        values = {"cohort": cohort, "members": json.dumps(update.members, ensure_ascii=False), "seen": seen}
+        leaves = update.action == "remove_members"
+        if read(file, sql.LISTING):
+            file.execute(sql.LEAVERS if leaves else sql.JOINERS, values)
+        file.execute(sql.LEAVE if leaves else sql.JOIN, values)
+        if update.action == "members":
+            complete(file, cohort, seen, update.pages)
+        self._sweep(file)
+        file.execute(sql.CHANGED)
 
     def cohorts(self) -> Sequence[Cohort]:
         """The cohorts that are taken, in the order of first sight."""
         with self._open() as file:
-            return [*self._taken(file).values()]
+            self._notice(file)
+        return [*self._taken().values()]
 
     def members(self, cohort_id: str) -> Iterator[str]:
         """The identifiers in a cohort, in the order of their characters."""
@@ -117,12 +125,10 @@ class SQLiteStore:
     def traits_of(self, identifiers: Collection[str]) -> dict[str, dict[str, bool]]:
         """Identifier -> trait key of every cohort that is taken -> whether the identity is a member."""
         with self._open() as file:
-            taken = self._taken(file)
-            traits = {}
-            for identifier in identifiers:
-                numbers = {number for [number] in file.execute(sql.COHORTS_OF, (identifier,))}
-                traits[identifier] = {c.trait_key: number in numbers for number, c in taken.items()}
-            return traits
+            found = {who: {number for [number] in file.execute(sql.COHORTS_OF, (who,))} for who in identifiers}
+            self._notice(file)
+        cohorts = self._taken().items()
+        return {who: {c.trait_key: number in found[who] for number, c in cohorts} for who in found}
 
     def list_changes(self) -> None:
         """Keep a list of changes from now on, if there is none; it begins with all members."""
@@ -158,9 +164,11 @@ class SQLiteStore:
     def take(self, limit: int) -> list[TraitChange]:
         """The first entries of the list, with what holds now, if this process is elected."""
         while self.is_elected():
-            with self._open() as file:
-                taken, rows = self._taken(file), file.execute(sql.OLDEST, (limit,)).fetchall()
-            changes, void = dict[tuple[str, str], TraitChange](), list[int]()
+            with self._open(write=True) as file:
+                rows = file.execute(sql.OLDEST, (limit,)).fetchall()
+                file.execute(sql.FLY, (True,))
+                self._notice(file)  # all cohorts that the rows can be of
+            taken, changes, void = self._taken(), dict[tuple[str, str], TraitChange](), list[int]()
             for number, cohort, identifier, is_member in rows:
                 if cohort in taken:
                     key = identifier, taken[cohort].trait_key
@@ -168,19 +176,25 @@ class SQLiteStore:
                     changes[key] = TraitChange(*key, bool(is_member), (*numbers, number))
                 else:
                     void.append(number)
-            if void:
-                self._settle(void)
+            if void or not changes:
+                self._settle(void, sure=not changes)
             if changes or not rows:
                 return [*changes.values()]
         return []
 
-    def settle(self, changes: Collection[TraitChange]) -> None:
-        """Take changes off the list."""
-        self._settle([number for change in changes for number in change.numbers])
+    def settle(self, changes: Collection[TraitChange], *, sure: bool) -> None:
+        """Take changes off the list; ``sure`` if none that were taken may still be on their way."""
+        self._settle([number for change in changes for number in change.numbers], sure=sure)
 
-    def _settle(self, numbers: list[int]) -> None:
+    def is_unsure(self) -> bool:
+        """Whether changes that were taken by a process that died may still be on their way."""
+        with self._open() as file:
+            return bool(read(file, sql.IN_FLIGHT))
+
+    def _settle(self, numbers: list[int], *, sure: bool) -> None:
         with self._open(write=True) as file:
             file.execute(sql.SETTLE, (json.dumps(numbers),))
+            file.execute(sql.FLY, (not sure,))
 
     def _file(self, *, write: bool) -> SharedFile:
         if (pid := os.getpid()) not in self._files:
@@ -203,21 +217,30 @@ class SQLiteStore:
                     raise StoreUnavailableError(f"The file of cohorts cannot be used ({error})") from error
                 raise
 
-    def _taken(self, file: sqlite3.Connection) -> dict[int, Cohort]:
+    def _notice(self, file: sqlite3.Connection) -> None:
+        """Read which cohorts there are, if that may have changed."""
         version = read(file, sql.VERSION)
-        if version != self._known[0]:
-            self._known = version, self._keys.of(Known(*row) for row in file.execute(sql.KNOWN))
-        return self._known[1]
+        if version != self._known.version:
+            self._known = _Seen(version, [Known(*row) for row in file.execute(sql.KNOWN)])
 
-    def _find_cohort(self, file: sqlite3.Connection, update: CohortUpdate) -> tuple[int, int] | None:
-        """Number and floor of the cohort, which is made if it is new; None if it is not taken."""
-        takes = self._keys.takes(update.cohort_id, update.cohort_name)
-        if takes:
+    def _taken(self) -> dict[int, Cohort]:
+        """The cohorts that are taken, by number; asks the application, so without a lock."""
+        known, taken = self._taken_of
+        if known is not self._known:
+            known = self._known
+            self._taken_of = known, (taken := self._keys.of(known.cohorts))
+        return taken
+
+    def _find_cohort(
+        self, file: sqlite3.Connection, update: CohortUpdate, *, make: bool
+    ) -> tuple[int, int] | None:
+        """Number and floor of the cohort; None if it is not known, and not to be made."""
+        if make:
             file.execute(sql.NEW_COHORT, (update.cohort_id, update.cohort_name, update.cohort_name))
         if file.execute(sql.RENAME, {"id": update.cohort_id, "name": update.cohort_name}).rowcount:
             file.execute(sql.CHANGED)
-        found: tuple[int, int] = file.execute(sql.COHORT, (update.cohort_id,)).fetchone()
-        return found if takes else None
+        found: tuple[int, int] | None = file.execute(sql.COHORT, (update.cohort_id,)).fetchone()
+        return found
 
     def _sweep(self, file: sqlite3.Connection) -> bool:
         if (unswept := file.execute(sql.UNSWEPT).fetchone()) is None:
@@ -232,8 +255,17 @@ class SQLiteStore:
         return True
 
 
-def _disconnect(files: Mapping[int, tuple[SharedFile, SharedFile]]) -> None:
+class _Seen(NamedTuple):
+    """The cohorts of a version of the file."""
+
+    version: int | None
+    cohorts: list[Known]
+
+
+def _release(files: Mapping[int, tuple[SharedFile, SharedFile]]) -> None:
+    """Leave the file to others; called by the garbage collector, who must not wait."""
     for file in files.get(os.getpid(), ()):
-        with file.lock:
-            file.resign()
+        file.resign()
+        if file.lock.acquire(blocking=False):
             file.disconnect()
+            file.lock.release()

@@ -1,4 +1,7 @@
-"""Who is in which cohort: the ``MembershipStore`` protocol."""
+"""Who is in which cohort: the ``MembershipStore`` protocol.
+
+Guarantee: what its docstring says, for every implementation. Boundary: neither HTTP nor Flagsmith.
+"""
 
 from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple, Protocol
@@ -32,11 +35,13 @@ class MembershipStore(Protocol):
     ``traits_of`` has for each identifier every cohort that is taken, True or False; it may be kept as long as
     ``version`` is equal.
 
-    From the first ``list_changes`` on, who joins or leaves is on a list, which begins with all who are in.
-    ``take`` returns the first entries, with what holds now, to one process at a time, the one that
-    ``is_elected`` until it ``resign``s or dies; ``settle`` takes entries off. ``sweep`` puts some of those on
-    the list who left with a whole session, and is True until all are. ``bounds`` are the first and the last
-    number on the list, if there is any.
+    From the first ``list_changes`` on, who joins or leaves is on a list, which begins with all who are in. Its
+    numbers rise in the order in which changes can be seen. ``take`` returns the first entries, with what holds
+    now, to one process at a time, the one that ``is_elected`` until it ``resign``s or dies, and forgets those
+    of cohorts that are not taken. ``settle`` takes entries off; unless it is ``sure``, a process that is
+    elected later finds the store ``is_unsure``: changes may still be on their way. ``sweep`` puts some of those
+    on the list who left with a whole session, and is True until all are. ``bounds`` are the first and the last
+    number on the list, if there is any; the first is 0 while not all are on it.
     """
 
     def apply(self, update: CohortUpdate) -> None: ...
@@ -51,5 +56,6 @@ class MembershipStore(Protocol):
     def bounds(self) -> tuple[int, int] | None: ...
     def pending(self) -> int: ...
     def take(self, limit: int) -> list[TraitChange]: ...
-    def settle(self, changes: Collection[TraitChange]) -> None: ...
+    def settle(self, changes: Collection[TraitChange], *, sure: bool) -> None: ...
+    def is_unsure(self) -> bool: ...
     def close(self) -> None: ...

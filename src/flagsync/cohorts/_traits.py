@@ -40,13 +40,14 @@ class TraitKeys:
     """Which trait belongs to which cohort, and which cohorts are taken."""
 
     def __init__(self, traits: Mapping[str, str], takes: Callable[[str, str], bool]) -> None:
-        mapping = isinstance(traits, Mapping)
+        mapping = isinstance(traits, Mapping) and all(isinstance(name, str) for name in traits)
         keys = [*traits.values()] if mapping else []
         require(
             {
-                "traits is a mapping of cohort ids or names to trait keys": mapping,
-                f"a trait key in traits is text of 1 to {MAX_KEY} characters": (
+                "traits is a mapping of cohort ids or names, as text, to trait keys": mapping,
+                f"a trait key in traits is text of 1 to {MAX_KEY} characters, and of one cohort": (
                     all(isinstance(key, str) and 0 < len(key) <= MAX_KEY for key in keys)
+                    and len({*keys}) == len(keys)
                 ),
                 "takes is a function of a cohort's id and name": callable(takes),
             }
@@ -56,11 +57,11 @@ class TraitKeys:
     def of(self, known: Iterable[Known]) -> dict[int, Cohort]:
         """The cohorts that are taken, by number.
 
-        A configured key goes first to the cohort with that id, then to the first one that had that name when
-        it was first seen, then that has it now. What has none is called after its name at first sight.
+        A configured key goes to the cohort with that id, or to the first one that had that name when it was
+        first seen. What has none is called after its name at first sight.
         """
         cohorts, keys = sorted(known), dict[int, str]()
-        for field in ("id", "first_name", "name"):
+        for field in ("id", "first_name"):
             for cohort in cohorts:
                 key = self._traits.get(getattr(cohort, field))
                 if key and cohort.number not in keys and key not in keys.values():

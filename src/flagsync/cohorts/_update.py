@@ -30,7 +30,8 @@ class CohortUpdate:
         page: From 1 to ``pages``, in any order.
         pages: How many make the whole.
         members: Flagsmith identifiers, each once.
-        skipped: How many other members came, without a usable identifier.
+        skipped: How many other members came, without a usable identifier; 1 if a whole cohort came without a
+            list of them.
     """
 
     action: Action
@@ -59,8 +60,8 @@ class CohortUpdate:
         if not cohort_id:
             raise ValueError("mixpanel_cohort_id is missing")
         session_id = _text(parameters, "mixpanel_session_id", MAX_ID)
-        page, pages = _paging(parameters.get("page_info"))
-        if action == "members" and pages > 1 and not session_id:
+        page, pages = _paging(parameters.get("page_info")) if action == "members" else (1, 1)
+        if pages > 1 and not session_id:
             raise ValueError("mixpanel_session_id is missing: nothing tells which pages belong together")
         members = parameters.get("members")
         if not isinstance(members, list | None):
@@ -68,7 +69,8 @@ class CohortUpdate:
         identifiers = [_identifier(member, member_key) for member in members or ()]
         usable = tuple(dict.fromkeys(identifier for identifier in identifiers if identifier))
         name = _text(parameters, "mixpanel_cohort_name", MAX_NAME) or cohort_id
-        return cls(action, cohort_id, name, session_id, page, pages, usable, identifiers.count(None))
+        skipped = identifiers.count(None) + (action == "members" and members is None)
+        return cls(action, cohort_id, name, session_id, page, pages, usable, skipped)
 
 
 def read_json(body: bytes) -> dict[str, Any]:

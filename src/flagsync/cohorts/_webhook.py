@@ -179,9 +179,11 @@ def _read(environ: Environ, length: str) -> bytes:
     if not length and not environ.get("wsgi.input_terminated"):
         raise RefusedError(HTTPStatus.LENGTH_REQUIRED, "Content-Length is missing")
     left, chunks, deadline = int(length or MAX_BODY_BYTES + 1), list[bytes](), monotonic() + BODY_SECONDS
+    stream = environ["wsgi.input"]
+    read = getattr(stream, "read1", stream.read)  # what is there, where a server can tell
     with suppress(Exception):  # of the server: the client has gone, or is too slow
         while left and monotonic() < deadline:
-            chunk = environ["wsgi.input"].read(min(left, CHUNK_BYTES))
+            chunk = read(min(left, CHUNK_BYTES))
             left -= len(chunk)
             chunks.append(chunk)
             if not chunk and not length:

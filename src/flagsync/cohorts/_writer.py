@@ -1,7 +1,8 @@
 """The writer of cohorts into Flagsmith: the store's list of changes -> stored traits.
 
 Guarantee: every change on the list is written at least once; of each identity and cohort, what holds last also
-comes last; an identity that Flagsmith refuses is rejected alone. Boundary: one process of a host writes.
+comes last, if a server ends a request in ``UNSURE_SECONDS`` after its client; an identity that Flagsmith
+refuses is rejected alone. Boundary: one process of a host writes.
 """
 
 import weakref
@@ -25,6 +26,8 @@ from flagsync.cohorts._store import MembershipStore, TraitChange
 from flagsync.exceptions import DeliveryError
 
 INTERVAL_SECONDS, MIN_BATCH = 1.0, 10
+# So long may a server go on with a request whose client has given up or died.
+UNSURE_SECONDS = 30.0
 SERVER_KEY = (
     "flagsmith has a server-side key ('ser.…'): where clients must not set traits, Flagsmith answers 200 to a "
     "client-side key and drops them"
@@ -73,20 +76,27 @@ class TraitWriter:
         on_error: Callable[[DeliveryError], None] | None = None,
     ) -> None:
         client = Flagsmith(environment_key=flagsmith) if isinstance(flagsmith, str) else flagsmith
-        session = getattr(client, "session", None)
-        headers = dict(session.headers) if session else {}  # there is none in offline mode
-        require({SERVER_KEY: str(headers.get("X-Environment-Key")).startswith("ser.")})
+        session = getattr(client, "session", None)  # there is none in offline mode
+        headers = {name: str(value) for name, value in session.headers.items()} if session else {}
+        require(
+            {
+                SERVER_KEY: headers.get("X-Environment-Key", "").startswith("ser."),
+                "a store has one TraitWriter at a time: close the other one": _writing.get(store) != getpid(),
+            }
+        )
         report = Reporter(on_error)
         self._store, self._pid = store, getpid()
-        self._traits = traits = Traits({name: str(value) for name, value in headers.items()})
-        self._list = _ChangeList(store, client.api_url, traits.suspects, report)
+        self._traits = traits = Traits(headers, client.session.proxies)
+        self._list = _ChangeList(store, client.api_url, traits, report)
 
         def end() -> None:
             traits.close()
             store.resign()
+            _writing.pop(store, None)
 
         self._sender = Sender(self._list, traits.post, end, report, INTERVAL_SECONDS, service="Flagsmith")
-        weakref.finalize(self, self._sender.stop, 0.0).atexit = False
+        weakref.finalize(self, _stop, self._sender, self._pid).atexit = False
+        _writing[store] = self._pid
         Thread(target=self._sender.run, name="flagsync-traits", daemon=True).start()
 
     def __enter__(self) -> Self:
@@ -105,6 +115,7 @@ class TraitWriter:
         if self._pid != getpid():
             return False
         deadline = monotonic() + timeout_seconds
+        self._list.complete(deadline)
         self._sender.stop(deadline)
         self._sender.finish()
         self._sender.join(deadline)
@@ -122,17 +133,20 @@ class _ChangeList:
 
     shared = True
 
-    def __init__(self, store: MembershipStore, url: str, suspects: Collection[bytes], report: Reporter) -> None:
+    def __init__(self, store: MembershipStore, url: str, traits: Traits, report: Reporter) -> None:
         self._store, self._destination, self._report = store, Destination(url), report
-        self._suspects = suspects  # which come last
+        self._traits = traits
         self._in_flight = dict[bytes, TraitChange]()
         self._limit, self._listed, self._failing = MAX_BULK, False, False
+        self._writes_from: float | None = None  # known once this process is elected
         self.counts = Counter(written=0, rejected=0)
 
     def complete(self, deadline: float) -> bool:
         """Put all on the list that belongs there; False at the deadline."""
-        with self._guard():
-            self._list()
+        with self._guard(write=True):
+            if not self._listed:
+                self._store.list_changes()
+                self._listed = True
             while self._store.sweep():
                 if monotonic() >= deadline:
                     return False
@@ -156,19 +170,19 @@ class _ChangeList:
         return self.newest - (self.oldest() or 0.0) >= self._limit
 
     def waiting(self) -> bool:
+        """Whether there is something to take: reads only, since the sender's lock is held."""
         with self._guard():
-            self._list()
-            return self._store.is_elected() and (self._store.sweep() or self._store.bounds() is not None)
+            return self._may_write() and (not self._listed or self._store.bounds() is not None)
         return False
 
     def take(self, resting: Container[Destination] = ()) -> list[Update]:
         self._in_flight = {}
-        if self._destination not in resting:
-            with self._guard():
-                changes = self._store.take(self._limit + len(self._suspects))
-                found = {as_json(change): change for change in changes}
-                good = [json for json in found if json not in self._suspects]
-                self._in_flight = {json: found[json] for json in (good or [*found])[: self._limit]}
+        if self._destination not in resting and self.waiting() and self.complete(float("inf")):
+            suspects, limit = self._traits.suspects, min(self._limit, self._traits.limit)
+            with self._guard(write=True):
+                found = {as_json(change): change for change in self._store.take(limit + len(suspects))}
+                good = [json for json in found if json not in suspects]
+                self._in_flight = {json: found[json] for json in (good or [*found])[:limit]}
         return [
             Update(change.identifier, b"", json, change.numbers[0], self._destination)
             for json, change in self._in_flight.items()
@@ -180,17 +194,21 @@ class _ChangeList:
         settled = len(accepted) + len(rejected)
         self._limit = min(MAX_BULK, self._limit * 2) if settled else max(MIN_BATCH, len(changes) // 2)
         self.counts.update(written=len(accepted), rejected=len(rejected))
-        with self._guard():  # what it cannot take off the list now is written once more
-            self._store.settle([changes[update.json] for update in (*accepted, *rejected)])
+        if self._traits.unsure:
+            self._writes_from = monotonic() + UNSURE_SECONDS
+        with self._guard(write=True):  # what it cannot take off the list now is written once more
+            ended = [changes[update.json] for update in (*accepted, *rejected)]
+            self._store.settle(ended, sure=not self._traits.unsure)
 
-    def _list(self) -> None:
-        if not self._listed:
-            self._store.list_changes()
-            self._listed = True
+    def _may_write(self) -> bool:
+        """Whether it is this process that writes, and nothing may overtake what it writes."""
+        if self._writes_from is None and self._store.is_elected():
+            self._writes_from = monotonic() + (UNSURE_SECONDS if self._store.is_unsure() else 0.0)
+        return self._writes_from is not None and monotonic() >= self._writes_from
 
     @contextmanager
-    def _guard(self) -> Iterator[None]:
-        """What the store cannot do now is reported, once."""
+    def _guard(self, *, write: bool = False) -> Iterator[None]:
+        """What the store cannot do now is reported, once, until it can be written to again."""
         try:
             yield
         except Exception as error:  # noqa: BLE001 - a store may raise anything, the thread goes on
@@ -198,6 +216,15 @@ class _ChangeList:
                 self._failing = True
                 self._report.say(f"The store of cohorts cannot be used ({type(error).__name__}): traits wait")
         else:
-            if self._failing:
+            if self._failing and write:
                 self._failing = False
                 self._report.say("The store of cohorts is in use again")
+
+
+def _stop(sender: Sender, pid: int) -> None:
+    """End a writer that nobody has any more; in a forked child it is the parent's."""
+    if pid == getpid():
+        sender.stop(float("-inf"))
+
+
+_writing: weakref.WeakKeyDictionary[MembershipStore, int] = weakref.WeakKeyDictionary()  # by which process
