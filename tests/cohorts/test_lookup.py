@@ -198,7 +198,7 @@ class Slow(SQLiteStore):
         super().__init__(path)
         self.may_answer = threading.Event()
         self.may_answer.set()
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
         self.asked: list[set[str]] = []
 
     def traits_of(self, identifiers: Collection[str]) -> dict[str, dict[str, bool]]:
@@ -247,9 +247,9 @@ def test_of_whom_nothing_is_known_has_no_cohort_at_all(
     assert is_gold(client, "bob") is is_gold(flagsync(flagsmith("NOT_EQUAL")), "bob")
 
 
-@pytest.mark.parametrize("error", [StoreUnavailableError("locked"), RuntimeError("a bug")])
+@pytest.mark.parametrize("error", [StoreUnavailableError("locked"), RuntimeError("a bug"), SystemExit(1)])
 def test_a_store_that_fails_is_left_alone_for_a_while_and_then_used_again(
-    error: Exception,
+    error: BaseException,
     slow: Slow,
     flagsync: Build,
     flagsmith: Callable[..., Flagsmith],
@@ -345,20 +345,29 @@ def test_who_asks_while_the_thread_is_ending_is_answered(store: SQLiteStore) -> 
     questions = [_lookup._Question(identifier) for identifier in ("ann", "bob")]
     for question in (None, questions[0], None, questions[1], None):
         desk.questions.put(question)
+    desk.served = True
     CohortTraits(store, Reporter(None))._serve(desk)
     assert [question.wait() for question in questions] == [True, True]
 
 
-def test_where_no_thread_starts_any_more_the_caller_asks_itself(
-    store: SQLiteStore, flagsync: Build, flagsmith: Callable[..., Flagsmith], monkeypatch: pytest.MonkeyPatch
+def test_where_no_thread_starts_any_more_nobody_waits(
+    store: SQLiteStore,
+    flagsync: Build,
+    flagsmith: Callable[..., Flagsmith],
+    monkeypatch: pytest.MonkeyPatch,
+    logged: Callable[[], list[str]],
 ) -> None:
     def refuse(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread at interpreter shutdown")
 
+    monkeypatch.setattr(_lookup, "WAIT_SECONDS", float("inf"))
     change(store, "add_members", "ann")
     client = flagsync(flagsmith(), None, cohorts=store)
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    assert [is_gold(client, "ann") for _ in range(2)] == [True, True]
+    assert is_gold(client, "ann") is False
+    assert logged() == [
+        "The store of cohorts cannot be used (no thread starts): evaluations have what is cached"
+    ]
 
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # Python >= 3.12, of forks with threads

@@ -37,7 +37,7 @@ Build = Callable[..., MembershipStore]
 KEY = "mixpanel_cohort_vips"
 
 
-@dataclass
+@dataclass(eq=False)
 class Session:
     """What came of one whole cohort so far, and whom it does not make leave."""
 
@@ -152,6 +152,8 @@ class ReferenceStore:
         pass
 
     def bounds(self) -> tuple[int, int] | None:
+        if self._list is None:
+            return 0, 0
         return (self._list[0][0], self._list[-1][0]) if self._list else None
 
     def pending(self) -> int:
@@ -402,7 +404,9 @@ def test_the_list_begins_with_all_members(store: MembershipStore) -> None:
 
 def test_without_a_reader_there_is_no_list(store: MembershipStore) -> None:
     after(store, add("ann"), page("s", 1, 1, "bob"))
-    assert (store.bounds(), store.pending()) == (None, 0)
+    assert (store.bounds(), store.pending()) == ((0, 0), 0)
+    store.list_changes()
+    assert (store.bounds(), store.pending()) == ((1, 1), 1)
 
 
 def test_who_joins_and_who_leaves_is_on_the_list(store: MembershipStore) -> None:
@@ -424,7 +428,7 @@ def test_what_holds_now_is_written_once(store: MembershipStore) -> None:
 def test_who_leaves_with_all_and_joins_again_is_written_again(
     store: MembershipStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_sqlite, "SWEPT_ROWS", 1)  # bob is not swept out before he is back
+    monkeypatch.setattr(_sessions, "SWEPT_ROWS", 1)  # bob is not swept out before he is back
     store.list_changes()
     after(store, add("ann", "bob"), page("s", 1, 1))
     changes = store.take(2)
@@ -493,8 +497,8 @@ class Stores(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.directory, self.swept_rows = TemporaryDirectory(), _sqlite.SWEPT_ROWS
-        _sqlite.SWEPT_ROWS = 1
+        self.directory, self.swept_rows = TemporaryDirectory(), _sessions.SWEPT_ROWS
+        _sessions.SWEPT_ROWS = 1
         self.reference, self.file = ReferenceStore(), self.open()
         self.written: dict[tuple[str, str], bool] = {}
 
@@ -559,7 +563,7 @@ class Stores(RuleBasedStateMachine):
         )
         self.file.close()
         self.directory.cleanup()
-        _sqlite.SWEPT_ROWS = self.swept_rows
+        _sessions.SWEPT_ROWS = self.swept_rows
         assert told == in_cohorts
 
 
@@ -693,7 +697,7 @@ def test_an_outbox_is_no_store(path: Path, flagsync: Callable[..., Any]) -> None
 
 @pytest.mark.parametrize("rows", [1, 2, 5, 6])
 def test_those_who_left_are_swept_out_by_and_by(path: Path, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_sqlite, "SWEPT_ROWS", rows)
+    monkeypatch.setattr(_sessions, "SWEPT_ROWS", rows)
     with SQLiteStore(path) as store:
         store.list_changes()
         store.apply(add(*"abcdef"))
@@ -730,6 +734,18 @@ def test_a_store_that_nobody_has_any_more_closes_its_file(path: Path) -> None:
     del store
     assert not file.sends()
     assert file._connection is None
+
+
+def test_collecting_a_store_waits_for_nobody(path: Path) -> None:
+    store = SQLiteStore(path)
+    store.apply(add("ann"))
+    reader, writer = store._files[os.getpid()]
+    thread = Thread(target=writer.lock.acquire)
+    thread.start()
+    thread.join()
+    del store
+    assert writer._connection is not None
+    writer.disconnect()
 
 
 @pytest.mark.parametrize(

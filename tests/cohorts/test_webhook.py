@@ -657,6 +657,15 @@ def test_calls_of_a_wsgi_server_may_come_at_the_same_time(webhook: CohortWebhook
     assert [*store.members("7")] == [*map(str, range(8))]
 
 
+def test_other_protocols_than_http_are_refused(store: SQLiteStore) -> None:
+    async def nothing(*_: Any) -> Any:
+        pytest.fail("there is nothing to say")
+
+    webhook = CohortWebhook(store, credentials=None)
+    with pytest.raises(ValueError, match="takes HTTP, and no websocket"):
+        asyncio.run(webhook.asgi({"type": "websocket"}, nothing, nothing))
+
+
 @pytest.mark.parametrize("path", ["/mixpanel", "/mixpanel/"])
 def test_flask_mounts_it(webhook: CohortWebhook, store: SQLiteStore, path: str) -> None:
     app = Flask("app")

@@ -21,7 +21,7 @@ from flagsync.cohorts import (
     TraitStats,
     TraitWriter,
     _flagsmith,
-    _sqlite,
+    _sessions,
     _writer,
 )
 from flagsync.cohorts._flagsmith import Traits, read_answer
@@ -281,7 +281,7 @@ def test_flush_is_a_deadline_even_for_finding_who_left(
     change(store, "add_members", *"abcdef")
     changes = _ChangeList(store, "", Traits({}, {}), Reporter(None))
     assert changes.complete(0.0)
-    monkeypatch.setattr(_sqlite, "SWEPT_ROWS", 1)
+    monkeypatch.setattr(_sessions, "SWEPT_ROWS", 1)
     change(store, "members", "a")
     assert (changes.complete(0.0), changes.complete(float("inf"))) == (False, True)
 
@@ -289,7 +289,7 @@ def test_flush_is_a_deadline_even_for_finding_who_left(
 def test_close_finds_out_who_left(
     store: SQLiteStore, flagsmith: FlagsmithServer, write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_sqlite, "SWEPT_ROWS", 1)
+    monkeypatch.setattr(_sessions, "SWEPT_ROWS", 1)
     monkeypatch.setattr(_writer, "INTERVAL_SECONDS", 60.0)
     change(store, "add_members", *"abcdef")
     change(store, "members", "a")
@@ -373,6 +373,15 @@ def test_a_writer_that_nobody_has_any_more_ends(store: SQLiteStore, flagsmith: F
     gc.collect()
     thread.join(10)
     assert not thread.is_alive()
+
+
+def test_collecting_a_writer_in_a_forked_child_is_nothing_to_its_parent(
+    store: SQLiteStore, write: Write
+) -> None:
+    writer = write()
+    _writer._stop(writer._sender, os.getpid() + 1)
+    change(store, "add_members", "ann")
+    assert writer.flush()
 
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # Python >= 3.12, of forks with threads
@@ -470,3 +479,38 @@ def test_a_server_side_key_alone_is_for_flagsmiths_cloud(store: SQLiteStore) -> 
 )
 def test_an_answer_means(status: int, outcome: Outcome) -> None:
     assert read_answer(status, b"", 7.0)[:1] == (outcome,)
+
+
+@pytest.mark.parametrize("bulk", [True, False])
+def test_a_page_for_people_is_no_success(
+    store: SQLiteStore, flagsmith: FlagsmithServer, write: Write, *, bulk: bool
+) -> None:
+    flagsmith.bulk = bulk
+    change(store, "add_members", "ann")
+    writer = write()
+    assert writer.flush()
+    errors: list[DeliveryError] = []
+    flagsmith.fail(times=1, status=200, body=" <!doctype html>")
+    writer.close()
+    with SQLiteStore(store._path) as another:
+        change(store, "add_members", "bob")
+        assert write(another, on_error=errors.append).flush()
+    assert in_flagsmith(flagsmith) == {"ann": True, "bob": True}
+    assert "not an answer of Flagsmith; check the environment key and api_url" in f"{errors[0]}"
+
+
+def test_a_store_that_is_replaced_is_listed_anew(
+    store: SQLiteStore, flagsmith: FlagsmithServer, write: Write
+) -> None:
+    change(store, "add_members", "ann")
+    writer = write()
+    assert writer.flush()
+    Path(store._path).unlink()
+    change(store, "add_members", "bob")
+    assert writer.flush()
+    assert in_flagsmith(flagsmith) == {"ann": True, "bob": True}
+
+
+def test_only_a_store_is_written(flagsmith: FlagsmithServer) -> None:
+    with pytest.raises(ValueError, match="store is a MembershipStore"):
+        TraitWriter("cohorts.db", Flagsmith(KEY, flagsmith.api_url))  # type: ignore[arg-type]

@@ -3,23 +3,18 @@
 import os
 import signal
 import sys
-from typing import Any
 
-from flagsync.cohorts import CohortUpdate, SQLiteStore
-
-
-class Killed(SQLiteStore):
-    def _sweep(self, file: Any) -> bool:  # the last that is done in the transaction of a page
-        if self.doomed:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return super()._sweep(file)
-
-    doomed = False
+from flagsync.cohorts import CohortUpdate, SQLiteStore, _sqlite
 
 
-store = Killed(sys.argv[1])
+def kill(_: object) -> bool:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return False
+
+
+store = SQLiteStore(sys.argv[1])
 store.list_changes()
 store.apply(CohortUpdate("add_members", "7", "vips", members=("old",)))
 store.apply(CohortUpdate("members", "7", "vips", "s", 1, 2, ("ann",)))
-store.doomed = True
+setattr(_sqlite, "sweep", kill)  # noqa: B010 - the last that is done in the transaction of a page
 store.apply(CohortUpdate("members", "7", "vips", "s", 2, 2, ("bob",)))

@@ -1,4 +1,4 @@
-"""What the webhook says to Mixpanel; https://docs.mixpanel.com/docs/cohort-sync/webhooks.
+"""What Mixpanel asks, before the body, and what it is answered; https://docs.mixpanel.com/docs/cohort-sync/webhooks.
 
 Guarantee: every answer is one that Mixpanel understands, its code equal to the HTTP status.
 """
@@ -8,10 +8,19 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
-MAX_BODY_BYTES = 32_000_000
+MAX_BODY_BYTES, BODY_SECONDS = 32_000_000, 30.0
 TOO_LARGE = HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body must not have more than {MAX_BODY_BYTES:,} bytes"
 INCOMPLETE = HTTPStatus.SERVICE_UNAVAILABLE, "the body did not come to its end"
 UNAVAILABLE = HTTPStatus.SERVICE_UNAVAILABLE, "the change cannot be stored now"
+
+
+class Head(NamedTuple):
+    """What of a request is known before its body; what was not sent is empty."""
+
+    method: str
+    authorization: str = ""
+    content_type: str = ""
+    content_length: str = ""
 
 
 class Response(NamedTuple):

@@ -78,7 +78,7 @@ class Traits:
             for body in bodies:
                 reply = connection.request("POST", url, body, max(deadline - monotonic(), 0.1))
                 self.requests += 1
-                if isinstance(reply, str) or not _is_success(reply.status):
+                if isinstance(reply, str) or read_answer(*reply).outcome is not Outcome.ACCEPTED:
                     failures.append(reply)
                 if failures:
                     break
@@ -113,15 +113,16 @@ class Traits:
 
 def read_answer(status: int, body: bytes, retry_after_seconds: float = 0.0) -> Answer:
     """What Flagsmith said. A 500 may be about the data: values that its database cannot hold get one."""
-    if _is_success(status):
-        return Answer(Outcome.ACCEPTED)
     reason = f"HTTP {status}"
+    if _is_success(status) and not body.lstrip().startswith(b"<"):
+        return Answer(Outcome.ACCEPTED)
     if status in (400, 413, 422, 500):
         outcome = Outcome.REFUSED
     elif status in (408, 425, 429) or status > 500:  # noqa: PLR2004
         outcome = Outcome.UNAVAILABLE
     else:
         outcome = Outcome.MISCONFIGURED
+        reason += ", not an answer of Flagsmith" if _is_success(status) else ""
         reason += "; check the environment key and api_url"
     text = body.decode(errors="replace")[:500]
     return Answer(outcome, f"Flagsmith does not take traits ({reason})", retry_after_seconds, text)

@@ -101,28 +101,27 @@ class CohortTraits:
         desk.questions.put(question)
         if not desk.served:
             self._start(desk)
-        if not question.wait():
+        if desk.served and not question.wait():
             self._fail("it does not answer")
 
     def _start(self, desk: _Desk) -> None:
         desk.served = True
         try:
             threading.Thread(target=self._serve, args=(desk,), name="flagsync-cohorts", daemon=True).start()
-        except RuntimeError:  # Python >= 3.12 starts none while it exits
-            desk.questions.put(None)
-            self._serve(desk)
+        except RuntimeError:  # Python >= 3.12 starts none while it exits, and the caller must not wait
+            desk.served = False
+            self._fail("no thread starts")
 
     def _serve(self, desk: _Desk) -> None:
         """Answer until stopped, or until nobody has asked for a while: the body of the thread."""
-        while True:
+        while desk.served:
             questions, ends = desk.collect()
             if questions:
                 self._answer(questions)
             if ends:
                 desk.served = False
-                if desk.questions.empty():
-                    return
-                desk.served = True  # who asked meanwhile relies on this thread
+                if not desk.questions.empty():
+                    desk.served = True  # who asked meanwhile relies on this thread
 
     def _answer(self, questions: Collection[_Question]) -> None:
         began = monotonic()
@@ -140,7 +139,7 @@ class CohortTraits:
             self._fresh_until = monotonic() + FRESH_SECONDS
             if monotonic() < began + WAIT_SECONDS:
                 self._recover()
-        except Exception as error:  # noqa: BLE001 - a store may raise anything, an evaluation goes on
+        except BaseException as error:  # noqa: BLE001 - a store may raise anything, evaluations go on
             self._fail(type(error).__name__)
         finally:
             for question in questions:

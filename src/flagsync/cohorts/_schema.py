@@ -72,7 +72,7 @@ LIST_SWEPT = f"INSERT INTO changes (cohort, identifier) SELECT cohort, identifie
 DELETE_SWEPT = f"DELETE {BELOW}"
 SWEPT = "UPDATE cohorts SET swept = ? WHERE number = ?"
 
-BOUNDS = """SELECT CASE WHEN EXISTS (SELECT 1 FROM cohorts WHERE listing AND swept NOTNULL) THEN 0
+BOUNDS = """SELECT CASE WHEN NOT listing OR EXISTS (SELECT 1 FROM cohorts WHERE swept NOTNULL) THEN 0
     ELSE (SELECT min(number) FROM changes) END, coalesce((SELECT max(number) FROM changes), 0) FROM state"""
 IN_FLIGHT = "SELECT in_flight FROM state"
 FLY = "UPDATE state SET in_flight = ?"

@@ -6,11 +6,13 @@ Guarantee: only a session whose pages are all there, and do not contradict each 
 import hashlib
 import sqlite3
 
+from flagsync._database import read
 from flagsync._report import Reporter
 from flagsync.cohorts import _schema as sql
 from flagsync.cohorts._update import CohortUpdate
 
 KEPT_SESSIONS = 100  # of a cohort: their late pages are recognised
+SWEPT_ROWS = 2000  # at a time
 STARTS_OVER = (
     "Pages of a cohort contradict each other: its session starts over, nobody leaves before it is complete"
 )
@@ -44,3 +46,17 @@ def complete(file: sqlite3.Connection, cohort: int, session: int, pages: int) ->
     if came == pages and (usable or not skipped):
         file.execute(sql.REPLACE, (session, cohort))
         file.execute(sql.FORGET_PAGES, {"cohort": cohort, "number": session})
+
+
+def sweep(file: sqlite3.Connection) -> bool:
+    """Delete some of those who left with a session, and put them on the list; False if there are none."""
+    if (unswept := file.execute(sql.UNSWEPT).fetchone()) is None:
+        return False
+    cohort, after = unswept
+    [last] = file.execute(sql.LAST, (cohort, after, SWEPT_ROWS)).fetchone() or (None,)
+    values = {"cohort": cohort, "after": after, "last": last}
+    if read(file, sql.LISTING):
+        file.execute(sql.LIST_SWEPT, values)
+    file.execute(sql.DELETE_SWEPT, values)
+    file.execute(sql.SWEPT, (last, cohort))
+    return True

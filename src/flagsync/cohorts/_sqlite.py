@@ -11,19 +11,19 @@ import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType
-from typing import NamedTuple, Self
+from typing import Self
 
 from flagsync._database import prepare, read
 from flagsync._host import OutOfUseError, SharedFile
 from flagsync._report import Reporter
 from flagsync.cohorts import _schema as sql
-from flagsync.cohorts._sessions import complete, open_session
+from flagsync.cohorts._sessions import complete, open_session, sweep
 from flagsync.cohorts._store import TraitChange
 from flagsync.cohorts._traits import Cohort, Known, TraitKeys
 from flagsync.cohorts._update import CohortUpdate
 from flagsync.exceptions import StoreUnavailableError
 
-SWEPT_ROWS, PAGE_ROWS = 2000, 10_000
+PAGE_ROWS = 10_000
 
 
 def _all(*_: str) -> bool:
@@ -59,7 +59,7 @@ class SQLiteStore:
         # By process: the one that reads does not wait for the one that writes.
         self._files: dict[int, tuple[SharedFile, SharedFile]] = {}
         self._report = Reporter(None)
-        self._known = _Seen(None, [])
+        self._known: tuple[int | None, list[Known]] = (None, [])  # of which version of the file
         self._taken_of = self._known, dict[int, Cohort]()
         weakref.finalize(self, _release, self._files).atexit = False
 
@@ -97,7 +97,7 @@ class SQLiteStore:
         file.execute(sql.LEAVE if leaves else sql.JOIN, values)
         if update.action == "members":
             complete(file, cohort, seen, update.pages)
-        self._sweep(file)
+        sweep(file)
         file.execute(sql.CHANGED)
 
     def cohorts(self) -> Sequence[Cohort]:
@@ -139,7 +139,7 @@ class SQLiteStore:
     def sweep(self) -> bool:
         """Put some of those on the list who left with a whole session; whether there are more."""
         with self._open(write=True) as file:
-            return self._sweep(file)
+            return sweep(file)
 
     def is_elected(self) -> bool:
         """Whether this process may take changes, from now on and until it ends or resigns."""
@@ -220,15 +220,15 @@ class SQLiteStore:
     def _notice(self, file: sqlite3.Connection) -> None:
         """Read which cohorts there are, if that may have changed."""
         version = read(file, sql.VERSION)
-        if version != self._known.version:
-            self._known = _Seen(version, [Known(*row) for row in file.execute(sql.KNOWN)])
+        if version != self._known[0]:
+            self._known = version, [Known(*row) for row in file.execute(sql.KNOWN)]
 
     def _taken(self) -> dict[int, Cohort]:
         """The cohorts that are taken, by number; asks the application, so without a lock."""
         known, taken = self._taken_of
         if known is not self._known:
             known = self._known
-            self._taken_of = known, (taken := self._keys.of(known.cohorts))
+            self._taken_of = known, (taken := self._keys.of(known[1]))
         return taken
 
     def _find_cohort(
@@ -241,25 +241,6 @@ class SQLiteStore:
             file.execute(sql.CHANGED)
         found: tuple[int, int] | None = file.execute(sql.COHORT, (update.cohort_id,)).fetchone()
         return found
-
-    def _sweep(self, file: sqlite3.Connection) -> bool:
-        if (unswept := file.execute(sql.UNSWEPT).fetchone()) is None:
-            return False
-        cohort, after = unswept
-        [last] = file.execute(sql.LAST, (cohort, after, SWEPT_ROWS)).fetchone() or (None,)
-        values = {"cohort": cohort, "after": after, "last": last}
-        if read(file, sql.LISTING):
-            file.execute(sql.LIST_SWEPT, values)
-        file.execute(sql.DELETE_SWEPT, values)
-        file.execute(sql.SWEPT, (last, cohort))
-        return True
-
-
-class _Seen(NamedTuple):
-    """The cohorts of a version of the file."""
-
-    version: int | None
-    cohorts: list[Known]
 
 
 def _release(files: Mapping[int, tuple[SharedFile, SharedFile]]) -> None:

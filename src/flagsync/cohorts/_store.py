@@ -9,6 +9,8 @@ from typing import NamedTuple, Protocol
 from flagsync.cohorts._traits import Cohort
 from flagsync.cohorts._update import CohortUpdate
 
+STORE = "store is a MembershipStore, such as flagsync.cohorts.SQLiteStore"
+
 
 class TraitChange(NamedTuple):
     """What Flagsmith is to store of an identity; ``numbers`` are the entries of the list that it settles."""
@@ -41,7 +43,7 @@ class MembershipStore(Protocol):
     of cohorts that are not taken. ``settle`` takes entries off; unless it is ``sure``, a process that is
     elected later finds the store ``is_unsure``: changes may still be on their way. ``sweep`` puts some of those
     on the list who left with a whole session, and is True until all are. ``bounds`` are the first and the last
-    number on the list, if there is any; the first is 0 while not all are on it.
+    number on the list, if there is any; the first is 0 while not all are on it that belong there.
     """
 
     def apply(self, update: CohortUpdate) -> None: ...

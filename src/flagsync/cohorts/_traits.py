@@ -60,16 +60,18 @@ class TraitKeys:
         A configured key goes to the cohort with that id, or to the first one that had that name when it was
         first seen. What has none is called after its name at first sight.
         """
-        cohorts, keys = sorted(known), dict[int, str]()
+        cohorts, keys, used = sorted(known), dict[int, str](), set[str]()
         for field in ("id", "first_name"):
             for cohort in cohorts:
                 key = self._traits.get(getattr(cohort, field))
-                if key and cohort.number not in keys and key not in keys.values():
+                if key and cohort.number not in keys and key not in used:
                     keys[cohort.number] = key
+                    used.add(key)
         for cohort in cohorts:
             if cohort.number not in keys:
                 candidates = default_keys(cohort.first_name, cohort.id)
-                keys[cohort.number] = next(key for key in candidates if key not in keys.values())
+                keys[cohort.number] = next(key for key in candidates if key not in used)
+                used.add(keys[cohort.number])
         return {c.number: Cohort(c.id, c.name, keys[c.number]) for c in cohorts if self.takes(c.id, c.name)}
 
 

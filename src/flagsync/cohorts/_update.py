@@ -15,7 +15,7 @@ Action: TypeAlias = Literal["members", "add_members", "remove_members"]
 ACTIONS: tuple[Action, ...] = get_args(Action)
 MEMBER_KEY = "mixpanel_distinct_id"
 MAX_IDENTIFIER = 2000  # Flagsmith's limit, in characters
-MAX_ID, MAX_NAME, MAX_PAGES = 100, 1000, 10**9
+MAX_ID, MAX_PAGES = 100, 10**9
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +56,10 @@ class CohortUpdate:
             raise ValueError(f"action must be one of {', '.join(ACTIONS)}")
         if not isinstance(parameters, dict):
             raise ValueError("parameters must be an object")  # noqa: TRY004 - one kind of error for a body
-        cohort_id = _text(parameters, "mixpanel_cohort_id", MAX_ID)
+        cohort_id = _text(parameters, "mixpanel_cohort_id")
         if not cohort_id:
             raise ValueError("mixpanel_cohort_id is missing")
-        session_id = _text(parameters, "mixpanel_session_id", MAX_ID)
+        session_id = _text(parameters, "mixpanel_session_id")
         page, pages = _paging(parameters.get("page_info")) if action == "members" else (1, 1)
         if pages > 1 and not session_id:
             raise ValueError("mixpanel_session_id is missing: nothing tells which pages belong together")
@@ -68,7 +68,7 @@ class CohortUpdate:
             raise ValueError("members must be a list")  # noqa: TRY004
         identifiers = [_identifier(member, member_key) for member in members or ()]
         usable = tuple(dict.fromkeys(identifier for identifier in identifiers if identifier))
-        name = _text(parameters, "mixpanel_cohort_name", MAX_NAME) or cohort_id
+        name = _identifier(parameters, "mixpanel_cohort_name") or cohort_id  # for people; no reason to refuse
         skipped = identifiers.count(None) + (action == "members" and members is None)
         return cls(action, cohort_id, name, session_id, page, pages, usable, skipped)
 
@@ -88,14 +88,14 @@ def read_json(body: bytes) -> dict[str, Any]:
     return document
 
 
-def _text(parameters: Mapping[str, Any], name: str, limit: int) -> str:
+def _text(parameters: Mapping[str, Any], name: str) -> str:
     """Text, or a number as text; empty if there is none."""
     value = parameters.get(name)
     if value is not None and (type(value) not in (str, int) or not is_storable(f"{value}")):
         raise ValueError(f"{name} must be text or a number")
     text = "" if value is None else f"{value}".strip()
-    if len(text) > limit:
-        raise ValueError(f"{name} must have at most {limit} characters")
+    if len(text) > MAX_ID:
+        raise ValueError(f"{name} must have at most {MAX_ID} characters")
     return text
 
 

@@ -5,48 +5,38 @@ sync for ever (400, 401) is for what no retry can mend; what may work later is a
 Source: https://docs.mixpanel.com/docs/cohort-sync/webhooks
 """
 
-import asyncio
 import binascii
 from base64 import b64decode
-from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from hashlib import sha256
 from hmac import compare_digest
 from http import HTTPStatus
 from time import monotonic
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 from flagsync._config import require
 from flagsync._report import Reporter
 from flagsync.cohorts._answers import (
+    BODY_SECONDS,
     INCOMPLETE,
     MAX_BODY_BYTES,
     TOO_LARGE,
     UNAVAILABLE,
+    Head,
     RefusedError,
     Response,
     respond,
 )
-from flagsync.cohorts._store import MembershipStore
+from flagsync.cohorts._asgi import AsgiApp
+from flagsync.cohorts._store import STORE, MembershipStore
 from flagsync.cohorts._update import MEMBER_KEY, CohortUpdate, is_storable, read_json
 from flagsync.exceptions import StoreUnavailableError
 
-MAX_LENGTH_DIGITS, MAX_ECHO, BODY_SECONDS, CHUNK_BYTES = 99, 100, 30.0, 65536
+MAX_LENGTH_DIGITS, MAX_ECHO, CHUNK_BYTES = 99, 100, 65536
 # wsgiref says text/plain where a request says nothing.
 JSON_TYPES = ("", "application/json", "text/plain")
 Environ: TypeAlias = Mapping[str, Any]
-Scope: TypeAlias = MutableMapping[str, Any]
-Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-
-
-class Head(NamedTuple):
-    """What of a request is known before its body; what was not sent is empty."""
-
-    method: str
-    authorization: str = ""
-    content_type: str = ""
-    content_length: str = ""
 
 
 class CohortWebhook:
@@ -80,9 +70,12 @@ class CohortWebhook:
                 "None, said explicitly, to take everybody's calls": (
                     pairs is None or (pairs and all(map(_is_pair, pairs)))
                 ),
+                STORE: hasattr(store, "apply"),
                 "member_key is the name of a property": isinstance(member_key, str) and member_key,
             }
         )
+        self.asgi = AsgiApp(self._admit, self._take)
+        """The application for ASGI servers and frameworks."""
         self._store, self._member_key, self._report = store, member_key, Reporter(None)
         self._credentials = None if pairs is None else [_hash(":".join(pair).encode()) for pair in pairs]
 
@@ -101,25 +94,6 @@ class CohortWebhook:
             response = refused.response
         start_response(f"{response.status.value} {response.status.phrase}", response.headers)
         return [response.body]
-
-    async def asgi(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The application for ASGI servers and frameworks."""
-        if scope["type"] == "lifespan":
-            await _live(receive, send)
-            return
-        headers = {name.lower(): value.decode("latin-1") for name, value in scope["headers"]}
-        names = (b"authorization", b"content-type", b"content-length")
-        try:
-            self._admit(Head(scope["method"], *(headers.get(name, "") for name in names)))
-            body = await _receive(receive)
-            response = await asyncio.to_thread(self._take, body)
-        except RefusedError as refused:
-            response = refused.response
-        except ConnectionError:
-            return  # the client has gone
-        raw = [(name.lower().encode(), value.encode()) for name, value in response.headers]
-        await send({"type": "http.response.start", "status": response.status.value, "headers": raw})
-        await send({"type": "http.response.body", "body": response.body})
 
     def _admit(self, head: Head) -> None:
         """Raise for a request whose body need not be read."""
@@ -195,32 +169,6 @@ def _read(environ: Environ, length: str) -> bytes:
     if not length:
         raise RefusedError(*TOO_LARGE)
     return b"".join(chunks)
-
-
-async def _receive(receive: Receive) -> bytes:
-    """The body of an ASGI request; ``ConnectionError`` if the client goes before its end."""
-    chunks, size, more = list[bytes](), 0, True
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            while more:
-                event = await receive()
-                if event["type"] == "http.disconnect":
-                    raise ConnectionError
-                chunks.append(event.get("body", b""))
-                more = event.get("more_body", False)
-                size += len(chunks[-1])
-                if size > MAX_BODY_BYTES:
-                    raise RefusedError(*TOO_LARGE)
-    except TimeoutError:
-        raise RefusedError(*INCOMPLETE) from None
-    return b"".join(chunks)
-
-
-async def _live(receive: Receive, send: Send) -> None:
-    """Start and end with a server that serves nothing else."""
-    for step in ("startup", "shutdown"):
-        await receive()
-        await send({"type": f"lifespan.{step}.complete"})
 
 
 def _is_pair(pair: object) -> bool:

@@ -22,7 +22,7 @@ from flagsync._outbox import Destination, Update
 from flagsync._report import Reporter
 from flagsync._sender import Sender
 from flagsync.cohorts._flagsmith import MAX_BULK, Traits, as_json
-from flagsync.cohorts._store import MembershipStore, TraitChange
+from flagsync.cohorts._store import STORE, MembershipStore, TraitChange
 from flagsync.exceptions import DeliveryError
 
 INTERVAL_SECONDS, MIN_BATCH = 1.0, 10
@@ -78,6 +78,7 @@ class TraitWriter:
         client = Flagsmith(environment_key=flagsmith) if isinstance(flagsmith, str) else flagsmith
         session = getattr(client, "session", None)  # there is none in offline mode
         headers = {name: str(value) for name, value in session.headers.items()} if session else {}
+        require({STORE: hasattr(store, "take")})
         require(
             {
                 SERVER_KEY: headers.get("X-Environment-Key", "").startswith("ser."),
@@ -137,16 +138,14 @@ class _ChangeList:
         self._store, self._destination, self._report = store, Destination(url), report
         self._traits = traits
         self._in_flight = dict[bytes, TraitChange]()
-        self._limit, self._listed, self._failing = MAX_BULK, False, False
+        self._limit, self._failing = MAX_BULK, False
         self._writes_from: float | None = None  # known once this process is elected
         self.counts = Counter(written=0, rejected=0)
 
     def complete(self, deadline: float) -> bool:
         """Put all on the list that belongs there; False at the deadline."""
         with self._guard(write=True):
-            if not self._listed:
-                self._store.list_changes()
-                self._listed = True
+            self._store.list_changes()
             while self._store.sweep():
                 if monotonic() >= deadline:
                     return False
@@ -172,7 +171,7 @@ class _ChangeList:
     def waiting(self) -> bool:
         """Whether there is something to take: reads only, since the sender's lock is held."""
         with self._guard():
-            return self._may_write() and (not self._listed or self._store.bounds() is not None)
+            return self._may_write() and self._store.bounds() is not None
         return False
 
     def take(self, resting: Container[Destination] = ()) -> list[Update]:
