@@ -739,7 +739,7 @@ def test_a_store_that_nobody_has_any_more_closes_its_file(path: Path) -> None:
 def test_collecting_a_store_waits_for_nobody(path: Path) -> None:
     store = SQLiteStore(path)
     store.apply(add("ann"))
-    reader, writer = store._files[os.getpid()]
+    _, writer = store._files[os.getpid()]
     thread = Thread(target=writer.lock.acquire)
     thread.start()
     thread.join()

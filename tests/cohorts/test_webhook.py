@@ -26,7 +26,7 @@ from flask import Flask
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
 from flagsync import _database
-from flagsync.cohorts import CohortWebhook, SQLiteStore, _webhook
+from flagsync.cohorts import CohortWebhook, SQLiteStore, _asgi, _webhook
 
 USER, PASSWORD = "mixpanel", "pa:ss wörd"
 MAX_BYTES, CHUNK = 32_000_000, 65536
@@ -596,7 +596,7 @@ def test_an_asgi_body_that_comes_too_slowly_is_not_stored(
         yield {"type": "http.request", "body": ANN, "more_body": True}
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(_webhook, "BODY_SECONDS", 0.01)
+    monkeypatch.setattr(_asgi, "BODY_SECONDS", 0.01)
     [reply] = over_asgi(webhook, "POST", {"authorization": basic()}, (), received())
     assert reply.answer == failure(*INCOMPLETE)
     assert [*store.cohorts()] == []

@@ -1,7 +1,7 @@
 """The membership store in a file: SQLite, shared by the processes of a host.
 
-Guarantee: what ``apply`` has stored survives crash and power failure; a whole cohort is replaced in constant
-time, however many leave. Boundary: local file systems.
+Guarantee: what is stored survives crash and power failure; a whole cohort is replaced in constant time.
+Boundary: local file systems.
 """
 
 import json
@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType
-from typing import Self
+from typing import Self, TypeAlias
 
 from flagsync._database import prepare, read
 from flagsync._host import OutOfUseError, SharedFile
@@ -24,6 +24,7 @@ from flagsync.cohorts._update import CohortUpdate
 from flagsync.exceptions import StoreUnavailableError
 
 PAGE_ROWS = 10_000
+_Version: TypeAlias = tuple[int | None, list[Known]]
 
 
 def _all(*_: str) -> bool:
@@ -33,13 +34,11 @@ def _all(*_: str) -> bool:
 class SQLiteStore:
     """A ``MembershipStore`` in a file on a local disk, made if it is not there; a context manager.
 
-    Each process that uses the file, for webhooks, for evaluations or for writing traits, has its own, with the
-    same options. It may be built before a fork.
+    Each process that uses the file has its own, with the same options. It may be built before a fork.
 
     Args:
         path: Of the file. Readable by its owner only: it holds identifiers of users.
-        traits: Cohort id or name -> trait key, where the default does not do:
-            ``mixpanel_cohort_`` and the name of the cohort when it was first seen.
+        traits: Cohort id, or name at first sight -> trait key; by default ``mixpanel_cohort_`` and that name.
         takes: (cohort id, name) -> whether the cohort is taken; by default, all are.
 
     Raises:
@@ -59,8 +58,8 @@ class SQLiteStore:
         # By process: the one that reads does not wait for the one that writes.
         self._files: dict[int, tuple[SharedFile, SharedFile]] = {}
         self._report = Reporter(None)
-        self._known: tuple[int | None, list[Known]] = (None, [])  # of which version of the file
-        self._taken_of = self._known, dict[int, Cohort]()
+        self._known: _Version = (None, [])
+        self._taken_of: tuple[_Version, dict[int, Cohort]] = (self._known, {})
         weakref.finalize(self, _release, self._files).atexit = False
 
     def __enter__(self) -> Self:
@@ -239,8 +238,7 @@ class SQLiteStore:
             file.execute(sql.NEW_COHORT, (update.cohort_id, update.cohort_name, update.cohort_name))
         if file.execute(sql.RENAME, {"id": update.cohort_id, "name": update.cohort_name}).rowcount:
             file.execute(sql.CHANGED)
-        found: tuple[int, int] | None = file.execute(sql.COHORT, (update.cohort_id,)).fetchone()
-        return found
+        return file.execute(sql.COHORT, (update.cohort_id,)).fetchone()  # type: ignore[no-any-return]
 
 
 def _release(files: Mapping[int, tuple[SharedFile, SharedFile]]) -> None:
