@@ -92,7 +92,8 @@ class Traits:
         for thread in threads:
             if thread.ident:
                 thread.join()
-        return failures[0] if failures else Reply(HTTPStatus.OK, b"")
+        unanswered = [failure for failure in failures if isinstance(failure, str)]
+        return (*unanswered, *failures, Reply(HTTPStatus.OK, b""))[0]
 
     def _judge(self, reply: Reply | str, changes: Sequence[bytes]) -> Answer:
         self.unsure = isinstance(reply, str) or reply.status in GATEWAYS

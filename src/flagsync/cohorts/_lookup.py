@@ -99,18 +99,19 @@ class CohortTraits:
             self._desk = _Desk()
         question, desk = _Question(identifier), self._desk
         desk.questions.put(question)
-        if not desk.served:
-            self._start(desk)
-        if desk.served and not question.wait():
+        if not desk.served and not self._start(desk):
+            self._fail("no thread starts")
+        elif not question.wait():
             self._fail("it does not answer")
 
-    def _start(self, desk: _Desk) -> None:
+    def _start(self, desk: _Desk) -> bool:
         desk.served = True
         try:
             threading.Thread(target=self._serve, args=(desk,), name="flagsync-cohorts", daemon=True).start()
         except RuntimeError:  # Python >= 3.12 starts none while it exits, and the caller must not wait
             desk.served = False
-            self._fail("no thread starts")
+            return False
+        return True
 
     def _serve(self, desk: _Desk) -> None:
         """Answer until stopped, or until nobody has asked for a while: the body of the thread."""
