@@ -12,6 +12,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from flagsmith import Flagsmith
 from flagsmith.offline_handlers import LocalFileHandler
+from starlette.routing import Route
 
 from flagsync import FlagSync
 from flagsync.cohorts import CohortWebhook, SQLiteStore
@@ -44,7 +45,7 @@ async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
 
 
 app = FastAPI(lifespan=lifespan)
-app.mount("/mixpanel/cohorts", webhook.asgi)
+app.routes.append(Route("/mixpanel/cohorts", webhook.asgi))  # app.mount() would redirect to …/cohorts/
 
 
 @app.get("/checkout")
@@ -66,7 +67,7 @@ if __name__ == "__main__":
             print(f"GET {url}\n    {browser.get(url).text}")
         parameters = {"mixpanel_cohort_id": "7", "members": [{"mixpanel_distinct_id": "user_1"}]}
         update = {"action": "add_members", "parameters": parameters}
-        answer = browser.post("/mixpanel/cohorts/", json=update, auth=("mixpanel", "a long password"))
+        answer = browser.post("/mixpanel/cohorts", json=update, auth=("mixpanel", "a long password"))
         print(f"POST /mixpanel/cohorts\n    {answer.text}")
         state = browser.app_state
         state["client"].flush()
