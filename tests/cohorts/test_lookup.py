@@ -33,6 +33,15 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SQLiteSto
 
 
 @pytest.fixture
+def clock(store: SQLiteStore, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time, which stands; what is cached of the store is fresh for a second."""
+    now = [1000.0]
+    monkeypatch.setattr(_lookup, "FRESH_SECONDS", 1.0)
+    monkeypatch.setattr(_lookup, "monotonic", lambda: now[0])
+    return now
+
+
+@pytest.fixture
 def flagsmith(document: dict[str, Any], tmp_path: Path) -> Callable[..., Flagsmith]:
     """Builds clients for whom seg_override is "gold" if a trait fits, and off otherwise."""
 
@@ -132,12 +141,9 @@ def test_what_is_cached_is_not_asked_again(tmp_path: Path, flagsync: Build, offl
 
 
 def test_a_change_is_seen_once_what_is_cached_is_old(
-    store: SQLiteStore, flagsync: Build, flagsmith: Callable[..., Flagsmith], monkeypatch: pytest.MonkeyPatch
+    store: SQLiteStore, flagsync: Build, flagsmith: Callable[..., Flagsmith], clock: list[float]
 ) -> None:
     client = flagsync(flagsmith(), cohorts=store)
-    clock = [1000.0]
-    monkeypatch.setattr(_lookup, "FRESH_SECONDS", 1.0)
-    monkeypatch.setattr(_lookup, "monotonic", lambda: clock[0])
     seen = [is_gold(client, "ann")]
     change(store, "add_members", "ann")
     seen.append(is_gold(client, "ann"))
@@ -147,12 +153,9 @@ def test_a_change_is_seen_once_what_is_cached_is_old(
 
 
 def test_what_somebody_elses_question_brought_to_light_counts_for_all(
-    store: SQLiteStore, flagsync: Build, flagsmith: Callable[..., Flagsmith], monkeypatch: pytest.MonkeyPatch
+    store: SQLiteStore, flagsync: Build, flagsmith: Callable[..., Flagsmith], clock: list[float]
 ) -> None:
     client = flagsync(flagsmith(), cohorts=store)
-    clock = [1000.0]
-    monkeypatch.setattr(_lookup, "FRESH_SECONDS", 1.0)
-    monkeypatch.setattr(_lookup, "monotonic", lambda: clock[0])
     assert is_gold(client, "bob") is False
     change(store, "add_members", "bob")
     clock[0] += 1.0

@@ -83,18 +83,18 @@ class SQLiteStore:
         self._report.losses()
 
     def _store(self, file: sqlite3.Connection, cohort: int, floor: int, update: CohortUpdate) -> None:
-        seen = read(file, sql.LATEST, cohort)
-        if update.action == "members":
-            session = open_session(file, cohort, floor, update, self._report)
-            if session is None:
-                return
-            seen = session
+        whole = update.action == "members"
+        seen = (
+            open_session(file, cohort, floor, update, self._report) if whole else read(file, sql.LATEST, cohort)
+        )
+        if seen is None:
+            return
         values = {"cohort": cohort, "members": json.dumps(update.members, ensure_ascii=False), "seen": seen}
         leaves = update.action == "remove_members"
         if read(file, sql.LISTING):
             file.execute(sql.LEAVERS if leaves else sql.JOINERS, values)
         file.execute(sql.LEAVE if leaves else sql.JOIN, values)
-        if update.action == "members":
+        if whole:
             complete(file, cohort, seen, update.pages)
         sweep(file)
         file.execute(sql.CHANGED)
