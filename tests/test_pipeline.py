@@ -17,9 +17,9 @@ from flagsync.testing import MixpanelServer
 Build = Callable[..., FlagSync]
 
 
-def pretend_to_be_forked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let clients see another process id, as in a child that C code has forked past Python's hooks."""
-    pid = os.getpid() + 1
+def pretend_to_be_forked(monkeypatch: pytest.MonkeyPatch, client: FlagSync) -> None:
+    """Let a client see what it sees in a child that C code has forked past Python's hooks."""
+    client._mark[0], pid = 0, os.getpid() + 1
     monkeypatch.setattr(os, "getpid", lambda: pid)
     monkeypatch.setattr(_client, "getpid", lambda: pid)
     monkeypatch.setattr(_sender, "getpid", lambda: pid)
@@ -39,7 +39,7 @@ def test_a_child_gets_a_pipeline_of_its_own(
     client.get_identity_flags("parent")
     [parent] = client._pipelines.values()
     with monkeypatch.context() as child:
-        pretend_to_be_forked(child)
+        pretend_to_be_forked(child, client)
         assert client.stats().accepted == 0
         client.get_identity_flags("child")
         assert client.close()
@@ -61,7 +61,7 @@ def test_threads_that_race_for_the_childs_pipeline_share_one(
                 client.get_identity_flags("faster")  # what another thread does meanwhile
 
     with monkeypatch.context() as child:
-        pretend_to_be_forked(child)
+        pretend_to_be_forked(child, client)
         child.setattr(_client, "Pipeline", Pipeline)
         client.get_identity_flags("slower")
         assert client.close()
@@ -75,7 +75,7 @@ def test_a_client_closed_before_a_fork_is_closed_after_it(
     client = flagsync()
     client.close()
     with monkeypatch.context() as child:
-        pretend_to_be_forked(child)
+        pretend_to_be_forked(child, client)
         client.get_identity_flags("child")
         assert client.stats().skipped == 1
     assert logged() == ["An identity is not mirrored: the client is closed"]
@@ -85,7 +85,7 @@ def test_an_inherited_pipeline_is_left_alone(flagsync: Build, monkeypatch: pytes
     client = flagsync()
     [pipeline] = client._pipelines.values()
     with monkeypatch.context() as child:
-        pretend_to_be_forked(child)
+        pretend_to_be_forked(child, client)
         pipeline.stop()
     assert not pipeline.closed
 

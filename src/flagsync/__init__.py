@@ -11,8 +11,8 @@
     Mixpanel cohort webhook ─> CohortUpdate ─> membership store ─> traits    cohorts
 
 ``_pipeline`` starts and ends the threads, ``_config`` checks the options, ``_host`` and ``_database`` are
-files that processes share, ``_http`` is requests with deadlines, ``exceptions`` is what ``on_error`` gets,
-``testing`` is a loopback Mixpanel.
+files that processes share, ``_fork`` tells a child from its parent, ``_http`` is requests with deadlines,
+``exceptions`` is what ``on_error`` gets, ``testing`` is a loopback Mixpanel.
 """
 
 from flagsync._client import FlagSync

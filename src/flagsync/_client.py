@@ -18,6 +18,7 @@ from flagsmith.types import TraitMapping
 
 from flagsync._config import Config, read_environment
 from flagsync._database import prepare
+from flagsync._fork import unset_mark
 from flagsync._pipeline import Pipeline, Stats
 from flagsync._properties import PropertyValue, served_value
 from flagsync._report import Reporter
@@ -107,6 +108,8 @@ class FlagSync:
         self._built_with = _refresher(self.flagsmith)
         self._cohorts = CohortTraits(cohorts, Reporter(None)) if cohorts is not None else None
         self._pipelines: dict[int, Pipeline] = {}  # by process
+        self._own: Pipeline | None = None  # of the process that the mark is of
+        self._mark = unset_mark()
         self._pipeline()
 
     @classmethod
@@ -130,7 +133,7 @@ class FlagSync:
         if self._cohorts:
             traits = self._cohorts.merge(identifier, traits)
         flags = self.flagsmith.get_identity_flags(identifier, traits, transient=transient)
-        if pipeline := self._pipelines.get(getpid()) or self._pipeline():
+        if pipeline := self._own if self._mark[0] else self._pipeline():
             if transient:
                 pipeline.skip()
             else:
@@ -143,7 +146,7 @@ class FlagSync:
 
     def mirror(self, identifier: str, flags: Flags) -> None:
         """Mirror flags that were evaluated elsewhere: on an async path, by another client. Never raises."""
-        if pipeline := self._pipelines.get(getpid()) or self._pipeline():
+        if pipeline := self._own if self._mark[0] else self._pipeline():
             pipeline.submit(identifier, flags)
 
     def flush(self, timeout_seconds: float = 10.0) -> bool:
@@ -193,7 +196,8 @@ class FlagSync:
                 refresher = _refresher(self.flagsmith)
                 if refresher and (not refresher.is_alive() or (inherited and refresher is self._built_with)):
                     pipeline.warn(STALE)
-        return self._pipelines[pid]
+        self._own, self._mark[0] = self._pipelines[pid], 1
+        return self._own
 
 
 def _refresher(flagsmith: Flagsmith) -> Thread | None:

@@ -75,7 +75,7 @@ class Encoder:
         # Of what was collected, written by the thread only. "put" is no fate: the outbox goes on counting.
         self._collected = 0
         self._fates = Counter(unchanged=0, superseded=0, dropped=0, skipped=0, rejected=0, put=0)
-        self._work_began = 0.0
+        self._works_until = 0.0
 
     @property
     def submitted(self) -> int:
@@ -233,7 +233,7 @@ class Encoder:
         return "put"
 
     def _pause(self) -> None:
-        work, rest = HURRIED_RHYTHM if self._rounds_ended < self._rounds_awaited else RHYTHM
-        if perf_counter() - self._work_began > work:
+        if perf_counter() > self._works_until:
+            work, rest = HURRIED_RHYTHM if self._rounds_ended < self._rounds_awaited else RHYTHM
             sleep(rest)
-            self._work_began = perf_counter()
+            self._works_until = perf_counter() + work
