@@ -314,7 +314,7 @@ def test_what_memory_has_goes_into_the_file_once_that_can_be_used_again(
     path: Path, build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_database, "BUSY_SECONDS", 0.01)
-    monkeypatch.setattr(_host, "BROKEN_SECONDS", 0.0)
+    monkeypatch.setattr(_sqlite, "BROKEN_SECONDS", 0.0)
     _database.prepare(str(path), OUTBOX).close()
     outbox, unlock = build(), lock(path)
     put(outbox, "ann=1")
@@ -332,7 +332,7 @@ def test_what_memory_delivered_meanwhile_is_newer_than_what_waited_in_the_file(
     path: Path, build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_database, "BUSY_SECONDS", 0.01)
-    monkeypatch.setattr(_host, "BROKEN_SECONDS", 0.0)
+    monkeypatch.setattr(_sqlite, "BROKEN_SECONDS", 0.0)
     outbox = build()
     put(outbox, "ann=old", 1)
     put(outbox, "bob=A", 1)
@@ -422,16 +422,15 @@ def test_who_waits_too_long_for_the_file_gives_up(path: Path, monkeypatch: pytes
 def test_a_forked_child_closes_what_only_its_parent_has_a_use_for(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(_host, "_processes", {})
     with monkeypatch.context() as before:
         before.setattr(os, "getpid", lambda: 1)
-        before.setattr(_host, "_processes", {})
-        assert SharedFile(str(path), OUTBOX, print).elected()
-        [parent] = _host._processes.values()
-    parent.forks = []
-    descriptor, _ = parent.elections[str(path)]
-    monkeypatch.setitem(_host._processes, 1, parent)
+        file = SharedFile(str(path), OUTBOX)
+        assert file.elected()
+    descriptor = file.ballot
     _host._after_fork()
-    assert not parent.elections
+    assert file.ballot is None
+    assert isinstance(descriptor, int)
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(descriptor)
 

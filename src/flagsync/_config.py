@@ -79,14 +79,9 @@ class Config:
 
 def read_environment() -> tuple[dict[str, Any], dict[str, Any]]:
     """The arguments of ``Flagsmith`` and of ``FlagSync`` that the process's environment holds."""
-
-    def variable(name: str) -> str:
-        return os.environ.get(name, "").strip()
-
-    key, api_url, local = (
-        variable(f"FLAGSMITH_{name}") for name in ("ENVIRONMENT_KEY", "API_URL", "LOCAL_EVALUATION")
-    )
-    token, region, url = (variable(f"MIXPANEL_{name}") for name in ("TOKEN", "REGION", "URL"))
+    names = "ENVIRONMENT_KEY API_URL LOCAL_EVALUATION".split()
+    key, api_url, local = (os.environ.get(f"FLAGSMITH_{name}", "").strip() for name in names)
+    token, region, url = (os.environ.get(f"MIXPANEL_{name}", "").strip() for name in ("TOKEN", "REGION", "URL"))
     require(
         {
             "FLAGSMITH_ENVIRONMENT_KEY must be set to an SDK key of the environment": key,
@@ -111,14 +106,12 @@ def require(rules: Mapping[str, object]) -> None:
         raise ValueError("; ".join(broken))
 
 
-def is_url(value: object) -> bool:
+def is_url(value: Any) -> bool:  # noqa: ANN401 - an option may be anything
     """Whether the value is an absolute HTTP(S) URL."""
     try:
-        parts = urlsplit(value) if isinstance(value, str) else None
-        return (
-            parts is not None and parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-        )
-    except ValueError:
+        parts = urlsplit(value)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except (AttributeError, ValueError):  # no text, or no URL
         return False
 
 

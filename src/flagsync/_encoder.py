@@ -21,7 +21,7 @@ from flagsync._outbox import MAX_BATCH_UPDATES, MAX_UPDATE_BYTES, REMEMBERED_PRO
 from flagsync._properties import Properties
 from flagsync._recent import Recent
 from flagsync._report import FULL, Reporter
-from flagsync._sender import time_left
+from flagsync._sender import Sender, time_left
 from flagsync._snapshot import EvaluationKeys, essence, flags_of
 
 # Calls gather for a moment, so that the thread wakes up for all of them and not for each.
@@ -42,20 +42,13 @@ class Encoder:
         config: Config,
         token: str,
         outbox: Outbox,
+        sender: Sender,
         report: Reporter,
         *,
         start: Callable[[], bool],
-        wake_sender: Callable[[], None],
-        wait_for_room: Callable[[], object],
-        finish_sender: Callable[[], None],
     ) -> None:
-        self._distinct_id, self._max_pending, self._bound = config.distinct_id, config.max_pending, config.bound
-        self._outbox, self._report = outbox, report
-        self._start, self._wait_for_room = start, wait_for_room
-        self._wake_sender, self._finish_sender = wake_sender, finish_sender
-        waits = config.when_full == "wait"
-        self._wait_at = config.max_pending if waits else sys.maxsize
-        self._look_at = 0 if waits else config.bound  # so many calls, and submit() looks closer
+        self._distinct_id, self._bound = config.distinct_id, config.bound
+        self._outbox, self._sender, self._report, self._start = outbox, sender, report, start
         self._keys = EvaluationKeys(self._pause)
         self._properties = Properties(config.property_name, config.property_value, report.once)
         self._writer = UpdateWriter(token)
@@ -70,8 +63,7 @@ class Encoder:
         self._rounds_begun = self._rounds_ended = self._rounds_awaited = 0
         self._once = threading.Lock()
         self.stopping = False
-        self.skipped = 0  # calls, under the lock
-        self._overrun = 0
+        self._aside = Counter(dropped=0, skipped=0)  # calls that the thread never sees; under the lock
         # Of what was collected, written by the thread only. "put" is no fate: the outbox goes on counting.
         self._collected = 0
         self._fates = Counter(unchanged=0, superseded=0, dropped=0, skipped=0, rejected=0, put=0)
@@ -80,14 +72,14 @@ class Encoder:
     @property
     def submitted(self) -> int:
         """Calls so far."""
-        return self._overrun + self._collected + len(self._calls)
+        return self._aside.total() + self._collected + len(self._calls)
 
     def submit(self, identifier: object, flags: Flags) -> None:
-        """Let the flags of an identity be mirrored. Never raises; waits only if ``when_full`` says so."""
+        """Let the flags of an identity be mirrored. Never raises, never waits."""
         # append() needs no lock, neither between threads nor in a signal handler.
         calls = self._calls
         calls.append((identifier, essence(flags), time()))
-        if self._resting or len(calls) > self._look_at:
+        if self._resting or len(calls) > self._bound:
             self._attend()
 
     def _attend(self) -> None:
@@ -98,13 +90,8 @@ class Encoder:
             while len(self._calls) > self._bound:
                 with suppress(IndexError):  # the thread has been faster
                     self._calls.popleft()
-                    self._overrun += 1
+                    self._aside["dropped"] += 1
                     self._report.lose(FULL)
-        # A callback of the application, run by a thread of ours, would wait for itself.
-        ours = threading.current_thread().name.startswith("flagsync-")
-        if (submitted := self.submitted) >= self._wait_at and not ours:
-            self._wait_for_room()
-            self._wait_at = submitted + self._max_pending
 
     def refuse(self, *_: object) -> None:
         """Take the place of ``submit`` once the client is closed."""
@@ -114,7 +101,7 @@ class Encoder:
     def skip(self) -> None:
         """Count a call that is not to be mirrored."""
         with self._changed:
-            self.skipped += 1
+            self._aside["skipped"] += 1
 
     def flush(self, deadline: float) -> bool:
         """Wait until what was submitted before the call is encoded; False at the deadline."""
@@ -140,8 +127,8 @@ class Encoder:
             self._changed.notify_all()
 
     def counts(self) -> Counter[str]:
-        """What became of the calls here; those that are ``skipped`` were submitted, too."""
-        return self._fates + Counter(dropped=self._overrun)
+        """What became of the calls here."""
+        return self._fates + self._aside
 
     def run(self) -> None:
         """Encode round by round until stopped: the body of the thread, which does nothing a second time."""
@@ -157,10 +144,10 @@ class Encoder:
             self._outbox.save()
             self._report.losses()
             self._end_round(self._rounds_begun)
-            self._wake_sender()
+            self._sender.wake()
         self._report.losses(now=True)
         self._end_round(sys.maxsize)  # there is nothing more to wait for
-        self._finish_sender()
+        self._sender.finish()
 
     def _next_round(self) -> bool:
         """Wait for calls to gather; False to end."""
@@ -223,7 +210,7 @@ class Encoder:
                 raise OverflowError
             self._outbox.put(distinct_id, state, json, evaluated_at)
             if self._outbox.full():
-                self._wake_sender()
+                self._sender.wake()
         except NotMirroredError as reason:
             self._report.once(NOT_MIRRORED.format(reason))
             return "skipped"

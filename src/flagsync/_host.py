@@ -1,23 +1,19 @@
 """A file that processes share: its connection, and which of them sends.
 
-Guarantee: a forked child inherits no connection, no lock that is held and no right to send; a file that cannot
-be used is left alone for a while. Boundary: POSIX.
+Guarantee: a forked child inherits no connection, no lock that is held and no right to send. Boundary: POSIX.
 """
 
 import os
 import sqlite3
 import threading
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from time import monotonic
+from contextlib import ExitStack, suppress
 
 from flagsync._database import Format, connect, identity
 
 with suppress(ImportError):  # elsewhere, no file is made
     import fcntl
 
-BROKEN_SECONDS = 60.0
 INHERITED = "a process that had it open was forked past Python's hooks; build what uses it after the fork"
 
 
@@ -31,15 +27,16 @@ class Process:
         self.lock = threading.RLock()
         self.files: weakref.WeakSet[SharedFile] = weakref.WeakSet()
         self.connected: list[SharedFile] = []
-        # path -> the descriptor of the lock, and whose it is
-        self.elections: dict[str, tuple[int, SharedFile]] = {}
-        self.voting = threading.RLock()
-        self.forks: list[SharedFile] | None = None  # whose locks are held meanwhile
+        self.held = ExitStack()  # the locks, during a fork
 
     @staticmethod
     def current() -> "Process":
-        """That of this process."""
-        return _processes.setdefault(os.getpid(), Process())
+        """That of this process; a child's begins with closing what only its parent has a use for."""
+        if (pid := os.getpid()) not in _processes:
+            for file in [file for parent in [*_processes.values()] for file in parent.files]:
+                file.resign()
+            _processes.setdefault(pid, Process())
+        return _processes[pid]
 
 
 class OutOfUseError(Exception):
@@ -47,41 +44,23 @@ class OutOfUseError(Exception):
 
 
 class SharedFile:
-    """A file, in one process, for who holds its ``lock``; ``sign_in`` is called with each new connection."""
+    """A file, in one process, for who holds its ``lock``."""
 
-    def __init__(
-        self, path: str, kind: Format, sign_in: Callable[[sqlite3.Connection], object] = lambda _: None
-    ) -> None:
+    def __init__(self, path: str, kind: Format) -> None:
         self.identity: tuple[int, int] | None = None  # of the file that is open
-        self.error: Exception | None = None  # what made it unusable, until it is not
-        self.closed = False
-        self._path, self._kind, self._sign_in = path, kind, sign_in
-        self._process = Process.current()
+        self.ballot: int | None = None  # the descriptor of the lock, of the one that sends
         self.lock = threading.RLock()
+        self._path, self._kind = path, kind
+        self._process = Process.current()
         self._connection: sqlite3.Connection | None = None
-        self._usable_from = 0.0
         with self._process.lock:
             self._process.files.add(self)
 
-    @contextmanager
-    def guard(self) -> Iterator[None]:
-        """What the file cannot do is undone, and ``error`` tells why."""
-        try:
-            yield
-        except OutOfUseError:
-            pass
-        except Exception as error:  # noqa: BLE001 - whatever it is, the thread and its updates go on
-            self.disconnect()
-            self.resign()
-            self.error, self._usable_from = error, monotonic() + BROKEN_SECONDS
-
-    def open(self, *, write: bool = False) -> sqlite3.Connection:
-        """The connection; in a transaction, if it is to write."""
+    def open(self) -> sqlite3.Connection:
+        """The connection."""
         if self._connection and identity(self._path) != self.identity:
             self.disconnect()  # somebody has removed the file
         if self._connection is None:
-            if self.closed or monotonic() < self._usable_from:
-                raise OutOfUseError
             # SQLite keeps the locks of a process in its memory, which a fork copies, and the locks are gone.
             others = (process for process in _processes.values() if process is not self._process)
             if any(file._path == self._path for other in others for file in other.connected):  # noqa: SLF001 - a sibling
@@ -89,9 +68,6 @@ class SharedFile:
             self._connection = connect(self._path, self._kind)
             self._process.connected.append(self)
             self.identity = identity(self._path)
-            self._sign_in(self._connection)
-        if write:
-            self._connection.execute("BEGIN IMMEDIATE")
         return self._connection
 
     def disconnect(self) -> None:
@@ -101,62 +77,42 @@ class SharedFile:
             self._connection = None
             self._process.connected.remove(self)
 
-    def try_again(self) -> None:
-        """Do not wait any longer after an error."""
-        self._usable_from = 0.0
-
     def elected(self) -> bool:
         """Whether this is the one of the host that sends what is in the file."""
-        elections = self._process.elections
-        with self._process.voting:
-            if self._path not in elections:
-                descriptor = os.open(f"{self._path}-sender", os.O_RDWR | os.O_CREAT, 0o600)
-                try:
-                    fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # a lock that no fork copies
-                    elections[self._path] = descriptor, self
-                except OSError:
-                    os.close(descriptor)
-        return self.sends()
-
-    def sends(self) -> bool:
-        """Whether it was elected before."""
-        return self._process.elections.get(self._path, (0, None))[1] is self
+        if self.ballot is None:
+            ballot = os.open(f"{self._path}-sender", os.O_RDWR | os.O_CREAT, 0o600)
+            try:
+                fcntl.flock(ballot, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self.ballot = ballot
+            except OSError:
+                os.close(ballot)
+        return self.ballot is not None
 
     def resign(self) -> None:
-        """Let another one of the host send."""
-        with self._process.voting:
-            if self.sends():
-                os.close(self._process.elections.pop(self._path)[0])
+        """Let another one of the host send; in a forked child, leave it to the parent."""
+        ballot, self.ballot = self.ballot, None
+        if ballot is not None:
+            os.close(ballot)
 
 
 def _before_fork() -> None:
     """Wait until no thread is in the middle of anything, and close what is open until it is needed again."""
     process = Process.current()
-    process.lock.acquire()
-    process.forks = [*process.files]
-    for file in process.forks:
-        file.lock.acquire()
-    for file in process.forks:
+    process.held.enter_context(process.lock)
+    files = [*process.files]
+    for file in files:
+        process.held.enter_context(file.lock)
+    for file in files:
         with suppress(sqlite3.Error):
             file.disconnect()
 
 
 def _after_fork() -> None:
-    """In the parent, go on; in the child, close what only the parent has a use for."""
-    for pid, process in _processes.items():
-        if process.forks is not None and pid == os.getpid():
-            while process.forks:
-                process.forks.pop().lock.release()
-            process.forks = None
-            process.lock.release()
-        elif process.forks is not None:
-            process.voting = threading.RLock()
-            for _, file in [*process.elections.values()]:
-                file.resign()
+    Process.current().held.pop_all().close()  # not close() alone: another fork may fill it meanwhile
 
 
 _processes: dict[int, Process] = {}  # by process id: of this one, and of its parents
-# Where there is no fork, there is nothing to register.
+# Where there is no fork, there is nothing to register. In a child, the stack of its own Process is empty.
 getattr(os, "register_at_fork", dict)(
     before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork
 )

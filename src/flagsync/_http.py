@@ -110,7 +110,7 @@ class _DeadlineAdapter(HTTPAdapter):
     def __init__(self, patience: Callable[[], float]) -> None:
         super().__init__(pool_connections=1, pool_maxsize=1)
         self._pools: list[Any] = []
-        self._response = lambda *args, **kwargs: _DeadlineResponse(*args, patience=patience, **kwargs)
+        self._patience = patience
 
     def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as requests has it
         pool: Any = super().get_connection_with_tls_context(*args, **kwargs)
@@ -120,16 +120,15 @@ class _DeadlineAdapter(HTTPAdapter):
             self._pools.append(pool)
         return pool
 
+    def _response(self, sock: socket.socket, *args: Any, **kwargs: Any) -> http.client.HTTPResponse:  # noqa: ANN401
+        response = http.client.HTTPResponse(sock, *args, **kwargs)
+        response.fp = io.BufferedReader(_DeadlineStream(response.fp.detach(), sock, self._patience))
+        return response
+
     def close(self) -> None:
         for pool in self._pools:  # while Python exits, urllib3 2.8 leaves that to the garbage collector
             pool.close()
         super().close()
-
-
-class _DeadlineResponse(http.client.HTTPResponse):
-    def __init__(self, sock: socket.socket, *args: Any, patience: Callable[[], float], **kwargs: Any) -> None:  # noqa: ANN401
-        super().__init__(sock, *args, **kwargs)
-        self.fp = io.BufferedReader(_DeadlineStream(self.fp.detach(), sock, patience))
 
 
 class _DeadlineStream(io.RawIOBase):

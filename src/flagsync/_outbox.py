@@ -33,6 +33,7 @@ class Update(NamedTuple):
     json: bytes
     evaluated_at: float
     destination: Destination
+    number: int = 0  # of its row in a file
 
 
 def fitting(updates: Iterable[Update]) -> list[Update]:

@@ -75,20 +75,13 @@ class Pipeline:
         self._sender = Sender(
             self._outbox, self._engage.post, self._end, self._report, config.flush_interval_seconds
         )
-        self._encoder = Encoder(
-            config,
-            token,
-            self._outbox,
-            self._report,
-            start=self._start,
-            wake_sender=self._sender.wake,
-            wait_for_room=self._wait_for_room,
-            finish_sender=self._sender.finish,
-        )
+        self._encoder = Encoder(config, token, self._outbox, self._sender, self._report, start=self._start)
+        self._wait_every = self._wait_at = config.max_pending  # calls
         self._gave_up = False
         self._last_word, self._told = threading.Lock(), threading.Event()
         self._started = False
-        self.submit: Callable[[object, Flags], None] = self._encoder.submit
+        waits = config.when_full == "wait"
+        self.submit: Callable[[object, Flags], None] = self._submit_and_wait if waits else self._encoder.submit
         self.skip = self._encoder.skip
         self.warn = self._report.once
         _pipelines.add(self)
@@ -106,9 +99,15 @@ class Pipeline:
             return self.close(deadline)  # no thread starts any more: nobody else would do the work
         return self._encoder.flush(deadline) and self._sender.flush(deadline)
 
-    def _wait_for_room(self) -> None:
-        if not self.flush(monotonic() + EXIT_SECONDS if python_exits() else float("inf")):
-            self.stop()  # Mixpanel hangs while Python exits: the next call must not wait as long again
+    def _submit_and_wait(self, identifier: object, flags: Flags) -> None:
+        """Submit, and after each ``max_pending`` calls wait until Mixpanel has taken them."""
+        self._encoder.submit(identifier, flags)
+        submitted = self._encoder.submitted
+        # A callback of the application, run by a thread of ours, would wait for itself.
+        if submitted >= self._wait_at and not threading.current_thread().name.startswith("flagsync-"):
+            if not self.flush(monotonic() + EXIT_SECONDS if python_exits() else float("inf")):
+                self.stop()  # Mixpanel hangs while Python exits: the next call must not wait as long again
+            self._wait_at = submitted + self._wait_every
 
     def stop(self, deadline: float | None = None) -> None:
         """Take no more, deliver until the deadline, end the threads. Never blocks."""
@@ -134,9 +133,7 @@ class Pipeline:
         unsettled = accepted - counts.total()
         counts["pending"] = min(unsettled, self._outbox.kept()) if self._gave_up else unsettled
         counts["dropped"] += unsettled - counts["pending"]
-        return Stats(
-            accepted=accepted, skipped=skipped + self._encoder.skipped, **counts, **self._sender.counts
-        )
+        return Stats(accepted=accepted, skipped=skipped, **counts, **self._sender.counts)
 
     def _start(self) -> bool:
         """Start the threads; called under the encoder's lock. False if none can start any more."""

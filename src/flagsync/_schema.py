@@ -23,7 +23,7 @@ KNOWN = """SELECT evaluated_at, fingerprint, accepted_at, writer, json NOTNULL F
     WHERE destination = ? AND distinct_id = ?"""
 TOUCH = "UPDATE profiles SET evaluated_at = ? WHERE destination = ? AND distinct_id = ?"
 STATE = "INSERT OR REPLACE INTO profiles VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?)"  # with a number of its own
-OLDEST = """SELECT number, distinct_id, fingerprint, json, evaluated_at FROM profiles
+OLDEST = """SELECT distinct_id, fingerprint, json, evaluated_at, number FROM profiles
     WHERE destination = ? AND json NOTNULL ORDER BY waits_since LIMIT ?"""
 # One statement for all: between two, another thread may keep the interpreter for milliseconds.
 SENT = "WHERE json NOTNULL AND number IN (SELECT value FROM json_each(?))"
@@ -33,6 +33,8 @@ PENDING = f"SELECT coalesce(sum(accepted - {' - '.join(FATES)}), 0) FROM writers
 COUNT = {column: f"UPDATE writers SET {column} = {column} + ? WHERE id = ?" for column in COLUMNS}
 COUNTS = f"SELECT {', '.join(COLUMNS)} FROM writers WHERE id = ?"
 TOTALS = f"SELECT {', '.join(f'coalesce(sum({column}), 0)' for column in COLUMNS)} FROM writers"
+HERE = "SELECT id FROM destinations WHERE url = ? AND project = ?"
+IN_TURN = "SELECT url, project, id FROM destinations ORDER BY id <= ?, id"
 WAITS = "SELECT EXISTS (SELECT 1 FROM profiles WHERE json NOTNULL)"
 UNSETTLED = "SELECT min(waits_since) FROM profiles WHERE destination = ? AND json NOTNULL"
 FIRST = "FROM profiles WHERE destination = ? AND json NOTNULL ORDER BY waits_since LIMIT ?"

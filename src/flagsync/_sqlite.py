@@ -24,7 +24,7 @@ MAX_ROWS = 1_000_000  # that wait, of a project; and as many that are remembered
 REMEMBER_SECONDS, PRUNE_SECONDS = 30 * 86400.0, 3600.0
 # Updates wait in memory for a moment, because a transaction costs more than a row.
 SAVE_SECONDS, SAVE_UPDATES = 0.1, 500
-
+BROKEN_SECONDS = 60.0
 
 Fates: TypeAlias = Counter[tuple[int | None, str]]
 """How many updates of a writer had a fate."""
@@ -40,17 +40,19 @@ class FileOutbox(MemoryOutbox):
 
     def __init__(self, path: str, *memory: Any) -> None:  # noqa: ANN401 - what MemoryOutbox takes
         super().__init__(*memory)
-        self._file = SharedFile(path, sql.OUTBOX, self._sign_in)
+        self._file = SharedFile(path, sql.OUTBOX)
         self._lock = self._file.lock
         self._writer: int | None = None
         self._signed_in_at: tuple[int, int] | None = None
-        self._destinations: dict[Destination, int] = {}
+        self._connection: sqlite3.Connection | None = None  # that was signed in on
+        self._usable_from = 0.0
+        self._here = 0  # the number of the own destination
         self._last = 0  # the destination that was served last
         self._broken = False
         self._saved_at, self._pruned_at = monotonic(), -PRUNE_SECONDS
         self._many = MAX_BATCH_UPDATES  # fill a request
         self._many_wait = False
-        self._numbers: dict[str, int] = {}  # of what is in flight out of the file
+        self._flies = False  # something out of the file is in flight
         self._sent: dict[str, Update] = {}  # what memory has delivered, and the file does not know yet
         self._fates = Counter[str]()
 
@@ -67,10 +69,10 @@ class FileOutbox(MemoryOutbox):
         with self._lock, self._guard():
             self._saved_at = monotonic()
             if self._waiting or self._sent:
-                file = self._file.open(write=True)
+                file = self._open(write=True)
                 fates = Fates({(self._writer, "accepted"): len(self._waiting)})
                 for update in (*self._sent.values(), *self._waiting.values()):
-                    fates.update(self._store(file, update))
+                    self._store(file, update, fates)
                 self._keep_rows(file, fates)
                 self._count(file, fates)
                 file.commit()
@@ -84,7 +86,7 @@ class FileOutbox(MemoryOutbox):
     def waiting(self) -> bool:
         with self._lock, self._guard():
             if not super().waiting():
-                file = self._read()
+                file = self._open()
                 return self._file.elected() and bool(read(file, sql.WAITS))
         return super().waiting()
 
@@ -92,8 +94,8 @@ class FileOutbox(MemoryOutbox):
         with self._lock:
             moments = [super().oldest(), 0.0 if self.kept() else None]
             with self._guard():
-                file = self._read()
-                [moments[1]] = file.execute(sql.UNSETTLED, (self._destinations[self._destination],)).fetchone()
+                file = self._open()
+                [moments[1]] = file.execute(sql.UNSETTLED, (self._here,)).fetchone()
             return min((moment for moment in moments if moment is not None), default=None)
 
     def take(self, resting: Container[Destination] = ()) -> list[Update]:
@@ -102,7 +104,7 @@ class FileOutbox(MemoryOutbox):
             if super().waiting():  # because the file cannot be used
                 return super().take(resting)
             with self._guard():
-                file = self._read()
+                file = self._open()
                 if self._file.elected():
                     return self._batch(file, resting)
             return []
@@ -117,11 +119,11 @@ class FileOutbox(MemoryOutbox):
                     del self._sent[distinct_id]
                 super().settle(accepted, rejected)
                 return
-            file, fates = self._file.open(write=True), Fates()
-            sent, self._numbers = self._numbers, {}
+            file, fates = self._open(write=True), Fates()
+            flies, self._flies = self._flies, False
             for updates, when, fate in ((accepted, time(), "delivered"), (rejected, 0.0, "rejected")):
                 # A state that took the place of what was sent has another number.
-                numbers = str([sent[name] for update in updates if (name := update.distinct_id) in sent])
+                numbers = str([update.number for update in updates if flies])
                 for writer, count in file.execute(sql.SETTLED, (numbers,)).fetchall():
                     fates[writer, fate] += count
                 file.execute(sql.SETTLE, (when, numbers))
@@ -134,110 +136,109 @@ class FileOutbox(MemoryOutbox):
     def counts(self) -> Counter[str]:
         with self._lock:
             with self._guard():
-                self._read_fates(self._read())
+                self._read_fates(self._open())
             return super().counts() + Counter({fate: self._fates[fate] for fate in sql.FATES})
 
     def close(self) -> None:
         with self._lock:
-            self._file.try_again()
+            self._usable_from = 0.0
             self.save()
             self.counts()
             super().close()
-            self._file.closed = True
             self._file.disconnect()
-            if not self._numbers:  # else a newer state could overtake the one that is in flight
+            if not self._flies:  # else a newer state could overtake the one that is in flight
                 self._file.resign()
 
     @contextmanager
     def _guard(self) -> Iterator[None]:
-        """What the file cannot do is reported once, and left to memory until it can."""
-        with self._file.guard():
+        """What the file cannot do is undone, reported once, and left to memory until it can."""
+        try:
             yield
-        if self._file.error and not self._broken:
-            self._broken = True
-            reason = f"The outbox cannot be used, memory takes its place ({self._file.error})"
-            self._report.note(DeliveryError(reason, len(self._waiting), will_retry=True))
+        except OutOfUseError:
+            pass
+        except Exception as error:  # noqa: BLE001 - whatever it is, the thread and its updates go on
+            self._file.disconnect()
+            self._file.resign()
+            self._usable_from = monotonic() + BROKEN_SECONDS
+            if not self._broken:
+                self._broken = True
+                reason = f"The outbox cannot be used, memory takes its place ({error})"
+                self._report.note(DeliveryError(reason, len(self._waiting), will_retry=True))
 
-    def _read(self) -> sqlite3.Connection:
-        """The file, to read what became of what was written."""
-        if self._writer is None:
+    def _open(self, *, write: bool = False) -> sqlite3.Connection:
+        """The file; in a transaction if it is to write, else to read what became of what was written."""
+        if self._closed or monotonic() < self._usable_from or not (write or self._writer):
             raise OutOfUseError
-        return self._file.open()
+        file = self._file.open()
+        if file is not self._connection:
+            self._sign_in(file)
+        if write:
+            file.execute("BEGIN IMMEDIATE")
+        return file
 
     def _sign_in(self, file: sqlite3.Connection) -> None:
         if self._signed_in_at != self._file.identity:  # it is another file
-            self._writer, self._numbers, self._signed_in_at = None, {}, self._file.identity
+            self._writer, self._flies, self._signed_in_at = None, False, self._file.identity
         file.execute("INSERT OR IGNORE INTO destinations (url, project) VALUES (?, ?)", self._destination)
-        self._read_destinations(file)
-        values = (self._writer, self._destinations[self._destination])
-        file.execute("INSERT OR IGNORE INTO writers (id, destination) VALUES (?, ?)", values)
+        self._here = read(file, sql.HERE, *self._destination)
+        file.execute(
+            "INSERT OR IGNORE INTO writers (id, destination) VALUES (?, ?)", (self._writer, self._here)
+        )
         self._writer = self._writer or read(file, "SELECT last_insert_rowid()")
+        self._connection = file
         if self._broken:
-            self._broken, self._file.error = False, None
+            self._broken = False
             self._accepted = Recent(REMEMBERED_PROFILES)  # from now on, the file knows better
             self._report.note("The outbox is in use again")
 
-    def _read_destinations(self, file: sqlite3.Connection) -> None:
-        rows = file.execute("SELECT url, project, id FROM destinations")
-        self._destinations = {Destination(url, project): number for url, project, number in rows}
-
-    def _store(self, file: sqlite3.Connection, update: Update) -> list[tuple[int | None, str]]:
-        """Let an update wait, unless the file knows better; what became of whose update by that."""
-        key, now = (self._destinations[self._destination], update.distinct_id), time()
-        superseded = list[tuple[int | None, str]]()
+    def _store(self, file: sqlite3.Connection, update: Update, fates: Fates) -> None:
+        """Let an update wait, unless the file knows better."""
+        key, now = (self._here, update.distinct_id), time()
         if known := file.execute(sql.KNOWN, key).fetchone():
             evaluated_at, fingerprint, accepted_at, writer, waits = known
             if update.evaluated_at < evaluated_at <= now:  # and the clock was not put back
-                return [(self._writer, "superseded")] if update.json else []
+                fates[self._writer, "superseded"] += bool(update.json)
+                return
             fresh = 0 <= now - accepted_at < self._resend_after_seconds
             if update.json and fingerprint == update.fingerprint and (waits or fresh):
                 file.execute(sql.TOUCH, (update.evaluated_at, *key))
-                return [(self._writer, "unchanged")]
-            superseded = [(writer, "superseded")] * waits
+                fates[self._writer, "unchanged"] += 1
+                return
+            fates[writer, "superseded"] += waits
         moment, delivered_at = update.evaluated_at, 0.0 if update.json else now
         state = (moment, moment, update.fingerprint, delivered_at, self._writer, update.json or None)
         file.execute(sql.STATE, (*key, *state))
-        return superseded
 
     def _batch(self, file: sqlite3.Connection, resting: Container[Destination]) -> list[Update]:
-        self._read_destinations(file)
-        in_turn = sorted(self._destinations.items(), key=lambda item: (item[1] <= self._last, item[1]))
-        for destination, last in in_turn:
-            if destination not in resting:
-                numbers = dict[str, int]()
+        for url, project, last in file.execute(sql.IN_TURN, (self._last,)).fetchall():
+            if (destination := Destination(url, project)) not in resting:
                 rows = file.execute(sql.OLDEST, (last, MAX_BATCH_UPDATES))
-                batch = fitting(self._noted(row, destination, numbers) for row in rows)
+                batch = fitting(Update._make((*row[:4], destination, row[4])) for row in rows)
                 rows.close()
                 if batch:
-                    self._last, self._numbers = last, numbers
-                    self._many = len(batch) if len(batch) < len(numbers) else MAX_BATCH_UPDATES
+                    self._last, self._flies = last, True
+                    more = read(file, sql.PENDING, last) > len(batch)
+                    self._many = len(batch) if more else MAX_BATCH_UPDATES
                     return batch
         return []
 
-    @staticmethod
-    def _noted(row: tuple[Any, ...], destination: Destination, numbers: dict[str, int]) -> Update:
-        number, distinct_id, fingerprint, json, evaluated_at = row
-        numbers[distinct_id] = number
-        return Update(distinct_id, fingerprint, json, evaluated_at, destination)
-
     def _keep_rows(self, file: sqlite3.Connection, fates: Fates) -> None:
         """Keep the bounds, of what waits and of what is remembered."""
-        own = self._destinations[self._destination]
-        too_many = read(file, sql.PENDING, own) + len(self._waiting) - MAX_ROWS
+        too_many = read(file, sql.PENDING, self._here) + len(self._waiting) - MAX_ROWS
         if too_many > 0:
-            for writer, count in file.execute(sql.FIRST_OF, (own, too_many)).fetchall():
+            for writer, count in file.execute(sql.FIRST_OF, (self._here, too_many)).fetchall():
                 fates[writer, "dropped"] += count
                 self._report.lose(FULL, count)
-            file.execute(sql.DROP, (own, too_many))
-        if self._file.sends() and monotonic() - self._pruned_at > PRUNE_SECONDS:
+            file.execute(sql.DROP, (self._here, too_many))
+        if self._file.ballot is not None and monotonic() - self._pruned_at > PRUNE_SECONDS:
             self._pruned_at = monotonic()
             file.execute(sql.FORGET, (time() - REMEMBER_SECONDS, MAX_ROWS))
             file.execute(sql.FORGET_WRITERS)
 
     def _count(self, file: sqlite3.Connection, fates: Fates) -> None:
-        for (writer, fate), count in fates.items():
+        for (writer, fate), count in (+fates).items():
             file.execute(sql.COUNT[fate], (count, writer))
-        self._many_wait = read(file, sql.PENDING, self._destinations[self._destination]) >= self._many
+        self._many_wait = read(file, sql.PENDING, self._here) >= self._many
         self._read_fates(file)
 
     def _read_fates(self, file: sqlite3.Connection) -> None:

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Self, TypeAlias
 
 from flagsync._database import prepare, read
-from flagsync._host import OutOfUseError, SharedFile
+from flagsync._host import SharedFile
 from flagsync._report import Reporter
 from flagsync.cohorts import _schema as sql
 from flagsync.cohorts._sessions import complete, open_session, sweep
@@ -207,12 +207,14 @@ class SQLiteStore:
         file = self._file(write=write)
         with file.lock:
             try:
-                connection = file.open(write=write)
+                connection = file.open()
+                if write:
+                    connection.execute("BEGIN IMMEDIATE")
                 yield connection
                 connection.commit()
             except BaseException as error:
                 file.disconnect()  # which rolls back
-                if isinstance(error, (sqlite3.Error, OSError, OutOfUseError)):
+                if isinstance(error, (sqlite3.Error, OSError)):
                     raise StoreUnavailableError(f"The file of cohorts cannot be used ({error})") from error
                 raise
 
