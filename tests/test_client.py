@@ -333,6 +333,7 @@ def test_when_full_waits_nothing_is_dropped(flagsync: Build, mixpanel: MixpanelS
         assert client.stats().pending <= 7
     assert client.flush()
     assert len(mixpanel.profiles) == 50
+    assert len(mixpanel.requests) == 8  # each time that seven wait, and at the end
     assert client.stats().dropped == 0
 
 

@@ -81,6 +81,16 @@ def test_a_client_closed_before_a_fork_is_closed_after_it(
     assert logged() == ["An identity is not mirrored: the client is closed"]
 
 
+def test_a_call_makes_no_system_call_to_know_its_process(
+    flagsync: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, asked = flagsync(), list[int]()
+    with monkeypatch.context() as watched:
+        watched.setattr(_client, "getpid", lambda: asked.append(1))
+        client.get_identity_flags("user_1")
+    assert not asked
+
+
 def test_an_inherited_pipeline_is_left_alone(flagsync: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     client = flagsync()
     [pipeline] = client._pipelines.values()

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from flagsync import DeliveryError, FlagSync, Stats, _database, _host, _sqlite, outbox_stats
+from flagsync import DeliveryError, FlagSync, Stats, _database, _host, _outbox, _sqlite, outbox_stats
 from flagsync._host import Process, SharedFile
 from flagsync._outbox import Destination, Update
 from flagsync._report import Reporter
@@ -234,6 +234,19 @@ def test_a_full_request_waits_when_there_are_2000(build: Build, monkeypatch: pyt
     assert not outbox.full()
 
 
+def test_a_full_request_waits_when_there_is_as_much_as_the_last_one_took(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_outbox, "MAX_BATCH_BYTES", 8)
+    outbox = build()
+    for name in ("ann", "bob", "cid"):
+        put(outbox, f"{name}=12")
+    assert not outbox.full()
+    assert deliver(outbox) == ["ann=12", "bob=12"]
+    put(outbox, "dan=12")
+    assert outbox.full()
+
+
 def test_many_puts_are_saved_without_being_told_to(build: Build, path: Path) -> None:
     outbox = build()
     for number in range(_sqlite.SAVE_UPDATES):
@@ -376,6 +389,38 @@ def test_a_file_that_was_removed_is_made_again(path: Path, build: Build) -> None
     put(outbox, "bob=1", 2)
     assert outbox_stats(path).pending == 1
     assert deliver(outbox) == ["bob=1"]
+
+
+def test_what_was_sent_out_of_a_file_settles_nothing_in_another(path: Path, build: Build) -> None:
+    outbox = build()
+    put(outbox, "ann=1", 1)
+    batch = outbox.take()
+    path.unlink()
+    put(outbox, "bob=1", 2)
+    outbox.settle(batch, [])
+    assert deliver(outbox) == ["bob=1"]
+
+
+def test_who_cannot_use_the_file_lets_another_send(
+    path: Path, build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_database, "BUSY_SECONDS", 0.01)
+    one, other = build(), build()
+    put(one, "ann=1")
+    assert one.waiting()
+    unlock = lock(path)
+    put(one, "bob=1")
+    unlock()
+    put(other, "cid=1")
+    assert deliver(other) == ["ann=1", "cid=1"]
+
+
+def test_a_closed_outbox_opens_no_file(build: Build) -> None:
+    outbox = build()
+    put(outbox, "ann=1")
+    outbox.close()
+    assert outbox.counts() == {}
+    assert outbox._file._connection is None
 
 
 def test_a_state_in_flight_is_not_overtaken_by_those_who_come_after_its_sender(build: Build) -> None:
@@ -534,6 +579,8 @@ def test_a_client_that_was_never_used_leaves_no_trace_of_it(path: Path, flagsync
     assert client.stats() == Stats()
     assert client.close()
     assert outbox_stats(path) == Stats()
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT count(*) FROM writers").fetchone() == (0,)
 
 
 def test_a_rejected_update_is_gone_from_the_file(

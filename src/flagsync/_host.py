@@ -47,19 +47,21 @@ class SharedFile:
     """A file, in one process, for who holds its ``lock``."""
 
     def __init__(self, path: str, kind: Format) -> None:
-        self.identity: tuple[int, int] | None = None  # of the file that is open
+        self.found = 0  # files at the path, one after the other
         self.ballot: int | None = None  # the descriptor of the lock, of the one that sends
         self.lock = threading.RLock()
         self._path, self._kind = path, kind
         self._process = Process.current()
         self._connection: sqlite3.Connection | None = None
+        self._identity: tuple[int, int] | None = None
         with self._process.lock:
             self._process.files.add(self)
 
     def open(self) -> sqlite3.Connection:
         """The connection."""
-        if self._connection and identity(self._path) != self.identity:
-            self.disconnect()  # somebody has removed the file
+        if self._connection and identity(self._path) != self._identity:
+            self.disconnect()
+            self._identity = None  # somebody has removed the file, and the next may have its number
         if self._connection is None:
             # SQLite keeps the locks of a process in its memory, which a fork copies, and the locks are gone.
             others = (process for process in _processes.values() if process is not self._process)
@@ -67,7 +69,9 @@ class SharedFile:
                 raise OSError(INHERITED)
             self._connection = connect(self._path, self._kind)
             self._process.connected.append(self)
-            self.identity = identity(self._path)
+            if (found := identity(self._path)) != self._identity:
+                self._identity = found
+                self.found += 1
         return self._connection
 
     def disconnect(self) -> None:

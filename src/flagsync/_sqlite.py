@@ -43,7 +43,7 @@ class FileOutbox(MemoryOutbox):
         self._file = SharedFile(path, sql.OUTBOX)
         self._lock = self._file.lock
         self._writer: int | None = None
-        self._signed_in_at: tuple[int, int] | None = None
+        self._signed_in_at = 0  # the file that knows the writer
         self._connection: sqlite3.Connection | None = None  # that was signed in on
         self._usable_from = 0.0
         self._here = 0  # the number of the own destination
@@ -177,8 +177,8 @@ class FileOutbox(MemoryOutbox):
         return file
 
     def _sign_in(self, file: sqlite3.Connection) -> None:
-        if self._signed_in_at != self._file.identity:  # it is another file
-            self._writer, self._flies, self._signed_in_at = None, False, self._file.identity
+        if self._signed_in_at != self._file.found:  # it is another file
+            self._writer, self._flies, self._signed_in_at = None, False, self._file.found
         file.execute("INSERT OR IGNORE INTO destinations (url, project) VALUES (?, ?)", self._destination)
         self._here = read(file, sql.HERE, *self._destination)
         file.execute(
