@@ -18,14 +18,21 @@ moments = count()  # of evaluation
 Build = Callable[..., Outbox]
 
 
+@pytest.fixture
+def report() -> Reporter:
+    return Reporter(None)
+
+
 @pytest.fixture(params=[MemoryOutbox, FileOutbox])
-def build(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Build]:
+def build(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, report: Reporter
+) -> Iterator[Build]:
     built: list[Outbox] = []
 
     def build_outbox(max_pending: int = 100, resend: float = 300.0) -> Outbox:
         monkeypatch.setattr(_sqlite, "MAX_ROWS", max_pending)
         place = [str(tmp_path / "outbox")] * (request.param is FileOutbox)
-        built.append(request.param(*place, WHERE, max_pending, resend, Reporter(None)))
+        built.append(request.param(*place, WHERE, max_pending, resend, report))
         return built[-1]
 
     yield build_outbox
@@ -173,11 +180,17 @@ def test_what_is_rejected_is_gone_and_not_taken_for_accepted(build: Build) -> No
     assert deliver(outbox) == ["ann=1"]
 
 
-def test_beyond_the_bound_the_oldest_is_dropped(build: Build) -> None:
+def test_beyond_the_bound_the_oldest_is_dropped_and_told(
+    build: Build, report: Reporter, logged: Callable[[], list[str]]
+) -> None:
     outbox = build(max_pending=2)
-    put(outbox, "ann=1", "bob=1", "cid=1")
+    for state in ("ann=1", "bob=1", "cid=1"):
+        put(outbox, state)
+        outbox.save()
     assert states(outbox.take()) == ["bob=1", "cid=1"]
     assert outbox.counts()["dropped"] == 1
+    report.losses()
+    assert logged() == ["max_pending is reached, the oldest make room: 1 update lost"]
 
 
 def test_what_is_in_flight_has_its_place_but_the_newest_always_gets_one(build_in_memory: Build) -> None:
@@ -242,6 +255,25 @@ def test_moments_say_what_is_not_settled(build: Build) -> None:
     assert (outbox.oldest(), outbox.newest) == (before + 2, before + 4)
     outbox.settle(batch, [])
     assert outbox.oldest() == before + 4
+
+
+def test_a_clock_that_is_put_back_settles_nothing(build: Build) -> None:
+    outbox = build()
+    outbox.put("ann", b"1", b"1", 1000.0)
+    outbox.put("bob", b"1", b"1", 10.0)
+    oldest = outbox.oldest()
+    assert oldest is not None
+    assert oldest <= outbox.newest
+
+
+@pytest.mark.parametrize(("max_bytes", "fit"), [(9, 2), (8, 1), (1, 1)])
+def test_brackets_and_commas_have_their_place_in_a_request(
+    max_bytes: int, fit: int, build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_outbox, "MAX_BATCH_BYTES", max_bytes)
+    outbox = build()
+    put(outbox, "ann=123", "bob=123")
+    assert len(outbox.take()) == fit
 
 
 def test_a_closed_outbox_drops_what_waits_and_what_comes_and_what_fails(build_in_memory: Build) -> None:

@@ -135,6 +135,11 @@ def test_more_properties_than_a_profile_holds_are_sent_and_reported() -> None:
     assert warning == "Mixpanel fails what is past 2000 properties: let property_name leave out some"
 
 
+def test_as_many_properties_as_a_profile_holds_are_not_reported() -> None:
+    _, warnings = build([flag(str(number)) for number in range(2000)])
+    assert warnings == []
+
+
 @pytest.mark.parametrize("value", [0, "", False, 1.5, [1, "two"], {"k": [None]}, "\ud800"])
 def test_property_value_may_send_anything_that_json_holds(value: object) -> None:
     assert build([flag("a")], value=lambda _: value) == ({"a": value}, [])

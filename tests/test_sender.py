@@ -1,16 +1,18 @@
 """Delivery of batches: what is halved, rejected, kept, retried and given up."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
+from pathlib import Path
 from time import monotonic
 
 import pytest
 
 from flagsync import _sender
 from flagsync._http import Answer, Outcome
-from flagsync._outbox import Destination, MemoryOutbox
+from flagsync._outbox import Destination, MemoryOutbox, Update
 from flagsync._report import Reporter
 from flagsync._sender import Sender, seconds_to_wait
+from flagsync._sqlite import FileOutbox
 from flagsync.exceptions import DeliveryError
 
 ACCEPTED = Answer(Outcome.ACCEPTED)
@@ -234,21 +236,62 @@ def test_mixpanels_own_word_on_when_to_come_back_counts(monkeypatch: pytest.Monk
     assert 101 <= seconds_to_wait(DOWN._replace(retry_after_seconds=100), 1) <= 105
 
 
-def test_waiting_for_the_next_try_ends_when_the_client_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+class Counting(MemoryOutbox):
+    """Counts how often it is asked for a batch."""
+
+    asked = 0
+
+    def take(self, resting: Container[Destination] = ()) -> list[Update]:
+        self.asked += 1
+        return super().take(resting)
+
+
+def test_waiting_for_the_next_try_is_idle_and_ends_when_the_client_is_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(_sender, "JITTER_SECONDS", (3600.0, 3600.0))
     told = threading.Event()
     answers = iter([DOWN])
     rig = Rig(lambda _: next(answers, ACCEPTED))
+    rig.outbox = Counting(Destination("url"), 10_000, 300, Reporter(None))
     rig.sender = Sender(rig.outbox, rig._post, rig.ended.set, Reporter(lambda _: told.set()), 0.001)
     rig.put("ann")
     thread = threading.Thread(target=rig.sender.run)
     thread.start()
     assert told.wait(10)
+    assert not rig.sender.flush(monotonic() + 0.05)
+    assert rig.outbox.asked <= 3
     rig.sender.stop(monotonic() + FOREVER)
     rig.sender.finish()
     assert rig.sender.join(monotonic() + 10)
     thread.join()
     assert rig.profiles == ["ann"]
+
+
+def test_no_destination_waits_because_another_is_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_sender, "JITTER_SECONDS", (3600.0, 3600.0))
+    came = threading.Event()
+
+    def post(url: str, _: Sequence[bytes], __: float) -> Answer:
+        if url == "down":
+            return DOWN
+        came.set()
+        return ACCEPTED
+
+    path, report = str(tmp_path / "outbox"), Reporter(None)
+    down, up = (FileOutbox(path, Destination(url), 100, 300.0, report) for url in ("down", "up"))
+    for outbox in (down, up):
+        outbox.put("ann", b"1", b"1", 1.0)
+        outbox.save()
+    sender = Sender(down, post, down.close, report, 3600)
+    thread = threading.Thread(target=sender.run)
+    thread.start()
+    assert not sender.flush(monotonic())  # which asks for haste
+    assert came.wait(10)
+    sender.stop(monotonic())
+    sender.finish()
+    thread.join()
+    up.close()
 
 
 def test_a_copy_of_the_thread_in_a_forked_process_sends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

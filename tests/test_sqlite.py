@@ -108,8 +108,20 @@ def test_what_is_no_path_is_refused(flagsync: BuildClient) -> None:
 
 
 def test_nobody_else_reads_the_file(path: Path, build: Build) -> None:
-    put(build(), "ann=1")
+    outbox = build()
+    put(outbox, "ann=1")
+    assert outbox.waiting()
     assert {oct(file.stat().st_mode) for file in path.parent.iterdir()} == {"0o100600"}
+
+
+def test_who_reads_the_file_does_not_wait_for_who_writes(path: Path, build: Build) -> None:
+    outbox = build()
+    put(outbox, "ann=1")
+    unlock = lock(path)
+    assert outbox.oldest() == BEGAN + 1
+    assert outbox.kept() == 1
+    assert states(outbox.take()) == ["ann=1"]
+    unlock()
 
 
 def test_two_processes_may_make_the_file_at_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,6 +150,29 @@ def test_one_of_the_outboxes_sends_what_all_of_them_put(build: Build) -> None:
     assert other.oldest() is None
 
 
+def test_who_is_not_elected_holds_no_file_open_for_having_asked(build: Build) -> None:
+    def next_descriptor() -> int:
+        os.close(descriptor := os.dup(0))
+        return descriptor
+
+    one, other = build(), build()
+    put(one, "ann=1")
+    put(other, "bob=1")
+    assert one.waiting()
+    before = next_descriptor()
+    assert not other.waiting()
+    assert next_descriptor() == before
+
+
+def test_what_cannot_be_saved_whole_is_not_saved_in_part(build: Build, path: Path) -> None:
+    outbox = build()
+    put(outbox, "ann=1")
+    outbox.put("bob", b"1", b"1", BEGAN + 2)
+    put(outbox, "\ud800=1", 3)  # which SQLite cannot hold
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT distinct_id FROM profiles").fetchall() == [("ann",)]
+
+
 def test_when_the_one_that_sends_ends_another_takes_its_place(build: Build) -> None:
     one, other = build(), build()
     put(one, "ann=1")
@@ -146,6 +181,7 @@ def test_when_the_one_that_sends_ends_another_takes_its_place(build: Build) -> N
     assert one.kept() == 1
     put(other, "bob=1", 2)
     assert deliver(other) == ["ann=1", "bob=1"]
+    assert other.kept() == 0
 
 
 def test_the_latest_evaluation_wins_whenever_it_comes(build: Build) -> None:
@@ -282,7 +318,7 @@ def test_a_file_that_is_not_there_has_no_totals(path: Path) -> None:
 def lock(path: Path) -> Callable[[], None]:
     """Hold the file as another program may; returns how to let it go."""
     connection = sqlite3.connect(path, isolation_level=None)
-    connection.execute("BEGIN IMMEDIATE")
+    connection.execute("BEGIN EXCLUSIVE")
     return connection.close
 
 
@@ -324,7 +360,7 @@ def test_a_file_that_cannot_be_used_is_reported_once_and_memory_takes_its_place(
 
 
 def test_what_memory_has_goes_into_the_file_once_that_can_be_used_again(
-    path: Path, build: Build, monkeypatch: pytest.MonkeyPatch
+    path: Path, build: Build, monkeypatch: pytest.MonkeyPatch, logged: Callable[[], list[str]]
 ) -> None:
     monkeypatch.setattr(_database, "BUSY_SECONDS", 0.01)
     monkeypatch.setattr(_sqlite, "BROKEN_SECONDS", 0.0)
@@ -339,6 +375,11 @@ def test_what_memory_has_goes_into_the_file_once_that_can_be_used_again(
     assert states(batch) == ["ann=1"]
     assert outbox_stats(path).pending == 2
     assert deliver(outbox) == ["ann=1", "bob=1"]
+    outbox._report.losses()
+    assert [message.split(",")[0] for message in logged()] == [
+        "The outbox cannot be used",
+        "The outbox is in use again",
+    ]
 
 
 def test_what_memory_delivered_meanwhile_is_newer_than_what_waited_in_the_file(
@@ -562,7 +603,7 @@ def test_what_waits_outlives_the_client_and_is_sent_by_the_next(
 
 
 def test_a_client_that_does_not_send_waits_for_the_one_that_does(
-    path: Path, flagsync: BuildClient, mixpanel: MixpanelServer
+    path: Path, flagsync: BuildClient, mixpanel: MixpanelServer, logged: Callable[[], list[str]]
 ) -> None:
     one, other = (flagsync(outbox=path, flush_interval_seconds=0.05) for _ in range(2))
     one.get_identity_flags("user_1")
@@ -572,6 +613,7 @@ def test_a_client_that_does_not_send_waits_for_the_one_that_does(
     assert (one.stats().requests, other.stats().requests) == (2, 0)
     assert other.stats() == Stats(accepted=1, delivered=1)
     assert {*mixpanel.profiles} == {"user_1", "user_2"}
+    assert logged() == []
 
 
 def test_a_client_that_was_never_used_leaves_no_trace_of_it(path: Path, flagsync: BuildClient) -> None:
