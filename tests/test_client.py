@@ -214,6 +214,21 @@ def test_an_unchanged_identity_is_sent_once(flagsync: Build, mixpanel: MixpanelS
     assert client.stats() == Stats(accepted=3, delivered=1, unchanged=2, requests=1)
 
 
+def test_the_same_traits_are_not_evaluated_again(flagsync: Build, mixpanel: MixpanelServer) -> None:
+    read = list[str]()
+
+    def value(flag: Flag) -> bool:
+        read.append(flag.feature_name)
+        return flag.enabled
+
+    client, reads = flagsync(property_value=value), list[int]()
+    for plan in ("pro", "pro", "free"):
+        client.get_identity_flags("user_1", {"plan": plan})
+        assert client.flush()
+        reads.append(len(read))
+    assert 0 < reads[0] == reads[1] < reads[2]
+
+
 def test_other_traits_with_the_same_flags_are_unchanged_too(flagsync: Build, mixpanel: MixpanelServer) -> None:
     client = flagsync()
     for age in (1, 2, 3):
