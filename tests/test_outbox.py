@@ -282,6 +282,7 @@ def test_a_closed_outbox_drops_what_waits_and_what_comes_and_what_fails(build_in
     outbox.take()
     put(outbox, "cid=1")
     outbox.close()
+    assert outbox.counts()["dropped"] == 1
     put(outbox, "dan=1")
     outbox.settle([], [])
     assert outbox.oldest() is None

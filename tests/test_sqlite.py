@@ -367,6 +367,7 @@ def test_what_memory_has_goes_into_the_file_once_that_can_be_used_again(
     _database.prepare(str(path), OUTBOX).close()
     outbox, unlock = build(), lock(path)
     put(outbox, "ann=1")
+    outbox.save()  # in vain, once more
     assert (outbox.full(), outbox.waiting(), outbox.oldest()) == (False, True, BEGAN + 1)
     batch = outbox.take()
     outbox.settle([], [])  # Mixpanel is down, too
