@@ -1,5 +1,6 @@
 """Which profile an identifier belongs to."""
 
+import sys
 import uuid
 
 import pytest
@@ -39,6 +40,7 @@ def test_an_identifier_is_the_distinct_id_of_its_profile(identifier: object, dis
         ("x" * 256, "longer"),
         ("日" * 86, "longer"),
         ("\ud800", "Unicode"),
+        (b"user_1", "decode"),
     ],
 )
 def test_an_identifier_that_mixpanel_would_not_keep_is_not_mirrored(identifier: object, reason: str) -> None:
@@ -53,6 +55,11 @@ def test_a_mapping_decides_on_the_profile() -> None:
 def test_a_mapping_may_leave_an_identity_out() -> None:
     with pytest.raises(NotMirroredError, match="returned None"):
         distinct_id_of("robot", lambda _: None)
+
+
+def test_a_mapping_that_exits_ends_no_thread() -> None:
+    with pytest.raises(NotMirroredError, match=r"^distinct_id raised SystemExit$"):
+        distinct_id_of("secret", sys.exit)
 
 
 def test_a_mapping_that_raises_is_named_by_the_kind_of_its_error_only() -> None:

@@ -20,8 +20,6 @@ OK = b"HTTP/1.1 200 OK\r\n"
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_sender, "BACKOFF_SECONDS", 0.0)
-    monkeypatch.setattr(_sender, "MAX_BACKOFF_SECONDS", 0.0)
-    monkeypatch.setattr(_sender, "JITTER_SECONDS", (0.0, 0.0))
     monkeypatch.setattr(_sender, "REQUEST_SECONDS", 0.3)
 
 

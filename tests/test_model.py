@@ -43,9 +43,7 @@ class Anything(RuleBasedStateMachine):
         self.moved = 0.0
         self.patch.setattr(_outbox, "monotonic", lambda: time.monotonic() + self.moved)
         self.patch.setattr(_sqlite, "time", lambda: time.time() + self.moved)
-        for name in ("BACKOFF_SECONDS", "MAX_BACKOFF_SECONDS"):
-            self.patch.setattr(_sender, name, 0.0)
-        self.patch.setattr(_sender, "JITTER_SECONDS", (0.0, 0.0))
+        self.patch.setattr(_sender, "BACKOFF_SECONDS", 0.0)
         logging.getLogger("flagsync").setLevel(logging.CRITICAL)
         self.directory = TemporaryDirectory()
         self.mixpanel = MixpanelServer()

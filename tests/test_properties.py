@@ -2,6 +2,7 @@
 
 import enum
 import json
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -72,19 +73,36 @@ def test_property_name_renames_and_leaves_out_and_is_asked_once_a_name() -> None
     assert asked == ["a", "internal"]
 
 
-@pytest.mark.parametrize("name", ["$email", "mp_country_code", "", 7])
-def test_a_name_that_would_overwrite_the_users_data_is_left_out_and_reported(name: Any) -> None:
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("$email", "reserves"), ("mp_country_code", "reserves"), ("", "no text"), (7, "no text")],
+)
+def test_a_name_that_would_overwrite_the_users_data_is_left_out_and_reported(name: Any, reason: str) -> None:
     properties, [warning] = build(
         [flag("a"), flag("b")], name=lambda feature: name if feature == "a" else feature
     )
     assert properties == {"b": True}
-    assert "Flag 'a' is left out" in warning
+    assert warning.startswith("Flag 'a' is left out: ")
+    assert reason in warning
 
 
-def test_a_name_function_that_raises_leaves_one_flag_out() -> None:
-    properties, [warning] = build([flag("a"), flag("b")], name=lambda feature: {"b": "B"}[feature])
-    assert properties == {"B": True}
-    assert "Flag 'a' is left out" in warning
+@pytest.mark.parametrize("error", [KeyError("secret"), SystemExit("secret")])
+def test_a_name_function_that_raises_leaves_one_flag_out(error: BaseException) -> None:
+    def name(feature: str) -> str:
+        if feature == "a":
+            raise error
+        return feature.upper()
+
+    reason = f"property_name raised {type(error).__name__}"
+    assert build([flag("a"), flag("b")], name=name) == ({"B": True}, [f"Flag 'a' is left out: {reason}"])
+
+
+def test_a_value_function_that_exits_leaves_one_flag_out() -> None:
+    properties, [warning] = build(
+        [flag("a", ""), flag("b", "B")], value=lambda one: one.value or sys.exit("secret")
+    )
+    assert properties == {"b": "B"}
+    assert warning == "Flag 'a' is left out: no property value (SystemExit)"
 
 
 def test_long_names_are_sent_and_reported_with_their_collisions() -> None:

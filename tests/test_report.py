@@ -25,22 +25,29 @@ def test_an_error_says_neither_who_nor_what_mixpanel_quoted() -> None:
     assert "user_1" not in repr(error)
 
 
-@pytest.mark.parametrize(("will_retry", "level"), [(True, "WARNING"), (False, "ERROR")])
-def test_what_is_lost_is_an_error_and_what_is_late_a_warning(
-    will_retry: bool,
-    level: str,
-    caplog: pytest.LogCaptureFixture,
+@pytest.mark.parametrize(
+    ("will_retry", "misconfigured", "level"),
+    [(True, False, "WARNING"), (True, True, "ERROR"), (False, False, "ERROR")],
+)
+def test_what_is_lost_or_takes_a_person_is_an_error_and_what_is_late_a_warning(
+    will_retry: bool, misconfigured: bool, level: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    Reporter(None).error(DeliveryError("Something", 1, will_retry=will_retry))
+    Reporter(None).error(DeliveryError("Something", 1, will_retry=will_retry, misconfigured=misconfigured))
     assert [record.levelname for record in caplog.records] == [level]
 
 
-def test_a_listener_that_raises_is_logged_by_the_kind_of_its_error(logged: Callable[[], list[str]]) -> None:
+@pytest.mark.parametrize("error", [LookupError("user_1"), SystemExit("user_1")])
+def test_a_listener_that_raises_is_logged_by_the_kind_of_its_error(
+    error: BaseException, logged: Callable[[], list[str]]
+) -> None:
     def listener(_: DeliveryError) -> None:
-        raise LookupError("user_1")
+        raise error
 
     Reporter(listener).error(DeliveryError("Something", 1, will_retry=False))
-    assert logged() == ["Something: 1 update lost", "on_error raised LookupError; it is ignored"]
+    assert logged() == [
+        "Something: 1 update lost",
+        f"on_error raised {type(error).__name__}; it is ignored",
+    ]
 
 
 def test_a_warning_is_said_once(logged: Callable[[], list[str]]) -> None:

@@ -58,8 +58,6 @@ class Rig:
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_sender, "BACKOFF_SECONDS", 0.0)
-    monkeypatch.setattr(_sender, "MAX_BACKOFF_SECONDS", 0.0)
-    monkeypatch.setattr(_sender, "JITTER_SECONDS", (0.0, 0.0))
 
 
 def refuse(*bad: str) -> Callable[[list[str]], Answer]:
@@ -119,7 +117,8 @@ def test_refusing_everything_is_a_matter_of_configuration_so_that_all_is_kept() 
     assert len(rig.requests) == 65
     assert rig.profiles == names
     [error] = rig.errors
-    assert (error.count, error.will_retry) == (100, True)
+    assert (error.reason, error.count, error.will_retry) == ("Refused, whatever is sent", 100, True)
+    assert error.misconfigured
 
 
 def test_many_bad_updates_take_several_batches_but_all_good_ones_get_through() -> None:
@@ -131,9 +130,9 @@ def test_many_bad_updates_take_several_batches_but_all_good_ones_get_through() -
     assert rig.outbox.counts()["rejected"] == 40
 
 
-@pytest.mark.parametrize("failure", [DOWN, FORBIDDEN])
+@pytest.mark.parametrize(("failure", "reason"), [(DOWN, "Down"), (FORBIDDEN, "Configuration error: Forbidden")])
 def test_a_failure_keeps_everything_and_is_told_once_until_it_is_over(
-    failure: Answer, logged: Callable[[], list[str]]
+    failure: Answer, reason: str, logged: Callable[[], list[str]]
 ) -> None:
     answers = iter([failure] * 3)
     rig = Rig(lambda _: next(answers, ACCEPTED))
@@ -143,7 +142,7 @@ def test_a_failure_keeps_everything_and_is_told_once_until_it_is_over(
     assert rig.sender.counts == {"requests": 4, "retries": 3}
     assert [(error.count, error.will_retry) for error in rig.errors] == [(2, True)]
     assert logged() == [
-        f"{failure.reason}: 2 updates kept and sent again later",
+        f"{reason}: 2 updates kept and sent again later",
         "Mixpanel takes updates again; failed attempts: 3",
     ]
 
@@ -202,12 +201,38 @@ def test_at_the_deadline_it_ends() -> None:
 def test_when_closed_it_tries_at_once_and_gives_up_if_the_next_try_comes_too_late(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(_sender, "JITTER_SECONDS", (7200.0, 7200.0))
+    monkeypatch.setattr(_sender, "BACKOFF_SECONDS", 1e5)
     rig = Rig(lambda _: DOWN)
     rig.put("ann")
     rig.deliver(seconds=3600)
     assert len(rig.requests) == 1
     assert rig.ended.is_set()
+
+
+def test_a_hiccup_while_the_client_closes_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_sender, "BACKOFF_SECONDS", 0.01)
+    answers = iter([DOWN, DOWN])
+    rig = Rig(lambda _: next(answers, ACCEPTED))
+    rig.put("ann")
+    rig.deliver()
+    assert rig.profiles == ["ann"]
+
+
+def test_what_a_closing_client_gives_up_is_not_said_to_be_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_sender, "BACKOFF_SECONDS", 1e5)
+    rig = Rig(lambda _: DOWN)
+    rig.put("ann")
+    rig.deliver(seconds=3600)
+    assert rig.errors == []
+
+
+@pytest.mark.parametrize(("failures", "least", "most"), [(1, 0.375, 0.875), (3, 1.125, 1.625)])
+def test_a_client_that_closes_comes_back_sooner(
+    failures: int, least: float, most: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
+    waits = [seconds_to_wait(DOWN, failures, closing=True) for _ in range(50)]
+    assert least <= min(waits) < max(waits) <= most
 
 
 def test_a_request_gets_no_more_time_than_there_is() -> None:
@@ -249,7 +274,7 @@ class Counting(MemoryOutbox):
 def test_waiting_for_the_next_try_is_idle_and_ends_when_the_client_is_closed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(_sender, "JITTER_SECONDS", (3600.0, 3600.0))
+    monkeypatch.setattr(_sender, "BACKOFF_SECONDS", 1e5)
     told = threading.Event()
     answers = iter([DOWN])
     rig = Rig(lambda _: next(answers, ACCEPTED))
@@ -269,7 +294,7 @@ def test_waiting_for_the_next_try_is_idle_and_ends_when_the_client_is_closed(
 
 
 def test_no_destination_waits_because_another_is_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_sender, "JITTER_SECONDS", (3600.0, 3600.0))
+    monkeypatch.setattr(_sender, "BACKOFF_SECONDS", 1e5)
     came = threading.Event()
 
     def post(url: str, _: Sequence[bytes], __: float) -> Answer:

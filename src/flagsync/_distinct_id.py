@@ -23,9 +23,11 @@ def distinct_id_of(identifier: object, distinct_id: Callable[[str], str | None])
     White space round an identifier is stripped, as Flagsmith's server does. What is no string (a primary
     key, a UUID) counts as its text.
     """
+    if isinstance(identifier, bytes):
+        raise NotMirroredError("the identifier is bytes: decode it")
     try:
         mapped = distinct_id(str(identifier).strip())
-    except Exception as error:
+    except BaseException as error:
         raise NotMirroredError(f"distinct_id raised {type(error).__name__}") from error
     if mapped is None:
         raise NotMirroredError("distinct_id returned None")

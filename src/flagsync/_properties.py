@@ -57,8 +57,8 @@ class Properties:
                     members.append(known.true if value else known.false)
                 else:
                     members.append(known[value] if type(value) in LEARNED_TYPES else known.written(value))
-            except Exception as error:  # noqa: BLE001 - the application's callback may raise anything
-                self._warn(f"Flag {feature!r} is left out: no property value ({type(error).__name__})")
+            except BaseException as error:  # noqa: BLE001 - the application's callback may raise anything
+                self._leave_out(feature, f"no property value ({type(error).__name__})")
         if len(members) > MAX_PROPERTIES:
             self._warn(
                 f"Mixpanel fails what is past {MAX_PROPERTIES} properties: let property_name leave out some"
@@ -70,16 +70,23 @@ class Properties:
         self._learned[feature] = None
         try:
             name = self._name(feature)
-            if name is None:
-                return None
-            if not isinstance(name, str) or not name or name.startswith(("$", "mp_")):
-                raise ValueError("Mixpanel reserves $… and mp_…: another name from property_name mends it")
-            taken = self._taken.setdefault(name[:MAX_NAME_CHARACTERS], set())
-            if name in taken:
-                raise ValueError("another flag has this name: another one from property_name mends it")
-        except Exception as error:  # noqa: BLE001 - the application's callback may raise anything
-            self._warn(f"Flag {feature!r} is left out: no property name ({error!r})")
+        except BaseException as error:  # noqa: BLE001 - the application's callback may raise anything
+            self._leave_out(feature, f"property_name raised {type(error).__name__}")
             return None
+        if name is None:
+            return None
+        if not isinstance(name, str) or not name:
+            problem = "property_name returned no text"
+        elif name.startswith(("$", "mp_")):
+            problem = "Mixpanel reserves $… and mp_…; property_name may give another name"
+        elif name in (taken := self._taken.setdefault(name[:MAX_NAME_CHARACTERS], set())):
+            problem = "another flag has this name; property_name may give another one"
+        else:
+            return self._know(feature, name, taken)
+        self._leave_out(feature, problem)
+        return None
+
+    def _know(self, feature: str, name: str, taken: set[str]) -> "_Property":
         if len(name) > MAX_NAME_CHARACTERS:
             self._warn(f"Flag {feature!r}: Mixpanel cuts names to {MAX_NAME_CHARACTERS} characters")
         if taken:
@@ -87,6 +94,9 @@ class Properties:
         taken.add(name)
         self._learned[feature] = known = _Property(name, f"Flag {feature!r}", self._warn)
         return known
+
+    def _leave_out(self, feature: str, reason: str) -> None:
+        self._warn(f"Flag {feature!r} is left out: {reason}")
 
 
 class _Property(dict[PropertyValue, str]):

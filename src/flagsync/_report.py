@@ -31,11 +31,12 @@ class Reporter:
 
     def error(self, error: DeliveryError) -> None:
         """Log the error, then tell the application."""
-        self.say(f"{error}", logging.WARNING if error.will_retry else logging.ERROR)
+        mends_itself = error.will_retry and not error.misconfigured
+        self.say(f"{error}", logging.WARNING if mends_itself else logging.ERROR)
         try:
             if self._on_error is not None:
                 self._on_error(error)
-        except Exception as raised:  # noqa: BLE001 - the application's callback may raise anything
+        except BaseException as raised:  # noqa: BLE001 - such as pytest's own; the thread must go on
             self.say(f"on_error raised {type(raised).__name__}; it is ignored", logging.ERROR)
 
     def say(self, message: str, level: int = logging.WARNING) -> None:

@@ -19,15 +19,19 @@ from flagsync.exceptions import DeliveryError
 REQUEST_SECONDS = 30.0
 MAX_REQUESTS = 64  # for one batch; one bad update among 2000 is alone after 23
 # https://developer.mixpanel.com/reference/import-events
-BACKOFF_SECONDS, MAX_BACKOFF_SECONDS, JITTER_SECONDS = 2.0, 60.0, (1.0, 5.0)
+BACKOFF_SECONDS = 2.0  # at first
 
 
-def seconds_to_wait(answer: Answer, failures: int) -> float:
-    """How long to leave Mixpanel alone after so many failures in a row."""
-    doubled = BACKOFF_SECONDS * 2 ** min(failures - 1, 10)
-    longest = answer.outcome is Outcome.MISCONFIGURED
-    wait = MAX_BACKOFF_SECONDS if longest else min(doubled, MAX_BACKOFF_SECONDS)
-    return (answer.retry_after_seconds or wait) + random.uniform(*JITTER_SECONDS)  # noqa: S311 - no secret
+def seconds_to_wait(answer: Answer, failures: int, *, closing: bool = False) -> float:
+    """How long to leave Mixpanel alone after so many failures in a row.
+
+    2 seconds, doubled up to a minute, and 1 to 5 more. A client that closes has no such time, and a hiccup must
+    not cost what is pending: an eighth.
+    """
+    first, longest = BACKOFF_SECONDS / (8 if closing else 1), 30 * BACKOFF_SECONDS
+    doubled = min(first * 2 ** min(failures - 1, 10), longest)
+    wait = longest if answer.outcome is Outcome.MISCONFIGURED else doubled
+    return (answer.retry_after_seconds or wait) + first * random.uniform(0.5, 2.5)  # noqa: S311 - no secret
 
 
 def time_left(deadline: float) -> float:
@@ -139,16 +143,15 @@ class Sender:
             if self._deadline is not None:  # the encoder may still have something
                 self._wait(lambda: self._finishing or self._outbox.full(), self._deadline)
             self._idle = False
-            if self._deadline is not None and monotonic() >= self._deadline:
-                return False
-            if self._pid != getpid():  # greenlets survive a fork; the batch is their parent's to send
+            # Greenlets survive a fork: what they have is their parent's to send.
+            if self._too_late(monotonic()) or self._pid != getpid():
                 return False
             return self._deadline is None or (self._outbox.oldest() is not None and self._outbox.waiting())
 
     def _rest(self) -> None:
         """Wait for those that rest. When the client is closed: give up if their time comes too late."""
         until = min(self._resting.values(), default=monotonic())
-        if self._deadline and until >= self._deadline:
+        if self._too_late(until):
             self._deadline = monotonic()
         else:
             self._changed.wait_for(lambda: not self._resting, min(time_left(until), self._look_seconds))
@@ -173,7 +176,9 @@ class Sender:
                 refused += part
         if parts and not accepted and not failure:
             # Who refuses everything is not asking for other data.
-            failure = refusal._replace(outcome=Outcome.MISCONFIGURED)
+            failure = refusal._replace(
+                outcome=Outcome.MISCONFIGURED, reason=f"{refusal.reason}, whatever is sent"
+            )
         rejected = refused if accepted or not failure else []
         self._outbox.settle(accepted, rejected)
         if rejected:
@@ -192,12 +197,19 @@ class Sender:
         return self._post(where.url, [update.json for update in part], min(REQUEST_SECONDS, max(left, 0.1)))
 
     def _failed(self, answer: Answer, batch: list[Update]) -> None:
-        where = batch[0].destination
+        where, closing = batch[0].destination, self._deadline is not None
         self._failures[where] += 1
-        self._resting[where] = monotonic() + seconds_to_wait(answer, self._failures[where])
+        self._resting[where] = until = monotonic() + seconds_to_wait(
+            answer, self._failures[where], closing=closing
+        )
+        if self._too_late(until) and not self._outbox.shared:
+            return  # it is not sent again: the end of the client tells
         if answer.outcome is not self._incidents.get(where):
             self._incidents[where] = answer.outcome
             self._tell(answer, batch, will_retry=True)
+
+    def _too_late(self, moment: float) -> bool:
+        return self._deadline is not None and moment >= self._deadline
 
     def _recovered(self, where: Destination) -> None:
         failures = self._failures.pop(where, 0)
@@ -205,8 +217,12 @@ class Sender:
             self._report.say(f"{self._service} takes updates again; failed attempts: {failures}")
 
     def _tell(self, answer: Answer, updates: list[Update], *, will_retry: bool) -> None:
-        identifiers = tuple(update.distinct_id for update in updates)
         error = DeliveryError(
-            answer.reason, len(updates), will_retry=will_retry, identifiers=identifiers, answer=answer.text
+            answer.reason,
+            len(updates),
+            will_retry=will_retry,
+            misconfigured=answer.outcome is Outcome.MISCONFIGURED,
+            identifiers=tuple(update.distinct_id for update in updates),
+            answer=answer.text,
         )
         self._report.error(error)

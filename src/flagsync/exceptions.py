@@ -17,23 +17,33 @@ class DeliveryError(Exception):
         reason: What happened.
         count: How many updates are concerned.
         will_retry: True if they are kept and sent again, False if they are lost.
+        misconfigured: True if none gets through until a person acts.
         identifiers: Whom they concern, where that is known; never in ``str()``.
         answer: The first 500 characters of the server's answer; never in ``str()``, it may quote what was sent.
     """
 
     def __init__(
-        self, reason: str, count: int, *, will_retry: bool, identifiers: tuple[str, ...] = (), answer: str = ""
+        self,
+        reason: str,
+        count: int,
+        *,
+        will_retry: bool,
+        misconfigured: bool = False,
+        identifiers: tuple[str, ...] = (),
+        answer: str = "",
     ) -> None:
         super().__init__(reason, count)
         self.reason = reason
         self.count = count
         self.will_retry = will_retry
+        self.misconfigured = misconfigured
         self.identifiers = identifiers
         self.answer = answer
 
     def __str__(self) -> str:
         fate = "kept and sent again later" if self.will_retry else "lost"
-        return f"{self.reason}: {self.count} update{'s' * (self.count != 1)} {fate}"
+        kind = "Configuration error: " if self.misconfigured else ""
+        return f"{kind}{self.reason}: {self.count} update{'s' * (self.count != 1)} {fate}"
 
 
 class StoreUnavailableError(Exception):

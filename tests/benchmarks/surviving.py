@@ -128,8 +128,7 @@ def rollout(server: Server) -> None:
 def outage(server: Server) -> None:
     """An hour without Mixpanel, in which every second takes a millisecond."""
     scale, records = 1000, list[str]()
-    _sender.BACKOFF_SECONDS, _sender.MAX_BACKOFF_SECONDS = 2 / scale, 60 / scale
-    _sender.JITTER_SECONDS = (1 / scale, 5 / scale)
+    _sender.BACKOFF_SECONDS /= scale
     log = logging.getLogger("flagsync")
     handler = logging.Handler()
     handler.emit = lambda record: records.append(record.getMessage())  # type: ignore[method-assign]
@@ -163,7 +162,7 @@ def outage(server: Server) -> None:
 def soak(server: Server) -> None:
     """A million calls while one request in twenty fails, which is tried again at once."""
     states, faults, warm = dict[str, str](), 0, 0
-    _sender.BACKOFF_SECONDS, _sender.JITTER_SECONDS = 0.01, (0.0, 0.01)
+    _sender.BACKOFF_SECONDS = 0.01
     logging.getLogger("flagsync").setLevel(logging.CRITICAL)  # each fault is meant to be
     with _place() as (mixpanel, path), _client(mixpanel.url, path) as client:
         for number in range(SOAK_CALLS):

@@ -50,8 +50,6 @@ def _in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_writer, "INTERVAL_SECONDS", 0.01)
     monkeypatch.setattr(_writer, "UNSURE_SECONDS", 0.001)
     monkeypatch.setattr(_sender, "BACKOFF_SECONDS", 0.001)
-    monkeypatch.setattr(_sender, "MAX_BACKOFF_SECONDS", 0.001)
-    monkeypatch.setattr(_sender, "JITTER_SECONDS", (0.0, 0.001))
 
 
 @pytest.fixture
