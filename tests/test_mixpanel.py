@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import requests
 
+from flagsync import _mixpanel
 from flagsync._http import Answer, Outcome, _DeadlineStream, seconds_from
 from flagsync._mixpanel import Engage, UpdateWriter
 from flagsync.testing import MixpanelServer
@@ -42,9 +43,31 @@ def test_the_sdk_writes_an_update_that_is_neither_a_place_nor_an_activity_of_the
     assert UPDATE.isascii()
 
 
+@pytest.mark.parametrize(
+    "text", ['"$set":{}', '"$distinct_id":""', "%s 100% %(id)b %%", 'a "quoted" 日本 \\ name']
+)
+def test_no_text_is_taken_for_a_place_in_the_envelope(text: str) -> None:
+    writer = UpdateWriter(text)
+    for _ in range(2):  # the second one finds the envelope written
+        update, _ = writer.people_set(text, json.dumps({text: text}))
+        found = json.loads(update)
+        assert (found["$token"], found["$distinct_id"], found["$set"]) == (text, text, {text: text})
+
+
+def test_the_time_of_an_update_is_at_most_a_second_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(_mixpanel, "monotonic", lambda: now[0])
+    writer = UpdateWriter("project-token")
+    monkeypatch.setattr(writer._mixpanel, "_now", lambda: now[0])
+    times = list[float]()
+    for second in (100.0, 100.9, 101.0):
+        now[0] = second
+        times.append(json.loads(writer.people_set("user_1", "{}")[0])["$time"])
+    assert times == [100.0, 100.0, 101.0]
+
+
 def test_fingerprints_are_of_the_properties_alone() -> None:
-    json, one = UpdateWriter('other "$set":{}').people_set('user_2 "$set":{}', '{"a":1}')
-    assert b'"$set":{"a":1}' in json
+    _, one = UpdateWriter("other").people_set("user_2", '{"a":1}')
     assert UpdateWriter("token").people_set("user_1", '{"a":1}')[1] == one
     assert UpdateWriter("token").people_set("user_1", '{"a":true}')[1] != one
 

@@ -54,11 +54,11 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def put(outbox: Outbox, *states: str) -> None:
-    """Let states such as ``"ann=1"`` wait, unless they are unchanged; the fingerprint is the state's text."""
+    """Let states such as ``"ann=1"`` wait; the fingerprint is the text of the state, the key its hash."""
     for state in states:
         distinct_id, _, value = state.partition("=")
-        if not outbox.unchanged(distinct_id, value.encode()):
-            outbox.put(distinct_id, value.encode(), value.encode(), next(moments))
+        if not outbox.unchanged(distinct_id, hash(value)):
+            outbox.put(distinct_id, hash(value), value.encode(), value.encode(), next(moments))
 
 
 def states(updates: list[Update]) -> list[str]:
@@ -228,7 +228,7 @@ def test_a_batch_has_at_most_2000_updates(build: Build) -> None:
 def test_a_batch_is_as_large_as_two_megabytes_allow_and_never_larger(sizes: list[int]) -> None:
     outbox = MemoryOutbox(WHERE, 100, 300, Reporter(None))
     for number, size in enumerate(sizes):
-        outbox.put(str(number), b"", b"x" * size, 0.0)
+        outbox.put(str(number), None, b"", b"x" * size, 0.0)
     batches: list[list[int]] = []
     while batch := outbox.take():
         batches.append([len(update.json) for update in batch])
@@ -259,8 +259,8 @@ def test_moments_say_what_is_not_settled(build: Build) -> None:
 
 def test_a_clock_that_is_put_back_settles_nothing(build: Build) -> None:
     outbox = build()
-    outbox.put("ann", b"1", b"1", 1000.0)
-    outbox.put("bob", b"1", b"1", 10.0)
+    outbox.put("ann", None, b"1", b"1", 1000.0)
+    outbox.put("bob", None, b"1", b"1", 10.0)
     oldest = outbox.oldest()
     assert oldest is not None
     assert oldest <= outbox.newest
@@ -289,11 +289,28 @@ def test_a_closed_outbox_drops_what_waits_and_what_comes_and_what_fails(build_in
     assert outbox.counts()["dropped"] == 4
 
 
+def test_an_equal_state_of_another_evaluation_is_unchanged_and_known_by_its_key_from_then_on(
+    build_in_memory: Build,
+) -> None:
+    outbox = build_in_memory()
+    assert outbox.put("ann", 1, b"A", b"A", 1.0)
+    assert not outbox.put("ann", 2, b"A", b"A", 2.0)
+    assert [outbox.unchanged("ann", key) for key in (1, 2)] == [False, True]
+    assert deliver(outbox) == ["ann=A"]
+    assert outbox.unchanged("ann", 2)
+
+
+def test_what_was_dropped_is_not_taken_for_known(build_in_memory: Build) -> None:
+    outbox = build_in_memory(max_pending=1)
+    put(outbox, "ann=1", "bob=1")
+    assert [outbox.unchanged(name, hash("1")) for name in ("ann", "bob")] == [False, True]
+
+
 def test_what_is_remembered_is_bounded(build_in_memory: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_outbox, "REMEMBERED_PROFILES", 10)
     outbox = build_in_memory(max_pending=1000)
     put(outbox, *(f"{number}=1" for number in range(100)))
     deliver(outbox)
-    remembered = [number for number in range(100) if outbox.unchanged(str(number), b"1")]
+    remembered = [number for number in range(100) if outbox.unchanged(str(number), hash("1"))]
     assert 10 <= len(remembered) <= 20
     assert remembered[-1] == 99

@@ -46,7 +46,7 @@ class Rig:
 
     def put(self, *names: str) -> None:
         for name in names:
-            self.outbox.put(name, name.encode(), name.encode(), 0.0)
+            self.outbox.put(name, None, name.encode(), name.encode(), 0.0)
 
     def deliver(self, seconds: float = FOREVER) -> None:
         """Do the thread's work here, as ``close`` does when no thread can start."""
@@ -179,13 +179,13 @@ def test_a_newer_state_that_came_during_a_failure_goes_out_in_place_of_the_old()
 
     def answer(texts: list[str]) -> Answer:
         if texts == ["old", "other"]:
-            rig.outbox.put("ann", b"new", b"new", 0.0)
+            rig.outbox.put("ann", None, b"new", b"new", 0.0)
             return DOWN
         return ACCEPTED
 
     rig.answer = answer
-    rig.outbox.put("ann", b"old", b"old", 0.0)
-    rig.outbox.put("bob", b"other", b"other", 0.0)
+    rig.outbox.put("ann", None, b"old", b"old", 0.0)
+    rig.outbox.put("bob", None, b"other", b"other", 0.0)
     rig.deliver()
     assert rig.requests == [["old", "other"], ["other", "new"]]
 
@@ -306,7 +306,7 @@ def test_no_destination_waits_because_another_is_down(tmp_path: Path, monkeypatc
     path, report = str(tmp_path / "outbox"), Reporter(None)
     down, up = (FileOutbox(path, Destination(url), 100, 300.0, report) for url in ("down", "up"))
     for outbox in (down, up):
-        outbox.put("ann", b"1", b"1", 1.0)
+        outbox.put("ann", None, b"1", b"1", 1.0)
         outbox.save()
     sender = Sender(down, post, down.close, report, 3600)
     thread = threading.Thread(target=sender.run)

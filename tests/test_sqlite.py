@@ -47,7 +47,7 @@ def build(path: Path) -> Iterator[Build]:
 def put(outbox: FileOutbox, state: str, second: float = 1.0) -> None:
     """Let a state such as ``"ann=1"`` wait in the file, evaluated at a second since ``BEGAN``."""
     distinct_id, _, value = state.partition("=")
-    outbox.put(distinct_id, value.encode(), value.encode(), BEGAN + second)
+    outbox.put(distinct_id, None, value.encode(), value.encode(), BEGAN + second)
     outbox.save()
 
 
@@ -167,7 +167,7 @@ def test_who_is_not_elected_holds_no_file_open_for_having_asked(build: Build) ->
 def test_what_cannot_be_saved_whole_is_not_saved_in_part(build: Build, path: Path) -> None:
     outbox = build()
     put(outbox, "ann=1")
-    outbox.put("bob", b"1", b"1", BEGAN + 2)
+    outbox.put("bob", None, b"1", b"1", BEGAN + 2)
     put(outbox, "\ud800=1", 3)  # which SQLite cannot hold
     with contextlib.closing(sqlite3.connect(path)) as connection:
         assert connection.execute("SELECT distinct_id FROM profiles").fetchall() == [("ann",)]
@@ -286,7 +286,7 @@ def test_a_full_request_waits_when_there_is_as_much_as_the_last_one_took(
 def test_many_puts_are_saved_without_being_told_to(build: Build, path: Path) -> None:
     outbox = build()
     for number in range(_sqlite.SAVE_UPDATES):
-        outbox.put(str(number), b"", b"1", 1.0)
+        outbox.put(str(number), None, b"", b"1", 1.0)
     assert outbox_stats(path).pending == _sqlite.SAVE_UPDATES
 
 
@@ -535,7 +535,7 @@ def test_a_full_disk_costs_nothing(path: Path, build: Build) -> None:
     put(outbox, "ann=1")
     outbox._file.open().execute("PRAGMA max_page_count = 1")
     for number in range(100):
-        outbox.put(f"{number}", b"", b"x" * 1000, 1.0)
+        outbox.put(f"{number}", None, b"", b"x" * 1000, 1.0)
     outbox.save()
     assert len(outbox.take()) == 100
 

@@ -17,9 +17,8 @@ from flagsmith.models import Flags
 from flagsync._config import Config
 from flagsync._distinct_id import NotMirroredError, distinct_id_of
 from flagsync._mixpanel import UpdateWriter
-from flagsync._outbox import MAX_BATCH_UPDATES, MAX_UPDATE_BYTES, REMEMBERED_PROFILES, Outbox
+from flagsync._outbox import MAX_BATCH_UPDATES, MAX_UPDATE_BYTES, Outbox
 from flagsync._properties import Properties
-from flagsync._recent import Recent
 from flagsync._report import FULL, Reporter
 from flagsync._sender import Sender, time_left
 from flagsync._snapshot import EvaluationKeys, essence, flags_of
@@ -52,8 +51,6 @@ class Encoder:
         self._keys = EvaluationKeys(self._pause)
         self._properties = Properties(config.property_name, config.property_value, report.once)
         self._writer = UpdateWriter(token)
-        # distinct_id -> the key of the last evaluation, and the fingerprint that came of it
-        self._evaluated: Recent[tuple[int, bytes]] = Recent(REMEMBERED_PROFILES)
         self._gather_seconds = min(GATHER_SECONDS, config.flush_interval_seconds / 2)
         # Re-entrant: a signal handler may evaluate flags while its thread is in here.
         self._changed = threading.Condition(threading.RLock())
@@ -193,22 +190,18 @@ class Encoder:
         try:
             distinct_id = distinct_id_of(identifier, self._distinct_id)
             key = self._keys.of(flags)
-            known, state = self._evaluated.get(distinct_id) or (None, b"")
-            if key is not None and key == known and self._outbox.unchanged(distinct_id, state):
+            if key is not None and self._outbox.unchanged(distinct_id, key):
                 return "unchanged"
             if not (served := flags_of(flags)):
                 raise NotMirroredError("Flagsmith evaluated no flags")
             self._pause()
             if not (properties := self._properties.of(served)):
                 raise NotMirroredError("no flag has a property name")
-            json, state = self._writer.people_set(distinct_id, properties)
-            if key is not None:
-                self._evaluated[distinct_id] = key, state
-            if self._outbox.unchanged(distinct_id, state):
-                return "unchanged"
+            json, fingerprint = self._writer.people_set(distinct_id, properties)
             if len(json) > MAX_UPDATE_BYTES:
                 raise OverflowError
-            self._outbox.put(distinct_id, state, json, evaluated_at)
+            if not self._outbox.put(distinct_id, key, fingerprint, json, evaluated_at):
+                return "unchanged"
             if self._outbox.full():
                 self._sender.wake()
         except NotMirroredError as reason:

@@ -7,8 +7,9 @@ not sent again for a while. Bounded in updates that wait and in profiles remembe
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Collection, Container, Iterable
+from math import inf
 from time import monotonic
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeAlias
 
 from flagsync._recent import Recent
 from flagsync._report import FULL, Reporter
@@ -64,23 +65,31 @@ class Source(Protocol):
 class Outbox(Source, Protocol):
     """The updates that wait, by profile, as they were evaluated, and what Mixpanel accepted last.
 
-    One thread puts and saves, one takes, any may ask. ``put`` lets a state wait in place of an older one; a
-    state is ``unchanged`` if Mixpanel has it, or gets it without another ``put``. What was put may be taken,
-    and is as safe as it will be, after ``save``. ``take`` puts the oldest updates that fit into one request
-    *in flight*, of a destination that does not rest, and forgets what was accepted for them; ``settle`` ends
-    the flight: what is neither accepted nor rejected waits again, first in line, unless a newer state does.
+    One thread puts and saves, one takes, any may ask. ``put`` lets a state wait in place of an older one; it is
+    False if Mixpanel has the state, or gets it anyway, as is ``unchanged`` True of the evaluation with the same
+    ``key``. What was put may be taken, and is as safe as it will be, after ``save``. ``take`` puts the oldest
+    updates that fit into one request *in flight*, of a destination that does not rest; ``settle`` ends the
+    flight: what is neither accepted nor rejected waits again, first in line, unless a newer state does.
     ``newest`` is the time of the last evaluation put, ``oldest`` of the first that is not settled, in seconds
     since 1970. ``full``: a request is. ``waiting``: something that this process is to take. ``close`` drops
     what waits, now and from now on, but for what is ``kept`` for other processes. Those that have part in a
     ``shared`` outbox wake nobody here.
     """
 
-    def unchanged(self, distinct_id: str, fingerprint: bytes) -> bool: ...
-    def put(self, distinct_id: str, fingerprint: bytes, json: bytes, evaluated_at: float) -> None: ...
+    def unchanged(self, distinct_id: str, key: int) -> bool: ...
+    def put(
+        self, distinct_id: str, key: int | None, fingerprint: bytes, json: bytes, evaluated_at: float
+    ) -> bool: ...
     def save(self) -> None: ...
     def close(self) -> None: ...
     def kept(self) -> int: ...
     def counts(self) -> Counter[str]: ...
+
+
+# A plain tuple, which the garbage collector need not look at again.
+Known: TypeAlias = tuple[int | None, bytes, float]
+"""The last state of a profile that Mixpanel has or gets: key, fingerprint, and until when that counts."""
+UNKNOWN: Known = (None, b"", -inf)
 
 
 class MemoryOutbox:
@@ -98,25 +107,31 @@ class MemoryOutbox:
         self._waiting: OrderedDict[str, Update] = OrderedDict()
         self._bytes = 0  # of what waits
         self._in_flight: dict[str, Update] = {}
-        self._accepted: Recent[tuple[bytes, float]] = Recent(REMEMBERED_PROFILES)
+        self._known: Recent[Known] = Recent(REMEMBERED_PROFILES)
         self._counts = Counter(delivered=0, rejected=0, superseded=0, dropped=0)
         self._closed = False
 
-    def unchanged(self, distinct_id: str, fingerprint: bytes) -> bool:
+    def unchanged(self, distinct_id: str, key: int) -> bool:
         with self._lock:
-            if current := self._waiting.get(distinct_id) or self._in_flight.get(distinct_id):
-                return current.fingerprint == fingerprint
-            state, when = self._accepted.get(distinct_id) or (b"", 0.0)
-            return state == fingerprint and monotonic() - when < self._resend_after_seconds
+            known_key, _, until = self._known.get(distinct_id) or UNKNOWN
+            return known_key == key and monotonic() < until
 
-    def put(self, distinct_id: str, fingerprint: bytes, json: bytes, evaluated_at: float) -> None:
+    def put(
+        self, distinct_id: str, key: int | None, fingerprint: bytes, json: bytes, evaluated_at: float
+    ) -> bool:
         with self._lock:
-            self.newest = max(self.newest + 1e-6, evaluated_at)  # a clock may be put back
-            if distinct_id in self._waiting:
-                self._remove(distinct_id, "superseded")
-            self._waiting[distinct_id] = Update(distinct_id, fingerprint, json, self.newest, self._destination)
-            self._bytes += len(json)
-            self._keep_bounds()
+            _, known, until = self._known.get(distinct_id) or UNKNOWN
+            new = known != fingerprint or monotonic() >= until
+            self._known[distinct_id] = (key, fingerprint, inf if new else until)
+            if new:
+                self.newest = max(self.newest + 1e-6, evaluated_at)  # a clock may be put back
+                update = Update(distinct_id, fingerprint, json, self.newest, self._destination)
+                if distinct_id in self._waiting:
+                    self._remove(distinct_id, "superseded")
+                self._waiting[distinct_id] = update
+                self._bytes += len(json)
+                self._keep_bounds()
+            return new
 
     def save(self) -> None:
         """Nothing to do: memory is as safe as it gets."""
@@ -140,17 +155,15 @@ class MemoryOutbox:
             for update in batch:
                 self._remove(update.distinct_id)
                 self._in_flight[update.distinct_id] = update
-                # Until Mixpanel answers, nobody knows which state it has.
-                self._accepted.forget(update.distinct_id)
             return batch
 
     def settle(self, accepted: Collection[Update], rejected: Collection[Update]) -> None:
         with self._lock:
             now = monotonic()
-            for update in accepted:
-                self._accepted[update.distinct_id] = (update.fingerprint, now)
-            for update in (*accepted, *rejected):
-                del self._in_flight[update.distinct_id]
+            for updates, until in ((accepted, now + self._resend_after_seconds), (rejected, -inf)):
+                for update in updates:
+                    del self._in_flight[update.distinct_id]
+                    self._know(update, until)
             self._counts.update(delivered=len(accepted), rejected=len(rejected))
             for distinct_id, update in reversed(self._in_flight.items()):
                 if distinct_id in self._waiting:
@@ -178,11 +191,19 @@ class MemoryOutbox:
         # What is in flight has its place, too, but never keeps the newest out.
         bound = 0 if self._closed else max(1, self._max_pending - len(self._in_flight))
         while len(self._waiting) > bound:
-            self._remove(next(iter(self._waiting)), "dropped")
+            self._know(self._remove(next(iter(self._waiting)), "dropped"), -inf)
             if not self._closed:
                 self._report.lose(FULL)
 
-    def _remove(self, distinct_id: str, fate: str = "") -> None:
-        self._bytes -= len(self._waiting.pop(distinct_id).json)
+    def _remove(self, distinct_id: str, fate: str = "") -> Update:
+        update = self._waiting.pop(distinct_id)
+        self._bytes -= len(update.json)
         if fate:
             self._counts[fate] += 1
+        return update
+
+    def _know(self, update: Update, until: float) -> None:
+        """Note until when a state counts as known, unless there is a newer one."""
+        key, known, _ = self._known.get(update.distinct_id) or UNKNOWN
+        if known == update.fingerprint:
+            self._known[update.distinct_id] = (key, known, until)

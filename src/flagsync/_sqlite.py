@@ -56,14 +56,17 @@ class FileOutbox(MemoryOutbox):
         self._sent: dict[str, Update] = {}  # what memory has delivered, and the file does not know yet
         self._fates = Counter[str]()
 
-    def unchanged(self, distinct_id: str, fingerprint: bytes) -> bool:
+    def unchanged(self, distinct_id: str, key: int) -> bool:
         """Only a transaction tells what other processes do: ``save`` finds out."""
-        return self._broken and super().unchanged(distinct_id, fingerprint)
+        return self._broken and super().unchanged(distinct_id, key)
 
-    def put(self, distinct_id: str, fingerprint: bytes, json: bytes, evaluated_at: float) -> None:
-        super().put(distinct_id, fingerprint, json, evaluated_at)
+    def put(self, distinct_id: str, *update: Any) -> bool:  # noqa: ANN401 - what MemoryOutbox takes
+        if not self._broken:
+            self._known.forget(distinct_id)
+        new = super().put(distinct_id, *update)
         if len(self._waiting) >= SAVE_UPDATES or monotonic() - self._saved_at > SAVE_SECONDS:
             self.save()
+        return new
 
     def save(self) -> None:
         with self._lock, self._guard():
@@ -79,6 +82,7 @@ class FileOutbox(MemoryOutbox):
                 self._sent.clear()
                 self._waiting.clear()
                 self._bytes = 0
+                self._known = Recent(REMEMBERED_PROFILES)  # the file knows better
 
     def full(self) -> bool:
         return super().full() if self._broken else self._many_wait
@@ -188,7 +192,6 @@ class FileOutbox(MemoryOutbox):
         self._connection = file
         if self._broken:
             self._broken = False
-            self._accepted = Recent(REMEMBERED_PROFILES)  # from now on, the file knows better
             self._report.note("The outbox is in use again")
 
     def _store(self, file: sqlite3.Connection, update: Update, fates: Fates) -> None:
