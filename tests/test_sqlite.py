@@ -404,6 +404,32 @@ def test_what_memory_delivered_meanwhile_is_newer_than_what_waited_in_the_file(
     assert outbox_stats(path) == Stats(accepted=3, delivered=1, superseded=2)
 
 
+def test_what_waits_in_a_file_that_cannot_be_used_is_delivered_from_memory_once_it_is_evaluated_again(
+    path: Path, build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_database, "BUSY_SECONDS", 0.01)
+    outbox = build()
+    put(outbox, "ann=1")
+    unlock = lock(path)
+    put(outbox, "bob=1")
+    put(outbox, "ann=1")
+    batch = deliver(outbox)
+    unlock()
+    assert batch == ["bob=1", "ann=1"]
+
+
+def test_a_state_that_is_evaluated_again_is_newer_than_what_another_process_made_of_it(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_sqlite, "SAVE_SECONDS", 1e9)
+    one, other = build(), build()
+    one.put("ann", None, b"A", b"A", BEGAN + 1)
+    put(other, "ann=B", 2)
+    one.put("ann", None, b"A", b"A", BEGAN + 3)
+    one.save()
+    assert deliver(one) == ["ann=A"]
+
+
 def test_what_memory_delivered_is_remembered_within_bounds(
     path: Path, build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:

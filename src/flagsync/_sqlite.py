@@ -61,9 +61,10 @@ class FileOutbox(MemoryOutbox):
         return self._broken and super().unchanged(distinct_id, key)
 
     def put(self, distinct_id: str, *update: Any) -> bool:  # noqa: ANN401 - what MemoryOutbox takes
-        if not self._broken:
-            self._known.forget(distinct_id)
-        new = super().put(distinct_id, *update)
+        with self._lock:
+            if not self._broken:  # even an equal state is news to the file: of when it was evaluated
+                self._known.forget(distinct_id)
+            new = super().put(distinct_id, *update)
         if len(self._waiting) >= SAVE_UPDATES or monotonic() - self._saved_at > SAVE_SECONDS:
             self.save()
         return new
