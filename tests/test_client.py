@@ -285,6 +285,39 @@ def test_an_identifier_that_cannot_be_noted_is_evaluated_and_skipped(
     assert logged() == ["An identity is not mirrored: TypeError"]
 
 
+def test_an_interval_longer_than_any_clock_leaves_delivery_to_flush(
+    flagsync: Build, mixpanel: MixpanelServer
+) -> None:
+    client = flagsync(flush_interval_seconds=1e300)
+    for identifier in ("user_1", "user_2"):
+        client.get_identity_flags(identifier)
+        assert client.flush()
+    assert [*mixpanel.profiles] == ["user_1", "user_2"]
+
+
+def test_identifiers_that_are_equal_but_written_differently_are_two(
+    flagsync: Build, mixpanel: MixpanelServer
+) -> None:
+    client = flagsync(flush_interval_seconds=60)
+    identifiers: list[Any] = [42, 42.0, "42.5", 42.5]
+    for identifier in identifiers:
+        client.get_identity_flags(identifier)
+    assert client.flush()
+    assert [*mixpanel.profiles] == ["42", "42.0", "42.5"]
+    assert client.stats().unchanged == 1
+
+
+def test_an_answer_of_defaults_leaves_an_evaluation_that_waits_alone(
+    flagsync: Build, mixpanel: MixpanelServer
+) -> None:
+    client = flagsync(flush_interval_seconds=60)
+    client.get_identity_flags("user_1")
+    client.mirror("user_1", Flags(default_flag_handler=lambda _: DefaultFlag(enabled=True, value="default")))
+    assert client.flush()
+    assert mixpanel.profiles["user_1"]["bool_on"] is True
+    assert client.stats() == Stats(accepted=1, delivered=1, skipped=1, requests=1)
+
+
 def test_flags_that_cannot_be_read_are_rejected_reported_and_cost_no_other_update(
     flagsync: Build, mixpanel: MixpanelServer
 ) -> None:

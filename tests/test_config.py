@@ -14,11 +14,17 @@ NAN = float("nan")
 @pytest.mark.parametrize(
     ("option", "values"),
     [
-        ("region", ["de", "", None]),
-        ("mixpanel_url", ["", "mixpanel.example.com", "ftp://mixpanel.example.com", "http://", "http://[", 7]),
-        ("mixpanel_url", ["https://host:0", "https://host:99999999"]),
-        ("flush_interval_seconds", [0, -1, NAN, "1", None, True]),
-        ("resend_after_seconds", [-1, NAN, float("inf"), "0"]),
+        ("region", ["de", "", None, ["us"]]),
+        (
+            "mixpanel_url",
+            ["", "mixpanel.example.com", "ftp://mixpanel.example.com", "http://", "http://[", 7, ["http://x"]],
+        ),
+        (
+            "mixpanel_url",
+            ["https://host:0", "https://host:99999999", "http://a b", "http://x?y=1", "http://x#y"],
+        ),
+        ("flush_interval_seconds", [0, -1, NAN, "1", None, True, 10**400]),
+        ("resend_after_seconds", [-1, NAN, float("inf"), "0", 10**400]),
         ("max_pending", [0, -1, 1.5, True, "10"]),
         ("when_full", ["block", None]),
         ("distinct_id", [None, "user"]),
@@ -39,6 +45,16 @@ def test_an_option_that_cannot_be_right_is_named_with_its_remedy(
 def test_an_empty_token_is_no_token(offline: Flagsmith, token: Any) -> None:
     with pytest.raises(ValueError, match="mixpanel_token is the project token"):
         FlagSync(offline, token)
+
+
+@pytest.mark.parametrize("flagsmith", [None, 1, b"ser.key", [], Flagsmith])
+def test_what_evaluates_nothing_is_no_client(flagsmith: Any) -> None:
+    with pytest.raises(ValueError, match="flagsmith is a configured client"):
+        FlagSync(flagsmith, "token")
+
+
+def test_white_space_round_a_token_is_no_part_of_it(offline: Flagsmith) -> None:
+    assert FlagSync(offline, " token\n")._config.token == "token"
 
 
 def test_all_that_is_wrong_is_said_at_once(offline: Flagsmith) -> None:
@@ -88,6 +104,15 @@ def test_options_come_before_the_environment(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("MIXPANEL_URL", "http://one.example.com")
     client = FlagSync.from_env(mixpanel_url="http://two.example.com", mixpanel_token=None)
     assert (client._config.url, client._config.token) == ("http://two.example.com/engage", None)
+
+
+@pytest.mark.parametrize("token", ["token", None])
+def test_from_env_takes_a_token_from_its_options_alone(
+    token: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLAGSMITH_ENVIRONMENT_KEY", "key")
+    monkeypatch.delenv("MIXPANEL_TOKEN", raising=False)
+    assert FlagSync.from_env(mixpanel_token=token)._config.token == token
 
 
 def test_from_env_names_every_variable_that_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:

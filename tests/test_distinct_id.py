@@ -2,6 +2,7 @@
 
 import sys
 import uuid
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -52,9 +53,10 @@ def test_a_mapping_decides_on_the_profile() -> None:
     assert distinct_id_of("7", lambda identifier: f"account-{identifier} ") == "account-7"
 
 
-def test_a_mapping_may_leave_an_identity_out() -> None:
-    with pytest.raises(NotMirroredError, match="returned None"):
-        distinct_id_of("robot", lambda _: None)
+@pytest.mark.parametrize(("mapped", "kind"), [(None, "NoneType"), (b"robot", "bytes"), (7, "int")])
+def test_a_mapping_to_what_is_no_text_leaves_an_identity_out(mapped: Any, kind: str) -> None:
+    with pytest.raises(NotMirroredError, match=rf"^distinct_id returned {kind}, no str$"):
+        distinct_id_of("robot", lambda _: mapped)
 
 
 def test_a_mapping_that_exits_ends_no_thread() -> None:

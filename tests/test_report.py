@@ -1,5 +1,7 @@
 """What a person gets to read."""
 
+import logging
+import pickle
 from collections.abc import Callable
 
 import pytest
@@ -34,6 +36,26 @@ def test_what_is_lost_or_takes_a_person_is_an_error_and_what_is_late_a_warning(
 ) -> None:
     Reporter(None).error(DeliveryError("Something", 1, will_retry=will_retry, misconfigured=misconfigured))
     assert [record.levelname for record in caplog.records] == [level]
+
+
+@pytest.mark.parametrize("raised", [LookupError, SystemExit])
+def test_a_handler_of_the_log_that_raises_breaks_nothing(
+    raised: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def emit(_: logging.LogRecord) -> None:
+        raise raised
+
+    monkeypatch.setattr(logging.lastResort, "emit", emit)
+    monkeypatch.setattr(_report.log, "handlers", [logging.lastResort])
+    told: list[DeliveryError] = []
+    error = DeliveryError("Something", 1)
+    Reporter(told.append).error(error)
+    assert told == [error]
+
+
+def test_an_error_can_be_passed_to_another_process() -> None:
+    error = DeliveryError("Something", 2, will_retry=True, misconfigured=True, identifiers=("a",), answer="b")
+    assert vars(pickle.loads(pickle.dumps(error))) == vars(error)
 
 
 @pytest.mark.parametrize("error", [LookupError("user_1"), SystemExit("user_1")])

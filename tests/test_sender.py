@@ -235,6 +235,16 @@ def test_a_client_that_closes_comes_back_sooner(
     assert least <= min(waits) < max(waits) <= most
 
 
+def test_who_does_not_answer_in_time_gets_more_of_it() -> None:
+    answers = iter([DOWN] * 3)
+    rig = Rig(lambda _: next(answers, ACCEPTED))
+    for name in ("ann", "bob"):
+        rig.put(name)
+        rig.sender = Sender(rig.outbox, rig._post, rig.ended.set, Reporter(None), 1e10)
+        rig.deliver()
+    assert [round(seconds, 2) for seconds in rig.seconds] == [10, 20, 30, 30, 10]
+
+
 def test_a_request_gets_no_more_time_than_there_is() -> None:
     rig = Rig()
     rig.put("ann")

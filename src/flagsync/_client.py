@@ -16,7 +16,7 @@ from flagsmith import Flagsmith
 from flagsmith.models import Flag, Flags
 from flagsmith.types import TraitMapping
 
-from flagsync._config import Config, read_environment
+from flagsync._config import Config, read_environment, require
 from flagsync._database import prepare
 from flagsync._fork import unset_mark
 from flagsync._pipeline import Pipeline, Stats
@@ -27,6 +27,7 @@ from flagsync.cohorts._lookup import CohortTraits
 from flagsync.cohorts._store import MembershipStore
 from flagsync.exceptions import DeliveryError
 
+CLIENT = "flagsmith is a configured client, such as Flagsmith(environment_key='ser.…'), or an environment key"
 STALE = (
     "The Flagsmith client was built before this process was forked, and the thread that refreshes its flags is "
     "not in this process: they are stale from now on. Build Flagsmith and FlagSync after the fork (gunicorn: "
@@ -84,10 +85,12 @@ class FlagSync:
         cohorts: MembershipStore | None = None,
         on_error: Callable[[DeliveryError], None] | None = None,
     ) -> None:
+        client = isinstance(flagsmith, str) or callable(getattr(flagsmith, "get_identity_flags", None))
+        require({CLIENT: client and not isinstance(flagsmith, type)})
         if isinstance(outbox, str | PathLike):
             outbox = os.path.realpath(os.fsdecode(outbox))  # wherever the process goes from here
         self._config = Config(
-            token=mixpanel_token,
+            token=mixpanel_token.strip() if isinstance(mixpanel_token, str) else mixpanel_token,
             region=region,
             mixpanel_url=mixpanel_url,
             distinct_id=distinct_id,
@@ -119,8 +122,8 @@ class FlagSync:
         Optional are ``FLAGSMITH_API_URL``, ``FLAGSMITH_LOCAL_EVALUATION`` (true or false), ``MIXPANEL_REGION``
         (us, eu or in) and ``MIXPANEL_URL``. Raises ``ValueError`` with the name of each that is wrong.
         """
-        flagsmith, defaults = read_environment()
-        return cls(Flagsmith(**flagsmith), **{**defaults, **options})
+        flagsmith, options = read_environment(options)
+        return cls(Flagsmith(**flagsmith), **options)
 
     def get_identity_flags(
         self, identifier: str, traits: TraitMapping | None = None, *, transient: bool = False

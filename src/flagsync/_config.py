@@ -1,6 +1,5 @@
 """The options of a client, checked: a wrong one is a ``ValueError`` that names the remedy."""
 
-import math
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -46,9 +45,9 @@ class Config:
         interval, resend, pending = self.flush_interval_seconds, self.resend_after_seconds, self.max_pending
         rules = {
             "mixpanel_token is the project token of Mixpanel's project settings, or None to mirror nothing": (
-                self.token is None or (isinstance(self.token, str) and self.token.strip() != "")
+                self.token is None or (isinstance(self.token, str) and self.token != "")
             ),
-            "region is 'us', 'eu' or 'in', where the Mixpanel project's data lives": self.region in HOSTS,
+            "region is 'us', 'eu' or 'in', where the Mixpanel project's data lives": self.region in [*HOSTS],
             "mixpanel_url is a whole URL, such as 'https://mixpanel.example.com'": (
                 self.mixpanel_url is None or is_url(self.mixpanel_url)
             ),
@@ -77,8 +76,8 @@ class Config:
         return (self.mixpanel_url or HOSTS[self.region]).rstrip("/") + "/engage"
 
 
-def read_environment() -> tuple[dict[str, Any], dict[str, Any]]:
-    """The arguments of ``Flagsmith`` and of ``FlagSync`` that the process's environment holds."""
+def read_environment(options: Mapping[str, object]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The arguments of ``Flagsmith`` and of ``FlagSync``: the options, else what the environment holds."""
     names = "ENVIRONMENT_KEY API_URL LOCAL_EVALUATION".split()
     key, api_url, local = (os.environ.get(f"FLAGSMITH_{name}", "").strip() for name in names)
     token, region, url = (os.environ.get(f"MIXPANEL_{name}", "").strip() for name in ("TOKEN", "REGION", "URL"))
@@ -87,7 +86,7 @@ def read_environment() -> tuple[dict[str, Any], dict[str, Any]]:
             "FLAGSMITH_ENVIRONMENT_KEY must be set to an SDK key of the environment": key,
             "FLAGSMITH_API_URL must be a whole URL": not api_url or is_url(api_url),
             "FLAGSMITH_LOCAL_EVALUATION must be true or false": local.lower() in BOOLEANS,
-            "MIXPANEL_TOKEN must be set to the project token": token,
+            "MIXPANEL_TOKEN must be set to the project token": token or "mixpanel_token" in options,
             "MIXPANEL_REGION must be us, eu or in": not region or region in HOSTS,
             "MIXPANEL_URL must be a whole URL": not url or is_url(url),
         }
@@ -97,7 +96,8 @@ def read_environment() -> tuple[dict[str, Any], dict[str, Any]]:
         "api_url": api_url or None,
         "enable_local_evaluation": BOOLEANS[local.lower()],
     }
-    return flagsmith, {"mixpanel_token": token, "region": region or "us", "mixpanel_url": url or None}
+    defaults = {"mixpanel_token": token, "region": region or "us", "mixpanel_url": url or None}
+    return flagsmith, {**defaults, **options}
 
 
 def require(rules: Mapping[str, object]) -> None:
@@ -110,10 +110,11 @@ def is_url(value: Any) -> bool:  # noqa: ANN401 - an option may be anything
     """Whether the value is an absolute HTTP(S) URL."""
     try:
         parts = urlsplit(value)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except (AttributeError, ValueError):  # no text, or no URL
+        whole = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        return whole and not (parts.query or parts.fragment) and value.split() == [value]
+    except (AttributeError, TypeError, ValueError):  # no text, or no URL
         return False
 
 
 def _is_number(value: object) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max  # type: ignore[arg-type]

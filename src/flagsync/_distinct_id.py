@@ -29,9 +29,9 @@ def distinct_id_of(identifier: object, distinct_id: Callable[[str], str | None])
         mapped = distinct_id(str(identifier).strip())
     except BaseException as error:
         raise NotMirroredError(f"distinct_id raised {type(error).__name__}") from error
-    if mapped is None:
-        raise NotMirroredError("distinct_id returned None")
-    text = str(mapped).strip()
+    if not isinstance(mapped, str):
+        raise NotMirroredError(f"distinct_id returned {type(mapped).__name__}, no str")
+    text = mapped.strip()
     if not text:
         raise NotMirroredError("the identifier is empty")
     if text.lower() in BLOCKED:

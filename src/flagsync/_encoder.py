@@ -21,7 +21,7 @@ from flagsync._outbox import MAX_BATCH_UPDATES, MAX_UPDATE_BYTES, Outbox
 from flagsync._properties import Properties
 from flagsync._report import FULL, Reporter
 from flagsync._sender import Sender, time_left
-from flagsync._snapshot import EvaluationKeys, essence, flags_of
+from flagsync._snapshot import EvaluationKeys, essence, flags_of, is_evaluated
 
 # Calls gather for a moment, so that the thread wakes up for all of them and not for each.
 GATHER_SECONDS = 0.05
@@ -171,19 +171,27 @@ class Encoder:
         calls, inbox = self._calls, self._inbox
         # No more than the bound: what is above it may vanish. No pause: callers in a tight loop have none.
         for _ in range(min(len(calls), self._bound)):
-            call = calls.popleft()
+            identifier, flags, _ = call = calls.popleft()
             self._collected += 1
+            if not is_evaluated(flags):
+                self._skip("Flagsmith evaluated no flags")
+                continue
             try:
-                if inbox.pop(call[0], None) is not None:
+                # 1 and True are equal, and no one identifier.
+                key = identifier if type(identifier) is str else (type(identifier), identifier)
+                if inbox.pop(key, None) is not None:
                     self._fates["superseded"] += 1
-                inbox[call[0]] = call  # last in line: another identifier may have the same profile
+                inbox[key] = call  # last in line: another identifier may have the same profile
             except Exception as error:  # noqa: BLE001 - it has no hash, or a broken one
-                self._fates["skipped"] += 1
-                self._report.once(NOT_MIRRORED.format(type(error).__name__))
+                self._skip(type(error).__name__)
         while len(inbox) > self._bound:
             inbox.popitem(last=False)
             self._fates["dropped"] += 1
             self._report.lose(FULL)
+
+    def _skip(self, reason: str) -> None:
+        self._fates["skipped"] += 1
+        self._report.once(NOT_MIRRORED.format(reason))
 
     def _encode(self, identifier: object, flags: Any, evaluated_at: float) -> str:  # noqa: ANN401 - the essence
         """Put the identity's state into the outbox; otherwise the name of what became of it."""
@@ -192,8 +200,7 @@ class Encoder:
             key = self._keys.of(flags)
             if key is not None and self._outbox.unchanged(distinct_id, key):
                 return "unchanged"
-            if not (served := flags_of(flags)):
-                raise NotMirroredError("Flagsmith evaluated no flags")
+            served = flags_of(flags)
             self._pause()
             if not (properties := self._properties.of(served)):
                 raise NotMirroredError("no flag has a property name")

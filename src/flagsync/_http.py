@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import requests
 from requests.adapters import HTTPAdapter
 
-CONNECT_SECONDS, READ_SECONDS = 5.0, 10.0
+CONNECT_SECONDS = 5.0
 MAX_ANSWER_BYTES = 65536
 MAX_RETRY_AFTER_SECONDS = 3600.0
 
@@ -52,16 +52,12 @@ class Reply(NamedTuple):
 class Http:
     """A session of one thread."""
 
-    def __init__(
-        self,
-        headers: Mapping[str, str],
-        read_seconds: float = READ_SECONDS,
-        proxies: Mapping[str, str] = MappingProxyType({}),
-    ) -> None:
-        self._read_seconds = read_seconds
+    def __init__(self, headers: Mapping[str, str], proxies: Mapping[str, str] = MappingProxyType({})) -> None:
         self._session = requests.Session()
         self._session.headers.update(headers)
         self._session.proxies.update(proxies)
+        # Of a redirect that is not followed, requests (2.32) reads the whole body, however long.
+        self._session.get_redirect_target = lambda _: None  # type: ignore[assignment]
         self._deadline = 0.0
         for scheme in ("https://", "http://"):
             self._session.mount(scheme, _DeadlineAdapter(self._patience))
@@ -73,14 +69,8 @@ class Http:
         # A test server is not to be sought through the proxy of the company.
         self._session.trust_env = urlsplit(url).hostname not in ("127.0.0.1", "localhost", "::1")
         try:
-            with self._session.request(
-                method,
-                url,
-                data=body,
-                timeout=(min(CONNECT_SECONDS, seconds), self._patience()),
-                allow_redirects=False,
-                stream=True,
-            ) as response:
+            timeouts = (min(CONNECT_SECONDS, seconds), seconds)
+            with self._session.request(method, url, data=body, timeout=timeouts, stream=True) as response:
                 content = response.raw.read(MAX_ANSWER_BYTES, decode_content=True)
         except Exception as error:  # noqa: BLE001 - besides RequestException, errors of urllib3 and ssl get through
             # Nothing but the name: messages of urllib3 hold URLs, which may hold the password of a proxy.
@@ -89,7 +79,7 @@ class Http:
 
     def _patience(self) -> float:
         """Seconds that the next byte may take."""
-        return min(self._deadline - monotonic(), self._read_seconds)
+        return self._deadline - monotonic()
 
 
 def seconds_from(retry_after: str) -> float:

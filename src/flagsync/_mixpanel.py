@@ -88,7 +88,7 @@ def read_answer(status: int, body: bytes, retry_after_seconds: float = 0.0) -> A
 def _verdict(body: bytes) -> int | None:
     try:
         document: Any = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):  # no JSON, or nested without end
         return None
     status = document.get("status") if isinstance(document, dict) else document
     return status if type(status) is int else None

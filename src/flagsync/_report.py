@@ -41,7 +41,7 @@ class Reporter:
 
     def say(self, message: str, level: int = logging.WARNING) -> None:
         """Log a message."""
-        with suppress(Exception):  # of a handler
+        with suppress(Exception, SystemExit):  # of a handler
             log.log(level, "%s", message)
 
     def once(self, message: str) -> None:

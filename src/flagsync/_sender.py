@@ -16,7 +16,7 @@ from flagsync._outbox import Destination, Source, Update
 from flagsync._report import Reporter
 from flagsync.exceptions import DeliveryError
 
-REQUEST_SECONDS = 30.0
+REQUEST_SECONDS = 10.0  # who does not answer in time gets more, up to three times as much
 MAX_REQUESTS = 64  # for one batch; one bad update among 2000 is alone after 23
 # https://developer.mixpanel.com/reference/import-events
 BACKOFF_SECONDS = 2.0  # at first
@@ -51,12 +51,13 @@ class Sender:
         flush_interval_seconds: float,
         *,
         service: str = "Mixpanel",
+        request_seconds: float | None = None,
     ) -> None:
-        self._service = service
+        self._service, self._request_seconds = service, request_seconds or REQUEST_SECONDS
         self._outbox, self._post, self._end, self._report = outbox, post, end, report
-        self._flush_interval_seconds = flush_interval_seconds
+        self._flush_interval_seconds = min(flush_interval_seconds, threading.TIMEOUT_MAX)
         # Seconds after which to look what other processes have done.
-        self._look_seconds = flush_interval_seconds if outbox.shared else threading.TIMEOUT_MAX
+        self._look_seconds = self._flush_interval_seconds if outbox.shared else threading.TIMEOUT_MAX
         self._changed = threading.Condition(threading.RLock())
         self._once = threading.Lock()
         self._pid = getpid()
@@ -191,10 +192,12 @@ class Sender:
             self._recovered(batch[0].destination)
 
     def _request(self, part: list[Update]) -> Answer:
-        left = REQUEST_SECONDS if self._deadline is None else self._deadline - monotonic()
         where = part[0].destination
         self.counts.update(requests=1, retries=where in self._failures)
-        return self._post(where.url, [update.json for update in part], min(REQUEST_SECONDS, max(left, 0.1)))
+        seconds = self._request_seconds * min(1 + self._failures[where], 3)
+        if self._deadline is not None:
+            seconds = max(0.1, min(seconds, self._deadline - monotonic()))
+        return self._post(where.url, [update.json for update in part], seconds)
 
     def _failed(self, answer: Answer, batch: list[Update]) -> None:
         where, closing = batch[0].destination, self._deadline is not None

@@ -24,8 +24,13 @@ def essence(flags: Flags) -> Any:  # noqa: ANN401 - Flagsmith's context is a dic
     return getattr(flags, "_context", None) or flags  # nothing public tells a lazy Flags (flagsmith 6.3)
 
 
+def is_evaluated(kept: Any) -> bool:  # noqa: ANN401
+    """False of the empty ``Flags`` that a ``default_flag_handler`` fills (flagsmith 6.3)."""
+    return isinstance(kept, dict) or bool(getattr(kept, "flags", True))
+
+
 def flags_of(kept: Any) -> Collection[Flag]:  # noqa: ANN401
-    """Every flag of the identity; empty if Flagsmith evaluated nothing.
+    """Every flag of the identity.
 
     A lazy ``Flags`` is evaluated as a private twin: the caller's own memo fills up while it reads, and can
     disagree with a fresh evaluation where features depend on each other (flagsmith 6.3).

@@ -27,7 +27,7 @@ class DeliveryError(Exception):
         reason: str,
         count: int,
         *,
-        will_retry: bool,
+        will_retry: bool = False,
         misconfigured: bool = False,
         identifiers: tuple[str, ...] = (),
         answer: str = "",

@@ -16,7 +16,7 @@ from flagsync._http import Answer, Http, Outcome, Reply
 from flagsync.cohorts._store import TraitChange
 
 # A self-hosted Flagsmith 2.265 takes 3 ms for each of a bulk, whatever their number.
-MAX_BULK, READ_SECONDS, NO_BULK_SECONDS = 5000, 30.0, 600.0
+MAX_BULK, NO_BULK_SECONDS = 5000, 600.0
 MAX_SINGLES, CONCURRENT_SINGLES = 200, 8
 GATEWAYS = (HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT)
 NO_BULK = (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.GONE, HTTPStatus.NOT_IMPLEMENTED)
@@ -40,7 +40,7 @@ class Traits:
 
     def __init__(self, headers: Mapping[str, str], proxies: Mapping[str, str]) -> None:
         headers = {**headers, "Content-Type": "application/json"}
-        self._connections = [Http(headers, READ_SECONDS, proxies) for _ in range(CONCURRENT_SINGLES)]
+        self._connections = [Http(headers, proxies) for _ in range(CONCURRENT_SINGLES)]
         self._bulk_from, self._successes = 0.0, 0
         self.unsure = False
         self.suspects = dict[bytes, int]()  # and the successes before: who is to blame?

@@ -25,7 +25,7 @@ from flagsync.cohorts._flagsmith import MAX_BULK, Traits, as_json
 from flagsync.cohorts._store import STORE, MembershipStore, TraitChange
 from flagsync.exceptions import DeliveryError
 
-INTERVAL_SECONDS, MIN_BATCH = 1.0, 10
+INTERVAL_SECONDS, REQUEST_SECONDS, MIN_BATCH = 1.0, 30.0, 10
 # So long may a server go on with a request whose client has given up or died.
 UNSURE_SECONDS = 30.0
 SERVER_KEY = (
@@ -95,7 +95,15 @@ class TraitWriter:
             store.resign()
             _writing.pop(store, None)
 
-        self._sender = Sender(self._list, traits.post, end, report, INTERVAL_SECONDS, service="Flagsmith")
+        self._sender = Sender(
+            self._list,
+            traits.post,
+            end,
+            report,
+            INTERVAL_SECONDS,
+            service="Flagsmith",
+            request_seconds=REQUEST_SECONDS,
+        )
         weakref.finalize(self, _stop, self._sender, self._pid).atexit = False
         _writing[store] = self._pid
         Thread(target=self._sender.run, name="flagsync-traits", daemon=True).start()
