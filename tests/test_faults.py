@@ -179,6 +179,6 @@ def test_a_batch_of_nothing_but_poison_is_rejected_once_another_gets_through(
 
 
 def test_certificates_are_verified() -> None:
-    session = Engage()._http._session
+    session = Engage()._session
     assert session.verify is True
     session.close()

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from flagsync import _fork
-from flagsync._fork import Mark, unset_mark
+from flagsync._fork import unset_mark
 
 MARKS = {"a page": unset_mark, "asking": _fork._AskedMark}
 
@@ -84,7 +84,7 @@ def no_flags(*_: object, **__: object) -> Any:
     ],
 )
 def test_a_page_is_taken_where_the_kernel_wipes_it(
-    system: Callable[..., Mark], kind: type[Mark], monkeypatch: pytest.MonkeyPatch
+    system: Callable[..., Any], kind: type, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mmap, "mmap", system)
     assert type(unset_mark()) is kind

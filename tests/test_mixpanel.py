@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import requests
 
-from flagsync import _mixpanel
+from flagsync import _http, _mixpanel
 from flagsync._http import Answer, Outcome, _DeadlineStream, seconds_from
 from flagsync._mixpanel import Engage, UpdateWriter
 from flagsync.testing import MixpanelServer
@@ -247,6 +247,35 @@ def test_an_answer_that_trickles_in_is_cut_off_at_the_deadline(head: bytes) -> N
     assert engage.post(url, [UPDATE], 0.1).outcome is UNAVAILABLE
     assert server.hung_up.wait(10)
     server.end()
+
+
+def test_a_body_has_more_time_than_connecting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_http, "CONNECT_SECONDS", 0.05)
+    body, ends = [b"x" * 8_000_000], threading.Event()  # more than sockets hold
+
+    def serve() -> None:
+        connection, _ = listener.accept()
+        with connection, connection.makefile("rb") as request:
+            ends.wait(0.2)
+            request.read(len(body[0]))
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n1")
+            ends.wait(10)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        engage, url = Engage(), f"http://127.0.0.1:{listener.getsockname()[1]}/engage"
+        assert engage.post(url, body, 10) == Answer(ACCEPTED)
+        ends.set()
+        thread.join()
+    engage.close()
+
+
+def test_a_body_that_nobody_takes_is_given_up_at_the_deadline() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        engage, url = Engage(), f"http://127.0.0.1:{listener.getsockname()[1]}/engage"
+        assert engage.post(url, [b"x" * 8_000_000], 0.1).outcome is UNAVAILABLE
+    engage.close()
 
 
 def test_an_error_says_nothing_of_the_address(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flagsync import _outbox, _sqlite
-from flagsync._outbox import Destination, MemoryOutbox, Outbox, Update
+from flagsync._outbox import Destination, MemoryOutbox, Update
 from flagsync._report import Reporter
 from flagsync._sqlite import FileOutbox
 
 WHERE = Destination("url")
 moments = count()  # of evaluation
-Build = Callable[..., Outbox]
+Build = Callable[..., MemoryOutbox]
 
 
 @pytest.fixture
@@ -27,9 +27,9 @@ def report() -> Reporter:
 def build(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, report: Reporter
 ) -> Iterator[Build]:
-    built: list[Outbox] = []
+    built: list[MemoryOutbox] = []
 
-    def build_outbox(max_pending: int = 100, resend: float = 300.0) -> Outbox:
+    def build_outbox(max_pending: int = 100, resend: float = 300.0) -> MemoryOutbox:
         monkeypatch.setattr(_sqlite, "MAX_ROWS", max_pending)
         place = [str(tmp_path / "outbox")] * (request.param is FileOutbox)
         built.append(request.param(*place, WHERE, max_pending, resend, report))
@@ -53,7 +53,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-def put(outbox: Outbox, *states: str) -> None:
+def put(outbox: MemoryOutbox, *states: str) -> None:
     """Let states such as ``"ann=1"`` wait; the fingerprint is the text of the state, the key its hash."""
     for state in states:
         distinct_id, _, value = state.partition("=")
@@ -65,7 +65,7 @@ def states(updates: list[Update]) -> list[str]:
     return [f"{update.distinct_id}={update.json.decode()}" for update in updates]
 
 
-def deliver(outbox: Outbox) -> list[str]:
+def deliver(outbox: MemoryOutbox) -> list[str]:
     batch = outbox.take()
     outbox.settle(batch, [])
     return states(batch)
@@ -287,6 +287,16 @@ def test_a_closed_outbox_drops_what_waits_and_what_comes_and_what_fails(build_in
     outbox.settle([], [])
     assert outbox.oldest() is None
     assert outbox.counts()["dropped"] == 4
+
+
+@pytest.mark.parametrize("again", ["bob=2", "bob=1"])
+def test_at_its_bound_a_newer_state_of_a_profile_costs_no_other(again: str, build: Build) -> None:
+    outbox = build(max_pending=2)
+    for state in ("ann=1", "bob=1", again):
+        put(outbox, state)
+        outbox.save()
+    assert outbox.counts()["dropped"] == 0
+    assert states(outbox.take()) == ["ann=1", again]
 
 
 def test_an_equal_state_of_another_evaluation_is_unchanged_and_known_by_its_key_from_then_on(

@@ -205,3 +205,25 @@ def test_closing_does_not_return_while_another_thread_still_says_what_is_lost(
     first.join()
     second.join()
     assert said == ["The client was closed before Mixpanel took them", "closed False"]
+
+
+def test_a_listener_that_blocks_holds_up_the_end_for_a_moment_only(
+    flagsync: Build, mixpanel: MixpanelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_pipeline, "LAST_WORD_SECONDS", 0.01)
+    mixpanel.fail(status=503)
+    told, ends = threading.Event(), threading.Event()
+
+    def listen(error: DeliveryError) -> None:
+        if not error.will_retry:
+            told.set()
+            ends.wait()
+
+    client = flagsync(on_error=listen)
+    client.get_identity_flags("user_1")
+    closing = threading.Thread(target=client.close, args=(0.0,))
+    closing.start()
+    assert told.wait(10)
+    assert not client.close(0.0)
+    ends.set()
+    closing.join()

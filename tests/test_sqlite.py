@@ -6,17 +6,18 @@ import signal
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from time import time
 from typing import Any
 
 import pytest
 
-from flagsync import DeliveryError, FlagSync, Stats, _database, _host, _outbox, _sqlite, outbox_stats
+from flagsync import DeliveryError, FlagSync, Stats, _database, _host, _outbox, _schema, _sqlite, outbox_stats
 from flagsync._host import Process, SharedFile
 from flagsync._outbox import Destination, Update
 from flagsync._report import Reporter
-from flagsync._schema import OUTBOX
+from flagsync._schema import MAX_WRITERS, OUTBOX
 from flagsync._sqlite import FileOutbox
 from flagsync.testing import MixpanelServer
 
@@ -428,6 +429,57 @@ def test_a_state_that_is_evaluated_again_is_newer_than_what_another_process_made
     one.put("ann", None, b"A", b"A", BEGAN + 3)
     one.save()
     assert deliver(one) == ["ann=A"]
+
+
+class FullDisk(sqlite3.Connection):
+    """Finds out when it commits."""
+
+    full = True
+
+    def commit(self) -> None:
+        if self.full:
+            raise sqlite3.OperationalError("database or disk is full")
+        super().commit()
+
+
+def test_a_commit_that_fails_leaves_no_trace(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, factory=FullDisk))
+    outbox = build()
+    put(outbox, "ann=1")
+    assert deliver(outbox) == ["ann=1"]
+    assert (outbox.kept(), outbox.oldest()) == (0, None)
+    monkeypatch.setattr(FullDisk, "full", False)
+
+
+@pytest.mark.parametrize("others_prune", [False, True])
+def test_a_writer_that_was_idle_while_many_came_and_went_keeps_its_counts(
+    others_prune: bool,
+    path: Path,
+    flagsync: BuildClient,
+    mixpanel: MixpanelServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_schema, "FORGET_WRITERS", _schema.FORGET_WRITERS.replace(str(MAX_WRITERS), "1"))
+    monkeypatch.setattr(_sqlite, "PRUNE_SECONDS", -1.0)
+    errors: list[DeliveryError] = []
+    chief = flagsync(outbox=path)
+    if others_prune:  # who is elected does
+        chief.get_identity_flags("chief")
+        assert chief.flush()
+    idle = flagsync(outbox=path, on_error=errors.append)
+    idle.get_identity_flags("user_1")
+    assert idle.flush()
+    for number in range(4):
+        with flagsync(outbox=path) as job:
+            job.get_identity_flags(f"job_{number}")
+            assert job.flush()
+    chief.get_identity_flags("chief", {"plan": "premium"})
+    assert chief.flush()
+    assert idle.stats().delivered == 1
+    idle.get_identity_flags("user_2")
+    assert idle.flush()
+    assert idle.close()
+    assert (idle.stats().delivered, idle.stats().pending, errors) == (2, 0, [])
 
 
 def test_what_memory_delivered_is_remembered_within_bounds(

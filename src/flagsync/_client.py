@@ -35,10 +35,6 @@ STALE = (
 )
 
 
-def _same(name: str) -> str:
-    return name
-
-
 class FlagSync:
     """A Flagsmith client whose evaluations appear on Mixpanel profiles.
 
@@ -74,8 +70,8 @@ class FlagSync:
         *,
         region: Literal["us", "eu", "in"] = "us",
         mixpanel_url: str | None = None,
-        distinct_id: Callable[[str], str | None] = _same,
-        property_name: Callable[[str], str | None] = _same,
+        distinct_id: Callable[[str], str | None] = str,
+        property_name: Callable[[str], str | None] = str,
         property_value: Callable[[Flag], PropertyValue] = served_value,
         flush_interval_seconds: float = 1.0,
         resend_after_seconds: float = 300.0,

@@ -17,7 +17,7 @@ from flagsmith.models import Flags
 from flagsync._config import Config
 from flagsync._distinct_id import NotMirroredError, distinct_id_of
 from flagsync._mixpanel import UpdateWriter
-from flagsync._outbox import MAX_BATCH_UPDATES, MAX_UPDATE_BYTES, Outbox
+from flagsync._outbox import MAX_BATCH_UPDATES, MAX_UPDATE_BYTES, MemoryOutbox
 from flagsync._properties import Properties
 from flagsync._report import FULL, Reporter
 from flagsync._sender import Sender, time_left
@@ -40,7 +40,7 @@ class Encoder:
         self,
         config: Config,
         token: str,
-        outbox: Outbox,
+        outbox: MemoryOutbox,
         sender: Sender,
         report: Reporter,
         *,
@@ -59,7 +59,6 @@ class Encoder:
         self._inbox: OrderedDict[object, Call] = OrderedDict()  # the thread's own
         self._rounds_begun = self._rounds_ended = self._rounds_awaited = 0
         self._once = threading.Lock()
-        self.stopping = False
         self._aside = Counter(dropped=0, skipped=0)  # calls that the thread never sees; under the lock
         # Of what was collected, written by the thread only. "put" is no fate: the outbox goes on counting.
         self._collected = 0
@@ -119,7 +118,6 @@ class Encoder:
     def stop(self) -> None:
         """Take no more; ``run`` encodes what is there and returns. Never blocks."""
         with self._changed:
-            self.stopping = True
             self._rounds_awaited = sys.maxsize
             self._changed.notify_all()
 
@@ -159,7 +157,7 @@ class Encoder:
                 self._gather_seconds,
             )
             self._rounds_begun += 1
-            return bool(self._inbox or self._calls or not self.stopping)
+            return bool(self._inbox or self._calls or self._rounds_awaited < sys.maxsize)
 
     def _end_round(self, number: int) -> None:
         with self._changed:
@@ -167,27 +165,32 @@ class Encoder:
             self._changed.notify_all()
 
     def _collect(self) -> None:
-        """Let the calls into the inbox, where the latest of an identity wins."""
-        calls, inbox = self._calls, self._inbox
-        # No more than the bound: what is above it may vanish. No pause: callers in a tight loop have none.
-        for _ in range(min(len(calls), self._bound)):
-            identifier, flags, _ = call = calls.popleft()
-            self._collected += 1
-            if not is_evaluated(flags):
-                self._skip("Flagsmith evaluated no flags")
-                continue
-            try:
-                # 1 and True are equal, and no one identifier.
-                key = identifier if type(identifier) is str else (type(identifier), identifier)
-                if inbox.pop(key, None) is not None:
-                    self._fates["superseded"] += 1
-                inbox[key] = call  # last in line: another identifier may have the same profile
-            except Exception as error:  # noqa: BLE001 - it has no hash, or a broken one
-                self._skip(type(error).__name__)
-        while len(inbox) > self._bound:
-            inbox.popitem(last=False)
+        """Let the calls into the inbox."""
+        with suppress(IndexError):  # a caller has made room meanwhile
+            for _ in range(len(self._calls)):  # without a pause: callers in a tight loop have none
+                call = self._calls.popleft()
+                self._collected += 1
+                self._receive(call)
+        while len(self._inbox) > self._bound:
+            self._inbox.popitem(last=False)
             self._fates["dropped"] += 1
             self._report.lose(FULL)
+
+    def _receive(self, call: Call) -> None:
+        """Let a call into the inbox, where the latest of an identity wins."""
+        identifier, flags, _ = call
+        if not is_evaluated(flags):
+            self._skip("Flagsmith evaluated no flags")
+            return
+        try:
+            # 1 and True are equal, and no one identifier.
+            key = identifier if type(identifier) is str else (type(identifier), identifier)
+            if self._inbox.pop(key, None) is not None:
+                self._fates["superseded"] += 1
+            # Last in line: another identifier may have the same profile.
+            self._inbox[key] = call
+        except Exception as error:  # noqa: BLE001 - it has no hash, or a broken one
+            self._skip(type(error).__name__)
 
     def _skip(self, reason: str) -> None:
         self._fates["skipped"] += 1

@@ -6,20 +6,12 @@ Guarantee: a child is noticed however it was forked, also past Python's hooks (u
 import mmap
 from contextlib import suppress
 from os import getpid
-from typing import Protocol
 
 MADV_WIPEONFORK, NO_ADVICE = 18, -1  # Linux 4.14; <asm-generic/mman-common.h>
 
 
-class Mark(Protocol):
-    """A byte of the process that sets it to 1: 0 in every child."""
-
-    def __getitem__(self, index: int, /) -> int: ...
-    def __setitem__(self, index: int, value: int, /) -> None: ...
-
-
-def unset_mark() -> Mark:
-    """A mark that is 0, at index 0."""
+def unset_mark() -> "mmap.mmap | _AskedMark":
+    """A mark, at index 0: it is 0 until a process sets it to 1, and again in each of its children."""
     with suppress(AttributeError, OSError):
         page = mmap.mmap(-1, 1, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         try:

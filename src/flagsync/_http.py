@@ -95,7 +95,7 @@ def seconds_from(retry_after: str) -> float:
 
 
 class _DeadlineAdapter(HTTPAdapter):
-    """Answers must be complete at the deadline; the timeout of ``requests`` starts anew with each byte."""
+    """Requests are sent and answered by the deadline; a timeout of ``requests`` starts anew with each byte."""
 
     def __init__(self, patience: Callable[[], float]) -> None:
         super().__init__(pool_connections=1, pool_maxsize=1)
@@ -104,21 +104,33 @@ class _DeadlineAdapter(HTTPAdapter):
 
     def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as requests has it
         pool: Any = super().get_connection_with_tls_context(*args, **kwargs)
-        if "ConnectionCls" not in vars(pool):  # http.client answers with the connection's response_class
-            response_class = {"response_class": staticmethod(self._response)}
-            pool.ConnectionCls = type("DeadlineConnection", (pool.ConnectionCls,), response_class)
+        if "ConnectionCls" not in vars(pool):
+            bases, patience = (_DeadlineConnection, pool.ConnectionCls), staticmethod(self._patience)
+            pool.ConnectionCls = type("DeadlineConnection", bases, {"patience": patience})
             self._pools.append(pool)
         return pool
-
-    def _response(self, sock: socket.socket, *args: Any, **kwargs: Any) -> http.client.HTTPResponse:  # noqa: ANN401
-        response = http.client.HTTPResponse(sock, *args, **kwargs)
-        response.fp = io.BufferedReader(_DeadlineStream(response.fp.detach(), sock, self._patience))
-        return response
 
     def close(self) -> None:
         for pool in self._pools:  # while Python exits, urllib3 2.8 leaves that to the garbage collector
             pool.close()
         super().close()
+
+
+class _DeadlineConnection:
+    """What a connection of ``http.client`` does otherwise."""
+
+    patience: Callable[[], float]
+    sock: socket.socket | None
+
+    def send(self, data: Any) -> None:  # noqa: ANN401 - as http.client has it
+        if self.sock:  # else it connects first; urllib3 2.8 gives a body no more time than connecting has
+            hurry(self.sock, self.patience())
+        super().send(data)  # type: ignore[misc]
+
+    def response_class(self, sock: socket.socket, *args: Any, **kwargs: Any) -> http.client.HTTPResponse:  # noqa: ANN401
+        response = http.client.HTTPResponse(sock, *args, **kwargs)
+        response.fp = io.BufferedReader(_DeadlineStream(response.fp.detach(), sock, self.patience))
+        return response
 
 
 class _DeadlineStream(io.RawIOBase):
@@ -129,11 +141,16 @@ class _DeadlineStream(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int | None:  # noqa: ANN401 - a writable buffer
-        if (seconds := self._patience()) <= 0:
-            raise TimeoutError
-        self._sock.settimeout(seconds)
+        hurry(self._sock, self._patience())
         return self._raw.readinto(buffer)  # type: ignore[no-any-return]
 
     def close(self) -> None:
         self._raw.close()
         super().close()
+
+
+def hurry(sock: socket.socket, seconds: float) -> None:
+    """Let what the socket does next take no longer."""
+    if seconds <= 0:
+        raise TimeoutError
+    sock.settimeout(seconds)

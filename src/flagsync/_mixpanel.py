@@ -23,7 +23,7 @@ class UpdateWriter:
 
     def __init__(self, token: str) -> None:
         self._mixpanel = Mixpanel(token, consumer=self)
-        self._envelope, self._old_at = b"", -inf
+        self._envelope, self._old_at = "", -inf
 
     def people_set(self, distinct_id: str, properties: str) -> tuple[bytes, bytes]:
         """The JSON of a ``$set``, and 16 bytes that differ when the JSON object ``properties`` does.
@@ -35,31 +35,24 @@ class UpdateWriter:
         if monotonic() >= self._old_at:
             self._mixpanel.people_set("", {}, meta={"$ip": "0", "$ignore_time": True})
             self._old_at = monotonic() + ENVELOPE_SECONDS
-        members = properties.encode()
-        update = self._envelope % {b"id": json.dumps(distinct_id).encode(), b"set": members}
-        return update, hashlib.blake2b(members, digest_size=16).digest()
+        # In no JSON string can these stand with bare quotes.
+        update = self._envelope.replace('"$distinct_id":""', f'"$distinct_id":{json.dumps(distinct_id)}')
+        update = update.replace('"$set":{}', f'"$set":{properties}')
+        return update.encode(), hashlib.blake2b(properties.encode(), digest_size=16).digest()
 
     def send(self, endpoint: str, json_message: str, *_: object) -> None:  # noqa: ARG002 - the SDK's signature
-        envelope = json_message.replace("%", "%%")
-        # In no JSON string can these stand with bare quotes.
-        for empty, full in (('"$distinct_id":""', '"$distinct_id":%(id)b'), ('"$set":{}', '"$set":%(set)b')):
-            envelope = envelope.replace(empty, full)
-        self._envelope = envelope.encode()
+        self._envelope = json_message
 
 
-class Engage:
+class Engage(Http):
     """Mixpanel's endpoint for profiles, https://developer.mixpanel.com/reference/profile-batch-update."""
 
     def __init__(self) -> None:
-        headers = {"Content-Type": "application/json", "X-Mixpanel-Integration-ID": "flagsync"}
-        self._http = Http(headers)
-        self.close = self._http.close
+        super().__init__({"Content-Type": "application/json", "X-Mixpanel-Integration-ID": "flagsync"})
 
     def post(self, url: str, updates: Sequence[bytes], seconds: float) -> Answer:
         """Send updates as one JSON array; say within about ``seconds`` what became of them."""
-        reply = self._http.request(
-            "POST", f"{url}?verbose=1", b"".join((b"[", b",".join(updates), b"]")), seconds
-        )
+        reply = self.request("POST", f"{url}?verbose=1", b"[" + b",".join(updates) + b"]", seconds)
         if isinstance(reply, str):
             return Answer(Outcome.UNAVAILABLE, f"Mixpanel cannot be reached ({reply})")
         return read_answer(*reply)

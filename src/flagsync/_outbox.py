@@ -48,8 +48,15 @@ def fitting(updates: Iterable[Update]) -> list[Update]:
     return batch
 
 
-class Source(Protocol):
-    """The part of an ``Outbox`` that a sender takes from."""
+class Outbox(Protocol):
+    """The updates that wait, as they were evaluated: what a sender takes from, in a thread of its own.
+
+    ``take`` puts the oldest updates that fit into one request *in flight*, of a destination that does not rest;
+    ``settle`` ends the flight: what is neither accepted nor rejected waits again, first in line, unless a newer
+    state does. ``newest`` is the time of the last evaluation put, ``oldest`` of the first that is not settled,
+    in seconds since 1970. ``full``: a request is. ``waiting``: something that this process is to take. Other
+    processes that have part in a ``shared`` outbox wake nobody here.
+    """
 
     shared: bool
 
@@ -62,30 +69,6 @@ class Source(Protocol):
     def settle(self, accepted: Collection[Update], rejected: Collection[Update]) -> None: ...
 
 
-class Outbox(Source, Protocol):
-    """The updates that wait, by profile, as they were evaluated, and what Mixpanel accepted last.
-
-    One thread puts and saves, one takes, any may ask. ``put`` lets a state wait in place of an older one; it is
-    False if Mixpanel has the state, or gets it anyway, as is ``unchanged`` True of the evaluation with the same
-    ``key``. What was put may be taken, and is as safe as it will be, after ``save``. ``take`` puts the oldest
-    updates that fit into one request *in flight*, of a destination that does not rest; ``settle`` ends the
-    flight: what is neither accepted nor rejected waits again, first in line, unless a newer state does.
-    ``newest`` is the time of the last evaluation put, ``oldest`` of the first that is not settled, in seconds
-    since 1970. ``full``: a request is. ``waiting``: something that this process is to take. ``close`` drops
-    what waits, now and from now on, but for what is ``kept`` for other processes. Those that have part in a
-    ``shared`` outbox wake nobody here.
-    """
-
-    def unchanged(self, distinct_id: str, key: int) -> bool: ...
-    def put(
-        self, distinct_id: str, key: int | None, fingerprint: bytes, json: bytes, evaluated_at: float
-    ) -> bool: ...
-    def save(self) -> None: ...
-    def close(self) -> None: ...
-    def kept(self) -> int: ...
-    def counts(self) -> Counter[str]: ...
-
-
 # A plain tuple, which the garbage collector need not look at again.
 Known: TypeAlias = tuple[int | None, bytes, float]
 """The last state of a profile that Mixpanel has or gets: key, fingerprint, and until when that counts."""
@@ -93,7 +76,13 @@ UNKNOWN: Known = (None, b"", -inf)
 
 
 class MemoryOutbox:
-    """The outbox of one process, lost with it."""
+    """The outbox of one process, lost with it.
+
+    One thread puts and saves, one takes, any may ask. ``put`` lets a state wait in place of an older one; it is
+    False if Mixpanel has the state, or gets it anyway, as is ``unchanged`` True of the evaluation with the same
+    ``key``. What was put may be taken, and is as safe as it will be, after ``save``. ``close`` drops what
+    waits, now and from now on, but for what is ``kept`` for other processes.
+    """
 
     shared = False
 

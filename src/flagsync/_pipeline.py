@@ -11,6 +11,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from multiprocessing import parent_process, util
 from time import monotonic
@@ -18,11 +19,12 @@ from time import monotonic
 from flagsmith.models import Flags
 
 from flagsync._config import Config
+from flagsync._database import prepare
 from flagsync._encoder import Encoder
 from flagsync._mixpanel import Engage
 from flagsync._outbox import Destination, MemoryOutbox
 from flagsync._report import Reporter
-from flagsync._schema import totals
+from flagsync._schema import OUTBOX, counts
 from flagsync._sender import Sender
 from flagsync._sqlite import FileOutbox
 from flagsync.exceptions import DeliveryError
@@ -78,8 +80,8 @@ class Pipeline:
         self._encoder = Encoder(config, token, self._outbox, self._sender, self._report, start=self._start)
         self._wait_every = self._wait_at = config.max_pending  # calls
         self._gave_up = False
-        self._last_word, self._told = threading.Lock(), threading.Event()
-        self._started = False
+        self._last_word = threading.RLock()  # on_error may close the client
+        self._started = self.closed = False
         waits = config.when_full == "wait"
         self.submit: Callable[[object, Flags], None] = self._submit_and_wait if waits else self._encoder.submit
         self.skip = self._encoder.skip
@@ -87,11 +89,6 @@ class Pipeline:
         _pipelines.add(self)
         if _ended:
             self.stop()
-
-    @property
-    def closed(self) -> bool:
-        """Whether ``stop`` was called."""
-        return self._encoder.stopping
 
     def flush(self, deadline: float) -> bool:
         """Wait until what was submitted before the call is settled; False at the deadline."""
@@ -112,7 +109,7 @@ class Pipeline:
     def stop(self, deadline: float | None = None) -> None:
         """Take no more, deliver until the deadline, end the threads. Never blocks."""
         if self.pid == os.getpid():
-            self.submit = self._encoder.refuse
+            self.closed, self.submit = True, self._encoder.refuse
             self._encoder.stop()
             self._sender.stop(deadline or monotonic() + EXIT_SECONDS)
 
@@ -160,13 +157,13 @@ class Pipeline:
         pending = self.stats().pending
         self._outbox.close()
         lost = pending - self._outbox.kept()
-        if lost > 0 and self._last_word.acquire(blocking=False):
-            self._gave_up = True
-            reason = "The client was closed before Mixpanel took them"
-            self._report.error(DeliveryError(reason, lost, will_retry=False))
-            self._told.set()
-        elif self._gave_up:  # another thread reports it: the process must not end before
-            self._told.wait(LAST_WORD_SECONDS)
+        # Another thread may be reporting it: the process must not end before.
+        if self._last_word.acquire(timeout=LAST_WORD_SECONDS):
+            if lost > 0 and not self._gave_up:
+                self._gave_up = True
+                reason = "The client was closed before Mixpanel took them"
+                self._report.error(DeliveryError(reason, lost, will_retry=False))
+            self._last_word.release()
 
 
 def outbox_stats(path: str | os.PathLike[str]) -> Stats:
@@ -175,7 +172,8 @@ def outbox_stats(path: str | os.PathLike[str]) -> Stats:
     ``requests``, ``retries`` and ``skipped`` are of a process and not in the file. Raises ``ValueError`` if it
     is another file, ``FileNotFoundError`` if there is none.
     """
-    return Stats(**totals(os.path.realpath(path, strict=True)))
+    with closing(prepare(os.path.realpath(path, strict=True), OUTBOX)) as file:
+        return Stats(**counts(file))
 
 
 def python_exits() -> bool:

@@ -7,6 +7,7 @@ reserved properties, is reported once a flag and left out.
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import TypeAlias
 
 from flagsmith.models import Flag
@@ -56,7 +57,8 @@ class Properties:
                 if value is True or value is False:  # which a dict takes for 1 and 0
                     members.append(known.true if value else known.false)
                 else:
-                    members.append(known[value] if type(value) in LEARNED_TYPES else known.written(value))
+                    write = known.known if type(value) in LEARNED_TYPES else known.written
+                    members.append(write(value))
             except BaseException as error:  # noqa: BLE001 - the application's callback may raise anything
                 self._leave_out(feature, f"no property value ({type(error).__name__})")
         if len(members) > MAX_PROPERTIES:
@@ -99,18 +101,13 @@ class Properties:
         self._warn(f"Flag {feature!r} is left out: {reason}")
 
 
-class _Property(dict[PropertyValue, str]):
-    """Value -> the JSON of name and value."""
+class _Property:
+    """Value -> the JSON of name and value, ``known`` by heart where a value can be looked up."""
 
     def __init__(self, name: str, flag: str, warn: Callable[[str], None]) -> None:
         self._name, self._flag, self._warn = json.dumps(name), flag, warn
         self.true, self.false = f"{self._name}:true", f"{self._name}:false"
-
-    def __missing__(self, value: PropertyValue) -> str:
-        if len(self) >= MAX_KNOWN_VALUES:
-            self.clear()
-        self[value] = written = self.written(value)
-        return written
+        self.known = lru_cache(MAX_KNOWN_VALUES)(self.written)
 
     def written(self, value: PropertyValue) -> str:
         """The JSON; raises what ``json`` raises for what it cannot hold."""

@@ -24,7 +24,7 @@ class Reporter:
     def __init__(self, on_error: Callable[[DeliveryError], None] | None) -> None:
         self._on_error = on_error
         self._lock = threading.RLock()
-        self._said: dict[str, None] = {}
+        self._said: set[str] = set()
         self._lost: Counter[str] = Counter()
         self._notes: list[str | DeliveryError] = []
         self._next_losses = 0.0
@@ -47,7 +47,7 @@ class Reporter:
     def once(self, message: str) -> None:
         """Warn the first time that something is said."""
         if message not in self._said:
-            self._said[message] = None
+            self._said.add(message)
             self.say(message)
 
     def lose(self, reason: str, count: int = 1) -> None:

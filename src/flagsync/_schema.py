@@ -1,9 +1,10 @@
 """The file of an outbox: its tables and what is asked of them."""
 
+import sqlite3
 from collections import Counter
-from contextlib import closing
+from typing import TypeAlias
 
-from flagsync._database import Format, prepare
+from flagsync._database import Format
 
 MAX_WRITERS = 10_000
 FATES = ("delivered", "unchanged", "superseded", "dropped", "rejected")
@@ -29,26 +30,37 @@ OLDEST = """SELECT distinct_id, fingerprint, json, evaluated_at, number FROM pro
 SENT = "WHERE json NOTNULL AND number IN (SELECT value FROM json_each(?))"
 SETTLED = f"SELECT writer, count(*) FROM profiles {SENT} GROUP BY writer"
 SETTLE = f"UPDATE profiles SET json = NULL, accepted_at = ? {SENT}"
-PENDING = f"SELECT coalesce(sum(accepted - {' - '.join(FATES)}), 0) FROM writers WHERE destination = ?"
 COUNT = {column: f"UPDATE writers SET {column} = {column} + ? WHERE id = ?" for column in COLUMNS}
-COUNTS = f"SELECT {', '.join(COLUMNS)} FROM writers WHERE id = ?"
-TOTALS = f"SELECT {', '.join(f'coalesce(sum({column}), 0)' for column in COLUMNS)} FROM writers"
+KEEP = f"INSERT OR IGNORE INTO writers VALUES (?, ?{', ?' * len(COLUMNS)})"
+SUMS = ", ".join(f"coalesce(sum({column}), 0)" for column in (*COLUMNS, f"accepted - {' - '.join(FATES)}"))
 HERE = "SELECT id FROM destinations WHERE url = ? AND project = ?"
 IN_TURN = "SELECT url, project, id FROM destinations ORDER BY id <= ?, id"
 WAITS = "SELECT EXISTS (SELECT 1 FROM profiles WHERE json NOTNULL)"
 UNSETTLED = "SELECT min(waits_since) FROM profiles WHERE destination = ? AND json NOTNULL"
-FIRST = "FROM profiles WHERE destination = ? AND json NOTNULL ORDER BY waits_since LIMIT ?"
-FIRST_OF = f"SELECT writer, count(*) FROM (SELECT writer {FIRST}) GROUP BY writer"
-DROP = f"DELETE FROM profiles WHERE number IN (SELECT number {FIRST})"
+DROP = """DELETE FROM profiles WHERE number IN (SELECT number FROM profiles
+    WHERE destination = ? AND json NOTNULL ORDER BY waits_since LIMIT ?) RETURNING writer"""
 FORGET = """DELETE FROM profiles WHERE json ISNULL AND (evaluated_at < ? OR number IN (
     SELECT number FROM profiles WHERE json ISNULL ORDER BY evaluated_at DESC LIMIT -1 OFFSET ?))"""
 FORGET_WRITERS = f"""DELETE FROM writers WHERE accepted = {" + ".join(FATES)}
     AND id < (SELECT max(id) FROM writers) - {MAX_WRITERS}"""
 
 
-def totals(path: str) -> Counter[str]:
-    """What became of all updates that an outbox has had, and how many are ``pending``."""
-    with closing(prepare(path, OUTBOX)) as connection:
-        row = connection.execute(TOTALS).fetchone()
-    counts = Counter(dict(zip(COLUMNS, row, strict=True)))
-    return counts + Counter(pending=counts["accepted"] - sum(counts[fate] for fate in FATES))
+Fates: TypeAlias = Counter[tuple[int | None, str]]
+"""How many updates of a writer had a fate."""
+
+
+def count(file: sqlite3.Connection, fates: Fates) -> None:
+    """Note what became of updates."""
+    for (writer, fate), number in (+fates).items():
+        file.execute(COUNT[fate], (number, writer))
+
+
+def pending(file: sqlite3.Connection, destination: int) -> int:
+    """How many updates wait for a destination."""
+    return counts(file, "destination = ?", destination)["pending"]
+
+
+def counts(file: sqlite3.Connection, condition: str = "true", *values: object) -> Counter[str]:
+    """What became of the updates of some writers, and how many are ``pending``."""
+    row = file.execute(f"SELECT {SUMS} FROM writers WHERE {condition}", values).fetchone()
+    return Counter(dict(zip((*COLUMNS, "pending"), row, strict=True)))

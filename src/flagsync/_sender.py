@@ -12,7 +12,7 @@ from os import getpid
 from time import monotonic
 
 from flagsync._http import Answer, Outcome
-from flagsync._outbox import Destination, Source, Update
+from flagsync._outbox import Destination, Outbox, Update
 from flagsync._report import Reporter
 from flagsync.exceptions import DeliveryError
 
@@ -44,7 +44,7 @@ class Sender:
 
     def __init__(
         self,
-        outbox: Source,
+        outbox: Outbox,
         post: Callable[[str, Sequence[bytes], float], Answer],
         end: Callable[[], None],
         report: Reporter,

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Collection, Container, Iterator
 from contextlib import contextmanager
 from time import monotonic, time
-from typing import Any, TypeAlias
+from typing import Any
 
 from flagsync import _schema as sql
 from flagsync._database import read
@@ -25,9 +25,6 @@ REMEMBER_SECONDS, PRUNE_SECONDS = 30 * 86400.0, 3600.0
 # Updates wait in memory for a moment, because a transaction costs more than a row.
 SAVE_SECONDS, SAVE_UPDATES = 0.1, 500
 BROKEN_SECONDS = 60.0
-
-Fates: TypeAlias = Counter[tuple[int | None, str]]
-"""How many updates of a writer had a fate."""
 
 
 class FileOutbox(MemoryOutbox):
@@ -44,7 +41,6 @@ class FileOutbox(MemoryOutbox):
         self._lock = self._file.lock
         self._writer: int | None = None
         self._signed_in_at = 0  # the file that knows the writer
-        self._connection: sqlite3.Connection | None = None  # that was signed in on
         self._usable_from = 0.0
         self._here = 0  # the number of the own destination
         self._last = 0  # the destination that was served last
@@ -74,16 +70,17 @@ class FileOutbox(MemoryOutbox):
             self._saved_at = monotonic()
             if self._waiting or self._sent:
                 file = self._open(write=True)
-                fates = Fates({(self._writer, "accepted"): len(self._waiting)})
+                fates = sql.Fates({(self._writer, "accepted"): len(self._waiting)})
                 for update in (*self._sent.values(), *self._waiting.values()):
                     self._store(file, update, fates)
-                self._keep_rows(file, fates)
-                self._count(file, fates)
+                sql.count(file, fates)
+                self._keep_rows(file)
                 file.commit()
                 self._sent.clear()
                 self._waiting.clear()
                 self._bytes = 0
                 self._known = Recent(REMEMBERED_PROFILES)  # the file knows better
+                self._read_counts(file)
 
     def full(self) -> bool:
         return super().full() if self._broken else self._many_wait
@@ -124,7 +121,7 @@ class FileOutbox(MemoryOutbox):
                     del self._sent[distinct_id]
                 super().settle(accepted, rejected)
                 return
-            file, fates = self._open(write=True), Fates()
+            file, fates = self._open(write=True), sql.Fates()
             flies, self._flies = self._flies, False
             for updates, when, fate in ((accepted, time(), "delivered"), (rejected, 0.0, "rejected")):
                 # A state that took the place of what was sent has another number.
@@ -132,11 +129,12 @@ class FileOutbox(MemoryOutbox):
                 for writer, count in file.execute(sql.SETTLED, (numbers,)).fetchall():
                     fates[writer, fate] += count
                 file.execute(sql.SETTLE, (when, numbers))
-            self._count(file, fates)
+            sql.count(file, fates)
             file.commit()
+            self._read_counts(file)
 
     def kept(self) -> int:
-        return self._fates["accepted"] - sum(self._fates[fate] for fate in sql.FATES)
+        return self._fates["pending"]
 
     def counts(self) -> Counter[str]:
         with self._lock:
@@ -175,27 +173,29 @@ class FileOutbox(MemoryOutbox):
         if self._closed or monotonic() < self._usable_from or not (write or self._writer):
             raise OutOfUseError
         file = self._file.open()
-        if file is not self._connection:
+        if self._broken or self._signed_in_at != self._file.found:
             self._sign_in(file)
         if write:
             file.execute("BEGIN IMMEDIATE")
+            self._read_fates(file)
+            file.execute(sql.KEEP, (self._writer, self._here, *(self._fates[name] for name in sql.COLUMNS)))
         return file
 
     def _sign_in(self, file: sqlite3.Connection) -> None:
         if self._signed_in_at != self._file.found:  # it is another file
-            self._writer, self._flies, self._signed_in_at = None, False, self._file.found
+            self._writer, self._flies, self._fates = None, False, Counter()
         file.execute("INSERT OR IGNORE INTO destinations (url, project) VALUES (?, ?)", self._destination)
         self._here = read(file, sql.HERE, *self._destination)
         file.execute(
             "INSERT OR IGNORE INTO writers (id, destination) VALUES (?, ?)", (self._writer, self._here)
         )
         self._writer = self._writer or read(file, "SELECT last_insert_rowid()")
-        self._connection = file
+        self._signed_in_at = self._file.found
         if self._broken:
             self._broken = False
             self._report.note("The outbox is in use again")
 
-    def _store(self, file: sqlite3.Connection, update: Update, fates: Fates) -> None:
+    def _store(self, file: sqlite3.Connection, update: Update, fates: sql.Fates) -> None:
         """Let an update wait, unless the file knows better."""
         key, now = (self._here, update.distinct_id), time()
         if known := file.execute(sql.KNOWN, key).fetchone():
@@ -221,30 +221,29 @@ class FileOutbox(MemoryOutbox):
                 rows.close()
                 if batch:
                     self._last, self._flies = last, True
-                    more = read(file, sql.PENDING, last) > len(batch)
+                    more = sql.pending(file, last) > len(batch)
                     self._many = len(batch) if more else MAX_BATCH_UPDATES
                     return batch
         return []
 
-    def _keep_rows(self, file: sqlite3.Connection, fates: Fates) -> None:
+    def _keep_rows(self, file: sqlite3.Connection) -> None:
         """Keep the bounds, of what waits and of what is remembered."""
-        too_many = read(file, sql.PENDING, self._here) + len(self._waiting) - MAX_ROWS
-        if too_many > 0:
-            for writer, count in file.execute(sql.FIRST_OF, (self._here, too_many)).fetchall():
-                fates[writer, "dropped"] += count
-                self._report.lose(FULL, count)
-            file.execute(sql.DROP, (self._here, too_many))
+        if (too_many := sql.pending(file, self._here) - MAX_ROWS) > 0:
+            dropped = file.execute(sql.DROP, (self._here, too_many)).fetchall()
+            sql.count(file, sql.Fates((writer, "dropped") for [writer] in dropped))
+            self._report.lose(FULL, len(dropped))
         if self._file.ballot is not None and monotonic() - self._pruned_at > PRUNE_SECONDS:
             self._pruned_at = monotonic()
             file.execute(sql.FORGET, (time() - REMEMBER_SECONDS, MAX_ROWS))
             file.execute(sql.FORGET_WRITERS)
 
-    def _count(self, file: sqlite3.Connection, fates: Fates) -> None:
-        for (writer, fate), count in (+fates).items():
-            file.execute(sql.COUNT[fate], (count, writer))
-        self._many_wait = read(file, sql.PENDING, self._here) >= self._many
+    def _read_counts(self, file: sqlite3.Connection) -> None:
+        self._many_wait = sql.pending(file, self._here) >= self._many
         self._read_fates(file)
 
     def _read_fates(self, file: sqlite3.Connection) -> None:
-        row = file.execute(sql.COUNTS, (self._writer,)).fetchone() or (0,) * len(sql.COLUMNS)
-        self._fates = Counter(dict(zip(sql.COLUMNS, row, strict=True)))
+        fates = sql.counts(file, "id = ?", self._writer)
+        if fates["accepted"] < self._fates["accepted"]:
+            # It was idle while many came and went, and is forgotten, as who has nothing pending is.
+            fates = self._fates + Counter(delivered=self._fates["pending"], pending=-self._fates["pending"])
+        self._fates = fates

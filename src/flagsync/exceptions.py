@@ -7,7 +7,10 @@
 A wrong option is a ``ValueError`` of the constructor; the errors of an evaluation are Flagsmith's own.
 """
 
+from dataclasses import KW_ONLY, dataclass
 
+
+@dataclass(eq=False, repr=False)
 class DeliveryError(Exception):
     """Updates that did not arrive, or have not yet: profiles in Mixpanel, traits in Flagsmith.
 
@@ -22,23 +25,13 @@ class DeliveryError(Exception):
         answer: The first 500 characters of the server's answer; never in ``str()``, it may quote what was sent.
     """
 
-    def __init__(
-        self,
-        reason: str,
-        count: int,
-        *,
-        will_retry: bool = False,
-        misconfigured: bool = False,
-        identifiers: tuple[str, ...] = (),
-        answer: str = "",
-    ) -> None:
-        super().__init__(reason, count)
-        self.reason = reason
-        self.count = count
-        self.will_retry = will_retry
-        self.misconfigured = misconfigured
-        self.identifiers = identifiers
-        self.answer = answer
+    reason: str
+    count: int
+    _: KW_ONLY
+    will_retry: bool = False
+    misconfigured: bool = False
+    identifiers: tuple[str, ...] = ()
+    answer: str = ""
 
     def __str__(self) -> str:
         fate = "kept and sent again later" if self.will_retry else "lost"
