@@ -27,10 +27,6 @@ PAGE_ROWS = 10_000
 _Version: TypeAlias = tuple[int | None, list[Known]]
 
 
-def _all(*_: str) -> bool:
-    return True
-
-
 class SQLiteStore:
     """A ``MembershipStore`` in a file on a local disk, made if it is not there; a context manager.
 
@@ -50,7 +46,7 @@ class SQLiteStore:
         path: str | os.PathLike[str],
         *,
         traits: Mapping[str, str] = MappingProxyType({}),
-        takes: Callable[[str, str], bool] = _all,
+        takes: Callable[[str, str], bool] = lambda *_: True,
     ) -> None:
         self._path = os.path.realpath(os.fsdecode(path))
         self._keys = TraitKeys(traits, takes)
