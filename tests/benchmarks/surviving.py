@@ -49,6 +49,7 @@ class Child:
 
     def __init__(self, url: str, outbox: Path | None, record: Path, state: Callable[[], str]) -> None:
         self._record = record
+        record.touch()  # a child may be killed before it writes
         if (pid := os.fork()) == 0:
             try:
                 self._work(url, outbox, state)
