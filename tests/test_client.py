@@ -4,6 +4,7 @@ import json
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -285,6 +286,35 @@ def test_an_identifier_that_cannot_be_noted_is_evaluated_and_skipped(
     assert logged() == ["An identity is not mirrored: TypeError"]
 
 
+@pytest.mark.parametrize("error", [RuntimeError, IndexError])
+def test_flags_that_raise_cost_no_other_update(
+    error: type[Exception], flagsync: Build, mixpanel: MixpanelServer
+) -> None:
+    class Broken(Flags):
+        def __getattribute__(self, name: str) -> Any:
+            if name == "flags":
+                raise error
+            return super().__getattribute__(name)
+
+    client = flagsync(flush_interval_seconds=60)
+    client.mirror("user_1", object.__new__(Broken))
+    client.get_identity_flags("user_2")
+    assert client.flush()
+    assert [*mixpanel.profiles] == ["user_2"]
+    assert client.stats() == Stats(accepted=1, delivered=1, skipped=1, requests=1)
+
+
+def test_remote_answers_of_one_user_are_told_apart(flagsync: Build, mixpanel: MixpanelServer) -> None:
+    client = flagsync(flush_interval_seconds=60)
+    for value in ("A", "B", "B"):
+        client.mirror("user_1", Flags({"f": Flag(enabled=True, value=value, feature_id=1, feature_name="f")}))
+        [pipeline] = client._pipelines.values()
+        assert pipeline._encoder.flush(monotonic() + 10)  # not sent yet
+    assert client.flush()
+    assert client.stats() == Stats(accepted=3, delivered=1, superseded=1, unchanged=1, requests=1)
+    assert mixpanel.profiles == {"user_1": {"f": "B"}}
+
+
 def test_an_interval_longer_than_any_clock_leaves_delivery_to_flush(
     flagsync: Build, mixpanel: MixpanelServer
 ) -> None:
@@ -451,6 +481,20 @@ def test_a_wrong_token_is_told_and_the_updates_are_kept_for_when_it_is_right(
     assert (len(mixpanel.requests), client.stats().pending) == (1, 1)
     assert client.close()
     assert "user_1" in mixpanel.profiles
+
+
+def test_a_client_that_closes_at_once_is_told_what_is_wrong(flagsync: Build, mixpanel: MixpanelServer) -> None:
+    errors: list[DeliveryError] = []
+    client = flagsync(on_error=errors.append, flush_interval_seconds=60)
+    mixpanel.fail(status=403, body="Forbidden")
+    client.get_identity_flags("user_1")
+    assert not client.close()
+    [error] = errors
+    assert str(error) == (
+        "Configuration error: The client was closed before Mixpanel took them; Mixpanel does not take updates "
+        "(HTTP 403; check mixpanel_token, region and mixpanel_url): 1 update lost"
+    )
+    assert error.answer == "Forbidden"
 
 
 def test_an_on_error_that_raises_changes_nothing(flagsync: Build, mixpanel: MixpanelServer) -> None:

@@ -21,7 +21,15 @@ NAN = float("nan")
         ),
         (
             "mixpanel_url",
-            ["https://host:0", "https://host:99999999", "http://a b", "http://x?y=1", "http://x#y"],
+            [
+                "https://host:0",
+                "https://host:99999999",
+                "http://a b",
+                "http://x?y=1",
+                "http://x#y",
+                "http://x?",
+                "http://x#",
+            ],
         ),
         ("flush_interval_seconds", [0, -1, NAN, "1", None, True, 10**400]),
         ("resend_after_seconds", [-1, NAN, float("inf"), "0", 10**400]),

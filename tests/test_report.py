@@ -54,8 +54,18 @@ def test_a_handler_of_the_log_that_raises_breaks_nothing(
 
 
 def test_an_error_can_be_passed_to_another_process() -> None:
-    error = DeliveryError("Something", 2, will_retry=True, misconfigured=True, identifiers=("a",), answer="b")
-    assert vars(pickle.loads(pickle.dumps(error))) == vars(error)
+    error = DeliveryError(reason="Something", count=2, misconfigured=True, identifiers=("a",), answer="b")
+    copied = pickle.loads(pickle.dumps(error))
+    assert (vars(copied), copied.args) == (vars(error), ("Something", 2))
+    assert (error.will_retry, error == copied, len({error, copied})) == (False, False, 2)
+
+
+def test_an_interrupt_of_a_person_gets_through() -> None:
+    def listener(_: DeliveryError) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Reporter(listener).error(DeliveryError("Something", 1))
 
 
 @pytest.mark.parametrize("error", [LookupError("user_1"), SystemExit("user_1")])

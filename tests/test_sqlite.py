@@ -482,6 +482,95 @@ def test_a_writer_that_was_idle_while_many_came_and_went_keeps_its_counts(
     assert (idle.stats().delivered, idle.stats().pending, errors) == (2, 0, [])
 
 
+def test_what_memory_tried_to_deliver_is_not_taken_for_what_the_file_says(
+    path: Path, build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_database, "BUSY_SECONDS", 0.01)
+    monkeypatch.setattr(_sqlite, "BROKEN_SECONDS", 0.0)
+    outbox = build()
+    put(outbox, "ann=A", 1)
+    assert deliver(outbox) == ["ann=A"]
+    unlock = lock(path)
+    put(outbox, "ann=B", 2)
+    assert states(outbox.take()) == ["ann=B"]
+    outbox.settle([], [])  # it arrives, the answer does not
+    put(outbox, "ann=A", 3)
+    unlock()
+    outbox.save()
+    assert deliver(outbox) == ["ann=A"]
+
+
+def test_an_equal_evaluation_is_known_while_the_file_cannot_be_used(
+    path: Path, build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_database, "BUSY_SECONDS", 0.01)
+    outbox = build()
+    assert outbox.put("ann", 1, b"A", b"A", BEGAN + 1)
+    assert not outbox.unchanged("ann", 1)
+    unlock = lock(path)
+    outbox.save()
+    assert outbox.unchanged("ann", 1)
+    assert not outbox.put("ann", 2, b"A", b"A", BEGAN + 2)
+    unlock()
+
+
+def test_a_file_that_takes_the_place_of_a_closed_one_is_signed_in_even_with_the_same_inode(
+    path: Path, build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_host, "identity", lambda _: (1, 1))
+    outbox = build()
+    put(outbox, "ann=1")
+    assert deliver(outbox) == ["ann=1"]
+    outbox._file.disconnect()  # as each fork does
+    for file in path.parent.iterdir():
+        file.unlink()
+    put(outbox, "bob=1")
+    assert deliver(outbox) == ["bob=1"]
+    assert (outbox.counts()["delivered"], outbox.kept()) == (2, 0)
+
+
+def test_what_was_delivered_before_a_file_was_removed_still_counts_and_what_waited_is_lost(
+    path: Path, build: Build, logged: Callable[[], list[str]]
+) -> None:
+    outbox = build()
+    put(outbox, "ann=1")
+    assert deliver(outbox) == ["ann=1"]
+    put(outbox, "bob=1")
+    for file in path.parent.iterdir():
+        file.unlink()
+    put(outbox, "cid=1")
+    assert deliver(outbox) == ["cid=1"]
+    assert +outbox.counts() == {"delivered": 2, "dropped": 1}
+    assert outbox.kept() == 0
+    outbox._report.losses()
+    assert logged() == ["The file of the outbox was removed: 1 update lost"]
+
+
+def test_who_prunes_does_not_forget_itself(path: Path, build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    outbox = build()
+    put(outbox, "ann=1")
+    assert deliver(outbox) == ["ann=1"]
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as others:
+        others.execute("INSERT INTO writers (id, destination) VALUES (?, 1)", (2 * MAX_WRITERS,))
+    monkeypatch.setattr(_sqlite, "PRUNE_SECONDS", -1.0)
+    put(outbox, "ann=1")
+    assert +outbox.counts() == {"delivered": 1, "unchanged": 1}
+    assert outbox_stats(path) == Stats(accepted=2, delivered=1, unchanged=1)
+
+
+def test_what_is_dropped_at_the_bound_is_reported_by_number(
+    build: Build, monkeypatch: pytest.MonkeyPatch, logged: Callable[[], list[str]]
+) -> None:
+    monkeypatch.setattr(_sqlite, "MAX_ROWS", 2)
+    monkeypatch.setattr(_sqlite, "SAVE_SECONDS", 1e9)
+    outbox = build()
+    for number in range(5):
+        outbox.put(f"{number}", None, b"1", b"1", BEGAN + number)
+    outbox.save()
+    outbox._report.losses()
+    assert logged() == ["max_pending is reached, the oldest make room: 3 updates lost"]
+
+
 def test_what_memory_delivered_is_remembered_within_bounds(
     path: Path, build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:

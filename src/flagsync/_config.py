@@ -111,7 +111,7 @@ def is_url(value: Any) -> bool:  # noqa: ANN401 - an option may be anything
     try:
         parts = urlsplit(value)
         whole = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-        return whole and not (parts.query or parts.fragment) and value.split() == [value]
+        return whole and value.split() == [value] and not {"?", "#"} & {*value}
     except (AttributeError, TypeError, ValueError):  # no text, or no URL
         return False
 

@@ -179,22 +179,18 @@ class Encoder:
     def _receive(self, call: Call) -> None:
         """Let a call into the inbox, where the latest of an identity wins."""
         identifier, flags, _ = call
-        if not is_evaluated(flags):
-            self._skip("Flagsmith evaluated no flags")
-            return
         try:
+            if not is_evaluated(flags):
+                raise NotMirroredError("Flagsmith evaluated no flags")
             # 1 and True are equal, and no one identifier.
             key = identifier if type(identifier) is str else (type(identifier), identifier)
             if self._inbox.pop(key, None) is not None:
                 self._fates["superseded"] += 1
-            # Last in line: another identifier may have the same profile.
-            self._inbox[key] = call
+            self._inbox[key] = call  # last in line: another identifier may have the same profile
         except Exception as error:  # noqa: BLE001 - it has no hash, or a broken one
-            self._skip(type(error).__name__)
-
-    def _skip(self, reason: str) -> None:
-        self._fates["skipped"] += 1
-        self._report.once(NOT_MIRRORED.format(reason))
+            self._fates["skipped"] += 1
+            reason = error if isinstance(error, NotMirroredError) else type(error).__name__
+            self._report.once(NOT_MIRRORED.format(reason))
 
     def _encode(self, identifier: object, flags: Any, evaluated_at: float) -> str:  # noqa: ANN401 - the essence
         """Put the identity's state into the outbox; otherwise the name of what became of it."""

@@ -21,6 +21,7 @@ from flagsmith.models import Flags
 from flagsync._config import Config
 from flagsync._database import prepare
 from flagsync._encoder import Encoder
+from flagsync._http import Answer, Outcome
 from flagsync._mixpanel import Engage
 from flagsync._outbox import Destination, MemoryOutbox
 from flagsync._report import Reporter
@@ -161,8 +162,12 @@ class Pipeline:
         if self._last_word.acquire(timeout=LAST_WORD_SECONDS):
             if lost > 0 and not self._gave_up:
                 self._gave_up = True
-                reason = "The client was closed before Mixpanel took them"
-                self._report.error(DeliveryError(reason, lost, will_retry=False))
+                why = self._sender.failure or Answer(Outcome.UNAVAILABLE)
+                reason = "; ".join(
+                    filter(None, ("The client was closed before Mixpanel took them", why.reason))
+                )
+                misconfigured = why.outcome is Outcome.MISCONFIGURED
+                self._report.error(DeliveryError(reason, lost, misconfigured=misconfigured, answer=why.text))
             self._last_word.release()
 
 

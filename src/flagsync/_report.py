@@ -36,6 +36,8 @@ class Reporter:
         try:
             if self._on_error is not None:
                 self._on_error(error)
+        except KeyboardInterrupt:  # of the application's own thread, while it closes
+            raise
         except BaseException as raised:  # noqa: BLE001 - such as pytest's own; the thread must go on
             self.say(f"on_error raised {type(raised).__name__}; it is ignored", logging.ERROR)
 

@@ -31,7 +31,7 @@ SENT = "WHERE json NOTNULL AND number IN (SELECT value FROM json_each(?))"
 SETTLED = f"SELECT writer, count(*) FROM profiles {SENT} GROUP BY writer"
 SETTLE = f"UPDATE profiles SET json = NULL, accepted_at = ? {SENT}"
 COUNT = {column: f"UPDATE writers SET {column} = {column} + ? WHERE id = ?" for column in COLUMNS}
-KEEP = f"INSERT OR IGNORE INTO writers VALUES (?, ?{', ?' * len(COLUMNS)})"
+KNOWN_WRITER = "SELECT EXISTS (SELECT 1 FROM writers WHERE id = ?)"
 SUMS = ", ".join(f"coalesce(sum({column}), 0)" for column in (*COLUMNS, f"accepted - {' - '.join(FATES)}"))
 HERE = "SELECT id FROM destinations WHERE url = ? AND project = ?"
 IN_TURN = "SELECT url, project, id FROM destinations ORDER BY id <= ?, id"
@@ -42,7 +42,7 @@ DROP = """DELETE FROM profiles WHERE number IN (SELECT number FROM profiles
 FORGET = """DELETE FROM profiles WHERE json ISNULL AND (evaluated_at < ? OR number IN (
     SELECT number FROM profiles WHERE json ISNULL ORDER BY evaluated_at DESC LIMIT -1 OFFSET ?))"""
 FORGET_WRITERS = f"""DELETE FROM writers WHERE accepted = {" + ".join(FATES)}
-    AND id < (SELECT max(id) FROM writers) - {MAX_WRITERS}"""
+    AND id < (SELECT max(id) FROM writers) - {MAX_WRITERS} AND id != ?"""
 
 
 Fates: TypeAlias = Counter[tuple[int | None, str]]
@@ -58,6 +58,13 @@ def count(file: sqlite3.Connection, fates: Fates) -> None:
 def pending(file: sqlite3.Connection, destination: int) -> int:
     """How many updates wait for a destination."""
     return counts(file, "destination = ?", destination)["pending"]
+
+
+def drop(file: sqlite3.Connection, destination: int, number: int) -> int:
+    """Drop what has waited longest; how many there were."""
+    dropped = file.execute(DROP, (destination, number)).fetchall()
+    count(file, Fates((writer, "dropped") for [writer] in dropped))
+    return len(dropped)
 
 
 def counts(file: sqlite3.Connection, condition: str = "true", *values: object) -> Counter[str]:

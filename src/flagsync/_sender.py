@@ -69,6 +69,7 @@ class Sender:
         self._resting: dict[Destination, float] = {}  # until when
         self._incidents: dict[Destination, Outcome] = {}
         self._failures = Counter[Destination]()  # in a row
+        self.failure: Answer | None = None  # the last, until something gets through
         self.counts = Counter(requests=0, retries=0)
 
     def wake(self) -> None:
@@ -205,6 +206,7 @@ class Sender:
         self._resting[where] = until = monotonic() + seconds_to_wait(
             answer, self._failures[where], closing=closing
         )
+        self.failure = answer
         if self._too_late(until) and not self._outbox.shared:
             return  # it is not sent again: the end of the client tells
         if answer.outcome is not self._incidents.get(where):
@@ -215,7 +217,7 @@ class Sender:
         return self._deadline is not None and moment >= self._deadline
 
     def _recovered(self, where: Destination) -> None:
-        failures = self._failures.pop(where, 0)
+        self.failure, failures = None, self._failures.pop(where, 0)
         if self._incidents.pop(where, None):
             self._report.say(f"{self._service} takes updates again; failed attempts: {failures}")
 

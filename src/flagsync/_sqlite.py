@@ -7,7 +7,7 @@ systems, whose locks the kernel releases with the process.
 
 import sqlite3
 from collections import Counter
-from collections.abc import Collection, Container, Iterator
+from collections.abc import Collection, Container, Iterable, Iterator
 from contextlib import contextmanager
 from time import monotonic, time
 from typing import Any
@@ -21,10 +21,9 @@ from flagsync._report import FULL
 from flagsync.exceptions import DeliveryError
 
 MAX_ROWS = 1_000_000  # that wait, of a project; and as many that are remembered
-REMEMBER_SECONDS, PRUNE_SECONDS = 30 * 86400.0, 3600.0
+REMEMBER_SECONDS, PRUNE_SECONDS, BROKEN_SECONDS = 30 * 86400.0, 3600.0, 60.0
 # Updates wait in memory for a moment, because a transaction costs more than a row.
 SAVE_SECONDS, SAVE_UPDATES = 0.1, 500
-BROKEN_SECONDS = 60.0
 
 
 class FileOutbox(MemoryOutbox):
@@ -41,16 +40,16 @@ class FileOutbox(MemoryOutbox):
         self._lock = self._file.lock
         self._writer: int | None = None
         self._signed_in_at = 0  # the file that knows the writer
+        self._connection: sqlite3.Connection | None = None  # that was signed in on
         self._usable_from = 0.0
-        self._here = 0  # the number of the own destination
-        self._last = 0  # the destination that was served last
+        self._here = self._last = 0  # the numbers of the own destination, and of the one that was served last
         self._broken = False
         self._saved_at, self._pruned_at = monotonic(), -PRUNE_SECONDS
-        self._many = MAX_BATCH_UPDATES  # fill a request
-        self._many_wait = False
+        self._many, self._many_wait = MAX_BATCH_UPDATES, False  # fill a request
         self._flies = False  # something out of the file is in flight
         self._sent: dict[str, Update] = {}  # what memory has delivered, and the file does not know yet
-        self._fates = Counter[str]()
+        # What became of the updates of this process, and what the file does not know of that any more.
+        self._fates, self._past = Counter[str](), Counter[str]()
 
     def unchanged(self, distinct_id: str, key: int) -> bool:
         """Only a transaction tells what other processes do: ``save`` finds out."""
@@ -80,7 +79,8 @@ class FileOutbox(MemoryOutbox):
                 self._waiting.clear()
                 self._bytes = 0
                 self._known = Recent(REMEMBERED_PROFILES)  # the file knows better
-                self._read_counts(file)
+                self._many_wait = sql.pending(file, self._here) >= self._many
+                self._read_fates(file)
 
     def full(self) -> bool:
         return super().full() if self._broken else self._many_wait
@@ -104,7 +104,10 @@ class FileOutbox(MemoryOutbox):
         with self._lock:
             self.save()
             if super().waiting():  # because the file cannot be used
-                return super().take(resting)
+                batch = super().take(resting)
+                # Whatever comes of it, Mixpanel may no longer have what the file says.
+                self._remember(update._replace(fingerprint=b"") for update in batch)
+                return batch
             with self._guard():
                 file = self._open()
                 if self._file.elected():
@@ -116,9 +119,7 @@ class FileOutbox(MemoryOutbox):
             if self._closed:
                 self._file.resign()
             if self._in_flight:
-                self._sent.update((update.distinct_id, update._replace(json=b"")) for update in accepted)
-                for distinct_id in [*self._sent][:-REMEMBERED_PROFILES]:
-                    del self._sent[distinct_id]
+                self._remember(accepted)
                 super().settle(accepted, rejected)
                 return
             file, fates = self._open(write=True), sql.Fates()
@@ -131,7 +132,8 @@ class FileOutbox(MemoryOutbox):
                 file.execute(sql.SETTLE, (when, numbers))
             sql.count(file, fates)
             file.commit()
-            self._read_counts(file)
+            self._many_wait = sql.pending(file, self._here) >= self._many
+            self._read_fates(file)
 
     def kept(self) -> int:
         return self._fates["pending"]
@@ -173,27 +175,39 @@ class FileOutbox(MemoryOutbox):
         if self._closed or monotonic() < self._usable_from or not (write or self._writer):
             raise OutOfUseError
         file = self._file.open()
-        if self._broken or self._signed_in_at != self._file.found:
+        if file is not self._connection:
             self._sign_in(file)
         if write:
             file.execute("BEGIN IMMEDIATE")
             self._read_fates(file)
-            file.execute(sql.KEEP, (self._writer, self._here, *(self._fates[name] for name in sql.COLUMNS)))
         return file
 
     def _sign_in(self, file: sqlite3.Connection) -> None:
-        if self._signed_in_at != self._file.found:  # it is another file
-            self._writer, self._flies, self._fates = None, False, Counter()
         file.execute("INSERT OR IGNORE INTO destinations (url, project) VALUES (?, ?)", self._destination)
         self._here = read(file, sql.HERE, *self._destination)
-        file.execute(
-            "INSERT OR IGNORE INTO writers (id, destination) VALUES (?, ?)", (self._writer, self._here)
-        )
-        self._writer = self._writer or read(file, "SELECT last_insert_rowid()")
-        self._signed_in_at = self._file.found
+        if another := self._signed_in_at != self._file.found:
+            self._writer, self._flies = None, False
+            if gone := self._fates["pending"]:
+                self._report.lose("The file of the outbox was removed", gone)
+        self._read_fates(file, "dropped" if another else "delivered")
+        self._connection, self._signed_in_at = file, self._file.found
         if self._broken:
             self._broken = False
             self._report.note("The outbox is in use again")
+
+    def _read_fates(self, file: sqlite3.Connection, fate: str = "delivered") -> None:
+        """What became of the updates of this process; if its writer is gone, what was pending had the fate."""
+        if not read(file, sql.KNOWN_WRITER, self._writer):  # others forget, in the end, who has nothing pending
+            pending = self._fates["pending"]
+            self._past = self._fates + Counter({fate: pending, "pending": -pending})
+            self._writer = file.execute("INSERT INTO writers (destination) VALUES (?)", (self._here,)).lastrowid
+        self._fates = self._past + sql.counts(file, "id = ?", self._writer)
+
+    def _remember(self, updates: Iterable[Update]) -> None:
+        """Note for the file what memory has delivered, or may have."""
+        self._sent.update((update.distinct_id, update._replace(json=b"")) for update in updates)
+        for distinct_id in [*self._sent][:-REMEMBERED_PROFILES]:
+            del self._sent[distinct_id]
 
     def _store(self, file: sqlite3.Connection, update: Update, fates: sql.Fates) -> None:
         """Let an update wait, unless the file knows better."""
@@ -229,21 +243,8 @@ class FileOutbox(MemoryOutbox):
     def _keep_rows(self, file: sqlite3.Connection) -> None:
         """Keep the bounds, of what waits and of what is remembered."""
         if (too_many := sql.pending(file, self._here) - MAX_ROWS) > 0:
-            dropped = file.execute(sql.DROP, (self._here, too_many)).fetchall()
-            sql.count(file, sql.Fates((writer, "dropped") for [writer] in dropped))
-            self._report.lose(FULL, len(dropped))
+            self._report.lose(FULL, sql.drop(file, self._here, too_many))
         if self._file.ballot is not None and monotonic() - self._pruned_at > PRUNE_SECONDS:
             self._pruned_at = monotonic()
             file.execute(sql.FORGET, (time() - REMEMBER_SECONDS, MAX_ROWS))
-            file.execute(sql.FORGET_WRITERS)
-
-    def _read_counts(self, file: sqlite3.Connection) -> None:
-        self._many_wait = sql.pending(file, self._here) >= self._many
-        self._read_fates(file)
-
-    def _read_fates(self, file: sqlite3.Connection) -> None:
-        fates = sql.counts(file, "id = ?", self._writer)
-        if fates["accepted"] < self._fates["accepted"]:
-            # It was idle while many came and went, and is forgotten, as who has nothing pending is.
-            fates = self._fates + Counter(delivered=self._fates["pending"], pending=-self._fates["pending"])
-        self._fates = fates
+            file.execute(sql.FORGET_WRITERS, (self._writer,))

@@ -33,6 +33,10 @@ class DeliveryError(Exception):
     identifiers: tuple[str, ...] = ()
     answer: str = ""
 
+    def __post_init__(self) -> None:
+        """Have ``args``, by which an exception is copied."""
+        super().__init__(self.reason, self.count)
+
     def __str__(self) -> str:
         fate = "kept and sent again later" if self.will_retry else "lost"
         kind = "Configuration error: " if self.misconfigured else ""
