@@ -310,6 +310,18 @@ def test_an_equal_state_of_another_evaluation_is_unchanged_and_known_by_its_key_
     assert outbox.unchanged("ann", 2)
 
 
+def test_evaluating_it_again_does_not_put_off_when_a_state_is_sent_again(
+    build_in_memory: Build, clock: list[float]
+) -> None:
+    outbox = build_in_memory()
+    put(outbox, "ann=A")
+    assert deliver(outbox) == ["ann=A"]
+    clock[0] += 200
+    assert not outbox.put("ann", 2, b"A", b"A", 2.0)
+    clock[0] += 101
+    assert outbox.put("ann", 3, b"A", b"A", 3.0)
+
+
 def test_what_was_dropped_is_not_taken_for_known(build_in_memory: Build) -> None:
     outbox = build_in_memory(max_pending=1)
     put(outbox, "ann=1", "bob=1")

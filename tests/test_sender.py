@@ -140,6 +140,7 @@ def test_a_failure_keeps_everything_and_is_told_once_until_it_is_over(
     rig.deliver()
     assert rig.requests == [["ann", "bob"]] * 4
     assert rig.sender.counts == {"requests": 4, "retries": 3}
+    assert rig.sender.failure is None
     assert [(error.count, error.will_retry) for error in rig.errors] == [(2, True)]
     assert logged() == [
         f"{reason}: 2 updates kept and sent again later",
