@@ -211,6 +211,19 @@ def test_closing_does_not_return_while_another_thread_still_says_what_is_lost(
     assert closed == "closed False"
 
 
+def test_a_listener_may_close_the_client_that_says_its_last_word(
+    flagsync: Build, mixpanel: MixpanelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_pipeline, "LAST_WORD_SECONDS", 600.0)  # of which none pass
+    mixpanel.fail(status=403)
+    client: FlagSync
+    closed = list[bool]()
+    client = flagsync(on_error=lambda _: closed.append(client.close(0)))
+    client.get_identity_flags("user_1")
+    assert not client.close()
+    assert closed == [False]
+
+
 def test_a_listener_that_blocks_holds_up_the_end_for_a_moment_only(
     flagsync: Build, mixpanel: MixpanelServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -227,6 +227,18 @@ def test_what_a_closing_client_gives_up_is_not_said_to_be_sent_again(monkeypatch
     assert rig.errors == []
 
 
+def test_what_a_closing_client_leaves_in_a_file_is_said_to_be_sent_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_sender, "BACKOFF_SECONDS", 1e5)
+    rig = Rig(lambda _: DOWN)
+    outbox = FileOutbox(str(tmp_path / "outbox"), Destination("url"), 100, 300.0, Reporter(None))
+    rig.sender = Sender(outbox, rig._post, outbox.close, Reporter(rig.errors.append), 1e300)
+    outbox.put("ann", None, b"1", b"1", 1.0)
+    rig.deliver(seconds=3600)
+    assert [(error.count, error.will_retry) for error in rig.errors] == [(1, True)]
+
+
 @pytest.mark.parametrize(("failures", "least", "most"), [(1, 0.375, 0.875), (3, 1.125, 1.625)])
 def test_a_client_that_closes_comes_back_sooner(
     failures: int, least: float, most: float, monkeypatch: pytest.MonkeyPatch

@@ -12,7 +12,7 @@ import pytest
 from flagsmith import Flagsmith
 
 from flagsync import DeliveryError, _database, _sender
-from flagsync._http import Outcome
+from flagsync._http import Answer, Outcome
 from flagsync._report import Reporter
 from flagsync.cohorts import (
     CohortUpdate,
@@ -98,6 +98,21 @@ def test_a_bulk_is_one_request(store: SQLiteStore, flagsmith: FlagsmithServer, w
     assert writer.flush()
     assert paths(flagsmith) == ["PUT traits/bulk/"]
     assert writer.stats() == TraitStats(pending=0, written=5000, rejected=0, requests=1, retries=0)
+
+
+def test_a_request_has_the_time_that_a_real_server_takes_for_a_bulk(
+    store: SQLiteStore, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    had = list[float]()
+
+    def post(*arguments: Any) -> Answer:
+        had.append(arguments[-1])
+        return Answer(Outcome.ACCEPTED)
+
+    monkeypatch.setattr(Traits, "post", post)
+    change(store, "add_members", "ann")
+    assert write().flush()
+    assert had == [30]
 
 
 @pytest.mark.parametrize("status", [404, 405, 410, 501])
