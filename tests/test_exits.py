@@ -26,7 +26,7 @@ WORKERS = ["sync", "gthread", "gevent"]
 FAMILIES = [("fork",), ("process", "fork"), ("process", "forkserver"), ("executor", "spawn")]
 FAMILY = ["child_0", "child_1", "parent"]
 USERS = [f"user_{number}" for number in range(4)]
-LOST = r"The client was closed before Mixpanel took them: (\d+) updates? lost"
+LOST = r"The client was closed before Mixpanel took them[^:]*: (\d+) updates? lost"
 
 Build = Callable[..., FlagSync]
 Start = Callable[..., subprocess.Popen[str]]

@@ -64,6 +64,7 @@ class Encoder:
         self._collected = 0
         self._fates = Counter(unchanged=0, superseded=0, dropped=0, skipped=0, rejected=0, put=0)
         self._works_until = 0.0
+        self._evaluation_seconds = 0.0  # that the last one took, in one piece
 
     @property
     def submitted(self) -> int:
@@ -199,7 +200,10 @@ class Encoder:
             key = self._keys.of(flags)
             if key is not None and self._outbox.unchanged(distinct_id, key):
                 return "unchanged"
+            self._pause(self._evaluation_seconds)
+            began = perf_counter()
             served = flags_of(flags)
+            self._evaluation_seconds = perf_counter() - began
             self._pause()
             if not (properties := self._properties.of(served)):
                 raise NotMirroredError("no flag has a property name")
@@ -218,8 +222,9 @@ class Encoder:
             return "rejected"
         return "put"
 
-    def _pause(self) -> None:
-        if perf_counter() > self._works_until:
+    def _pause(self, ahead: float = 0.0) -> None:
+        """Rest, if the time to work is over, or would be before what is ahead."""
+        if perf_counter() + ahead > self._works_until:
             work, rest = HURRIED_RHYTHM if self._rounds_ended < self._rounds_awaited else RHYTHM
             sleep(rest)
             self._works_until = perf_counter() + work
