@@ -224,6 +224,31 @@ def test_a_listener_may_close_the_client_that_says_its_last_word(
     assert closed == [False]
 
 
+def test_an_interrupt_of_a_listener_leaves_no_lock_behind(
+    flagsync: Build, mixpanel: MixpanelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(_: DeliveryError) -> None:
+        raise KeyboardInterrupt
+
+    mixpanel.fail(status=403)
+    client = flagsync(on_error=interrupt)
+    [pipeline] = client._pipelines.values()
+    monkeypatch.setattr(pipeline._encoder, "_start", lambda: False)  # close() does it all, in this thread
+    client.get_identity_flags("user_1")
+    with pytest.raises(KeyboardInterrupt):
+        client.close()
+    free = list[bool]()
+
+    def acquire() -> None:
+        with pipeline._last_word:
+            free.append(True)
+
+    thread = threading.Thread(target=acquire, daemon=True)
+    thread.start()
+    thread.join(10)
+    assert free == [True]
+
+
 def test_a_listener_that_blocks_holds_up_the_end_for_a_moment_only(
     flagsync: Build, mixpanel: MixpanelServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

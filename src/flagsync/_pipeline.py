@@ -160,15 +160,18 @@ class Pipeline:
         lost = pending - self._outbox.kept()
         # Another thread may be reporting it: the process must not end before.
         if self._last_word.acquire(timeout=LAST_WORD_SECONDS):
-            if lost > 0 and not self._gave_up:
-                self._gave_up = True
-                why = self._sender.failure or Answer(Outcome.UNAVAILABLE)
-                reason = "; ".join(
-                    filter(None, ("The client was closed before Mixpanel took them", why.reason))
-                )
-                misconfigured = why.outcome is Outcome.MISCONFIGURED
-                self._report.error(DeliveryError(reason, lost, misconfigured=misconfigured, answer=why.text))
-            self._last_word.release()
+            try:
+                if lost > 0 and not self._gave_up:
+                    self._gave_up = True
+                    self._report.error(self._loss(lost))
+            finally:  # a person may interrupt on_error
+                self._last_word.release()
+
+    def _loss(self, lost: int) -> DeliveryError:
+        why = self._sender.failure or Answer(Outcome.UNAVAILABLE)
+        reason = "; ".join(filter(None, ("The client was closed before Mixpanel took them", why.reason)))
+        misconfigured = why.outcome is Outcome.MISCONFIGURED
+        return DeliveryError(reason, lost, misconfigured=misconfigured, answer=why.text)
 
 
 def outbox_stats(path: str | os.PathLike[str]) -> Stats:
