@@ -37,7 +37,7 @@ def distinct_id_of(identifier: object, distinct_id: Callable[[str], str | None])
     if text.lower() in BLOCKED:
         raise NotMirroredError("Mixpanel blocks the identifier as a placeholder")
     try:
-        size = len(text.encode())
+        size = len(text) if text.isascii() else len(text.encode())
     except UnicodeEncodeError as error:
         raise NotMirroredError("the identifier is no valid Unicode") from error
     if size > MAX_BYTES:

@@ -52,7 +52,7 @@ class Engage(Http):
 
     def post(self, url: str, updates: Sequence[bytes], seconds: float) -> Answer:
         """Send updates as one JSON array; say within about ``seconds`` what became of them."""
-        reply = self.request("POST", f"{url}?verbose=1", b"[" + b",".join(updates) + b"]", seconds)
+        reply = self.request("POST", f"{url}?verbose=1", b"[%b]" % b",".join(updates), seconds)
         if isinstance(reply, str):
             return Answer(Outcome.UNAVAILABLE, f"Mixpanel cannot be reached ({reply})")
         return read_answer(*reply)
