@@ -8,7 +8,7 @@ import pytest
 from flagsmith import Flagsmith
 
 import flagsync as package
-from flagsync import FlagSync, Stats
+from flagsync import FlagSync, Stats, cohorts
 from flagsync.testing import MixpanelServer
 
 ROOT = Path(__file__).parent.parent
@@ -40,6 +40,7 @@ def test_the_examples_run(
     def build(flagsmith: Flagsmith, token: str, **options: Any) -> FlagSync:
         return FlagSync(flagsmith, token, **{"mixpanel_url": mixpanel_server.url, **options})
 
+    assert cohorts.TraitWriter.__doc__  # it looks at Flagsmith's class when it is imported
     monkeypatch.setattr("flagsmith.Flagsmith", lambda **_: offline)
     monkeypatch.setattr(package, "FlagSync", build)
     names: dict[str, Any] = {"FlagSync": build, "flagsmith": offline, "token": "token", "users": [User]}

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from flagsync._recent import Recent
 
 
-def test_what_was_set_is_found_and_can_be_forgotten() -> None:
+def test_recent_finds_and_forgets_entries() -> None:
     recent: Recent[int] = Recent(2)
     recent["a"] = 1
     assert (recent.get("a"), recent.get("b")) == (1, None)
@@ -14,7 +14,7 @@ def test_what_was_set_is_found_and_can_be_forgotten() -> None:
     assert recent.get("a") is None
 
 
-def test_what_is_asked_for_now_and_then_is_kept() -> None:
+def test_recent_keeps_an_entry_that_is_used_now_and_then() -> None:
     recent: Recent[int] = Recent(3)
     recent["kept"] = 1
     for number in range(100):
@@ -23,7 +23,7 @@ def test_what_is_asked_for_now_and_then_is_kept() -> None:
 
 
 @given(st.lists(st.integers(0, 30), max_size=200), st.integers(1, 5))
-def test_the_entries_used_last_are_kept_and_no_more_than_twice_as_many(keys: list[int], size: int) -> None:
+def test_recent_keeps_the_entries_used_last_and_at_most_twice_as_many(keys: list[int], size: int) -> None:
     recent: Recent[int] = Recent(size)
     used: list[int] = []
     for key in keys:

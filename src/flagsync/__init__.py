@@ -1,23 +1,24 @@
 """Flagsmith decides who sees what; Mixpanel shows what it did; flagsync joins the two.
 
-    application ─> FlagSync.get_identity_flags() ─> Flags, Flagsmith's own   _client
-                     └─> Encoder.submit()   a queue; latest wins             _encoder
+    application ─> FlagSync.get_identity_flags() ─> Flags, Flagsmith's own    _client, _options
+                     └─> Encoder.submit()   a queue; latest wins              _pipeline wires it all
                          ── encoder thread ──
-                         Flags ─> properties ─> JSON ─> Outbox.put()         _snapshot, _properties
-                                  Outbox: in memory | in a file              _outbox | _sqlite, _schema
+                         evaluation ─> properties ─> Message ─> Outbox.put()  _encoding/
+                                       in memory | DurableOutbox: a file      _outbox/, _files/
                          ── sender thread ──
-                         Outbox.take() ─> /engage ─> Outbox.settle()         _sender, _mixpanel
+                         Outbox.claim() ─> /engage ─> Outbox.settle()         _delivery/
 
-    Mixpanel cohort webhook ─> CohortUpdate ─> membership store ─> traits    cohorts
+    Mixpanel cohort webhook ─> CohortUpdate ─> membership store ─> traits     cohorts/
 
-``_pipeline`` starts and ends the threads, ``_config`` checks the options, ``_host`` and ``_database`` are
-files that processes share, ``_fork`` tells a child from its parent, ``_http`` is requests with deadlines,
-``exceptions`` is what ``on_error`` gets, ``testing`` is a loopback Mixpanel.
+``_process`` makes one object for each process and closes it before the exit, ``_worker`` is a background thread,
+``_report`` says what goes wrong, ``_stats`` counts what became of the calls, ``_recent`` is a bounded map,
+``exceptions`` is what ``on_error`` gets, ``testing`` has a loopback Mixpanel and the contracts of stores.
 """
 
 from flagsync._client import FlagSync
-from flagsync._pipeline import Stats, outbox_stats
-from flagsync._properties import PropertyValue
+from flagsync._encoding.properties import PropertyValue
+from flagsync._pipeline import outbox_stats
+from flagsync._stats import Stats
 from flagsync.exceptions import DeliveryError
 
 __all__ = ["DeliveryError", "FlagSync", "PropertyValue", "Stats", "outbox_stats"]

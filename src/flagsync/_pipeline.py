@@ -1,205 +1,234 @@
-"""Encoder, outbox and sender of one client in one process: how they start and how they end.
+"""Wires encoder, outbox and sender of one client in one process: how they start and how they end.
 
-Guarantee: the threads start with the first call and end with the client; when Python exits, what is pending
-is delivered within ``EXIT_SECONDS``. A forked child never touches the pipeline of its parent, whose locks may
-be held by threads that do not exist there.
+Guarantee: the threads start with the first call and end with the client. ``flush`` and ``close`` return at their
+deadline, whatever a store or a callback does. When Python exits, what is pending is delivered within
+``EXIT_SECONDS``. Boundary: counts nothing.
 """
 
-import atexit
-import hashlib
 import os
 import threading
-import weakref
-from collections.abc import Callable
-from contextlib import closing
-from dataclasses import dataclass
-from multiprocessing import parent_process, util
+from dataclasses import replace
+from math import inf
 from time import monotonic
+from types import ModuleType
 
-from flagsmith.models import Flags
-
-from flagsync._config import Config
-from flagsync._database import prepare
-from flagsync._encoder import Encoder
-from flagsync._http import Answer, Outcome
-from flagsync._mixpanel import Engage
-from flagsync._outbox import Destination, MemoryOutbox
+from flagsync._delivery.answers import Answer, Outcome
+from flagsync._delivery.mixpanel import MixpanelApi
+from flagsync._delivery.sender import Sender
+from flagsync._encoding.encoder import Encoder
+from flagsync._encoding.inbox import Inbox
+from flagsync._encoding.pacer import Pacer
+from flagsync._encoding.profile import ProfileEncoder
+from flagsync._options import Options
+from flagsync._outbox.contract import MAX_BATCH_MESSAGES, Limits, Outbox
+from flagsync._outbox.durable import DurableOutbox
+from flagsync._outbox.memory import MemoryOutbox
+from flagsync._process import EXIT_SECONDS, close_before_exit, python_exits, register_in_child
 from flagsync._report import Reporter
-from flagsync._schema import OUTBOX, counts
-from flagsync._sender import Sender
-from flagsync._sqlite import FileOutbox
+from flagsync._stats import Ledger, Stats, stats_of
 from flagsync.exceptions import DeliveryError
 
-EXIT_SECONDS, LAST_WORD_SECONDS = 5.0, 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Stats:
-    """What became of the calls of this process, since construction or fork.
-
-    ``accepted`` is ``delivered + unchanged + superseded + dropped + rejected + pending``.
-
-    Attributes:
-        accepted: Calls whose flags are mirrored.
-        delivered: Mixpanel accepted the update.
-        unchanged: Mixpanel has these flags already, or they are on their way.
-        superseded: Overtaken by a later call for the same profile.
-        dropped: Given up: ``max_pending`` was reached, or the client closed.
-        rejected: Refused by Mixpanel, or impossible to send.
-        pending: On their way.
-        skipped: Calls that are never mirrored, and not in the sum: transient, without a usable identifier,
-            without flags, after ``close``.
-        requests: HTTP requests to Mixpanel.
-        retries: Those of them that came after a failed one.
-    """
-
-    accepted: int = 0
-    delivered: int = 0
-    unchanged: int = 0
-    superseded: int = 0
-    dropped: int = 0
-    rejected: int = 0
-    pending: int = 0
-    skipped: int = 0
-    requests: int = 0
-    retries: int = 0
+LAST_REPORT_SECONDS = 0.25
 
 
 class Pipeline:
-    """What mirrors the calls of one client in one process."""
+    """What mirrors the calls of one client in one process.
 
-    def __init__(self, config: Config, token: str) -> None:
+    Args:
+        options: Of the client.
+        token: Of the Mixpanel project.
+
+    Attributes:
+        pid: The process that it belongs to.
+        encoder: Where calls are submitted.
+        report: Where problems are reported.
+    """
+
+    def __init__(self, options: Options, token: str) -> None:
         self.pid = os.getpid()
-        self._report = Reporter(config.on_error)
-        destination = Destination(config.url, hashlib.blake2b(token.encode(), digest_size=8).hexdigest())
-        memory = (destination, config.bound, config.resend_after_seconds, self._report)
-        self._outbox = FileOutbox(str(config.outbox), *memory) if config.outbox else MemoryOutbox(*memory)
-        self._engage = Engage()
+        self.report, self._ledger = Reporter(options.on_error), Ledger()
+        self._outbox = _outbox(options, self._ledger, self.report)
+        self._api = MixpanelApi()
+        tuning, interval = options.tuning, options.flush_interval_seconds
+        sending = replace(tuning.sending, look_seconds=min(interval, tuning.sending.look_seconds))
         self._sender = Sender(
-            self._outbox, self._engage.post, self._end, self._report, config.flush_interval_seconds
+            self._outbox,
+            self._api,
+            on_end=self._end,
+            ledger=self._ledger,
+            report=self.report,
+            sending=sending,
         )
-        self._encoder = Encoder(config, token, self._outbox, self._sender, self._report, start=self._start)
-        self._wait_every = self._wait_at = config.max_pending  # calls
-        self._gave_up = False
-        self._last_word = threading.RLock()  # on_error may close the client
-        self._started = self.closed = False
-        waits = config.when_full == "wait"
-        self.submit: Callable[[object, Flags], None] = self._submit_and_wait if waits else self._encoder.submit
-        self.skip = self._encoder.skip
-        self.warn = self._report.once
-        _pipelines.add(self)
-        if _ended:
-            self.stop()
+        enough = min(MAX_BATCH_MESSAGES, max(1, options.max_pending // 2))
+        self._inbox = Inbox(options.bound, enough, self._ledger, self.report)
+        pacer = Pacer()
+        self.encoder = Encoder(
+            self._inbox,
+            ProfileEncoder(
+                token,
+                options.names,
+                options.destination(token),
+                resend_after_seconds=options.resend_after_seconds,
+                pacer=pacer,
+                report=self.report,
+            ),
+            self._outbox,
+            pacer,
+            start=self._start,
+            on_put=self._sender.worker.wake,
+            on_end=self._sender.finish,
+            ledger=self._ledger,
+            report=self.report,
+            gather_seconds=min(tuning.gather_seconds, interval / 2),
+        )
+        self._wait_every = self._wait_at = options.max_pending  # calls
+        self._loss = _Loss()
+        close_before_exit(self)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it accepts no more calls."""
+        return self._inbox.is_closed
+
+    def wait_for_room(self) -> None:
+        """After each ``max_pending`` calls, wait until Mixpanel has accepted them."""
+        submitted = self._inbox.submitted
+        if submitted < self._wait_at or self._is_own_thread():
+            return
+        if not self.flush(monotonic() + EXIT_SECONDS if python_exits() else inf):
+            self.stop(monotonic() + EXIT_SECONDS)  # Mixpanel hangs while Python exits: wait once only
+        self._wait_at = self._inbox.submitted + self._wait_every
 
     def flush(self, deadline: float) -> bool:
         """Wait until what was submitted before the call is settled; False at the deadline."""
-        if not self._started and self._encoder.submitted and python_exits():
+        if self._is_own_thread():
+            return False  # a callback would wait for its own thread
+        if self._inbox.has_calls() and not self._start() and python_exits():
             return self.close(deadline)  # no thread starts any more: nobody else would do the work
-        return self._encoder.flush(deadline) and self._sender.flush(deadline)
+        if not self._sender.worker.is_started or self._sender.worker.is_ended:
+            return self.stats().pending == 0 and not self._loss.is_certain
+        return self.encoder.flush(deadline) and self._sender.flush(deadline)
 
-    def _submit_and_wait(self, identifier: object, flags: Flags) -> None:
-        """Submit, and after each ``max_pending`` calls wait until Mixpanel has taken them."""
-        self._encoder.submit(identifier, flags)
-        submitted = self._encoder.submitted
-        # A callback of the application, run by a thread of ours, would wait for itself.
-        if submitted >= self._wait_at and not threading.current_thread().name.startswith("flagsync-"):
-            if not self.flush(monotonic() + EXIT_SECONDS if python_exits() else float("inf")):
-                self.stop()  # Mixpanel hangs while Python exits: the next call must not wait as long again
-            self._wait_at = submitted + self._wait_every
-
-    def stop(self, deadline: float | None = None) -> None:
-        """Take no more, deliver until the deadline, end the threads. Never blocks."""
+    def stop(self, deadline: float) -> None:
+        """Accept no more calls, deliver until the deadline, end the threads. Takes no lock."""
         if self.pid == os.getpid():
-            self.closed, self.submit = True, self._encoder.refuse
-            self._encoder.stop()
-            self._sender.stop(deadline or monotonic() + EXIT_SECONDS)
+            self._outbox.set_deadline(deadline)
+            self._sender.stop(deadline)
+            self.encoder.stop()
 
     def close(self, deadline: float) -> bool:
-        """Stop and wait for it; False if Mixpanel has not taken everything by then."""
+        """Stop and wait for the threads; False if Mixpanel has not accepted everything by the deadline."""
         self.stop(deadline)
-        self._encoder.run()  # by itself, where no thread was needed or none starts because Python exits
-        self._sender.run()
-        if self._gave_up or not (self._encoder.join(deadline) and self._sender.join(deadline)):
+        if self._is_own_thread():
+            return False
+        if not self._inbox.submitted:
+            return True  # an unused client has nothing of its own to send
+        self.encoder.worker.run()  # by hand, if no thread was needed, or none starts because Python exits
+        self._sender.worker.run()
+        if not (self.encoder.worker.join(deadline) and self._sender.worker.join(deadline)):
             self._give_up()
-        return not self._gave_up
+        return not self._loss.wait()
 
     def stats(self) -> Stats:
-        """Counts that add up: the calls are read last, so that all that was counted before is among them."""
-        counts = self._outbox.counts() + self._encoder.counts()
-        skipped, _ = counts.pop("skipped", 0), counts.pop("put", 0)
-        accepted = self._encoder.submitted - skipped
-        unsettled = accepted - counts.total()
-        counts["pending"] = min(unsettled, self._outbox.kept()) if self._gave_up else unsettled
-        counts["dropped"] += unsettled - counts["pending"]
-        return Stats(accepted=accepted, skipped=skipped, **counts, **self._sender.counts)
+        """Return counts that add up: the calls are read last, so that all that was counted is among them."""
+        counts = self._ledger.counts()
+        return stats_of(counts, self._inbox.submitted, self._outbox.kept() if self._loss.is_certain else None)
 
     def _start(self) -> bool:
-        """Start the threads; called under the encoder's lock. False if none can start any more."""
-        if self._started:
+        """Start the threads; False if Python starts none any more."""
+        if self._sender.worker.is_started:
             return True
-        try:
-            for name, run in (("flagsync-encoder", self._encoder.run), ("flagsync-sender", self._sender.run)):
-                threading.Thread(target=run, name=name, daemon=True).start()
-        except RuntimeError:  # Python >= 3.12 starts none while it exits: close() does the work
-            return False
-        self._started = True
-        if parent_process() is not None:
-            # multiprocessing's children end without atexit (before Python 3.13), and begin without what
-            # their parent registered.
-            util.Finalize(None, close_all, exitpriority=0)
-        return True
+        if self.encoder.worker.start() and self._sender.worker.start():
+            register_in_child()
+            return True
+        return False
+
+    def _is_own_thread(self) -> bool:
+        return self.encoder.worker.is_current() or self._sender.worker.is_current()
 
     def _end(self) -> None:
-        self._give_up()
-        self._engage.close()
-
-    def _give_up(self) -> None:
-        """Drop and report what Mixpanel has not taken; what the outbox keeps is not lost."""
-        pending = self.stats().pending
+        """Leave nothing behind. The sender's thread calls it when it ends."""
+        self._give_up(in_thread=False)
+        self._api.close()
         self._outbox.close()
-        lost = pending - self._outbox.kept()
-        # Another thread may be reporting it: the process must not end before.
-        if self._last_word.acquire(timeout=LAST_WORD_SECONDS):
-            try:
-                if lost > 0 and not self._gave_up:
-                    self._gave_up = True
-                    self._report.error(self._loss(lost))
-            finally:  # a person may interrupt on_error
-                self._last_word.release()
 
-    def _loss(self, lost: int) -> DeliveryError:
+    def _give_up(self, *, in_thread: bool = True) -> None:
+        """Drop and report what Mixpanel has not accepted; what a store keeps is not lost."""
+        pending = self.stats().pending
+        self._outbox.abandon()
+        lost = pending - self._outbox.kept()
+        if lost > 0:
+            self._loss.report(self.report, self._loss_error(lost), in_thread=in_thread)
+
+    def _loss_error(self, lost: int) -> DeliveryError:
         why = self._sender.failure or Answer(Outcome.UNAVAILABLE)
-        reason = "; ".join(filter(None, ("The client was closed before Mixpanel took them", why.reason)))
+        reason = "; ".join(filter(None, ("The client was closed before Mixpanel accepted them", why.reason)))
         misconfigured = why.outcome is Outcome.MISCONFIGURED
         return DeliveryError(reason, lost, misconfigured=misconfigured, answer=why.text)
 
 
+class _Loss:
+    """What a client gives up when it ends: reported once, and waited for, but not for long."""
+
+    def __init__(self) -> None:
+        self.is_certain = False
+        self._once, self._is_reported = threading.Lock(), threading.Event()
+        self._reporter: int | None = None
+
+    def report(self, report: Reporter, error: DeliveryError, *, in_thread: bool) -> None:
+        """Report a loss, the first time: in a thread of its own if the caller must not wait for ``on_error``."""
+        if not self._once.acquire(blocking=False):
+            return
+        self.is_certain = True
+
+        def run() -> None:
+            self._reporter = threading.get_ident()
+            try:
+                report.report(error)
+            finally:
+                self._is_reported.set()
+
+        if in_thread:
+            try:
+                threading.Thread(target=run, name="flagsync-report", daemon=True).start()
+            except RuntimeError:  # Python exits
+                run()
+        else:
+            run()
+
+    def wait(self) -> bool:
+        """Return whether something was lost, once that was reported: the process might end before."""
+        if self.is_certain and self._reporter != threading.get_ident():
+            self._is_reported.wait(LAST_REPORT_SECONDS)
+        return self.is_certain
+
+
+def _outbox(options: Options, ledger: Ledger, report: Reporter) -> Outbox:
+    limits = Limits(max_pending=options.bound, flush_interval_seconds=options.flush_interval_seconds)
+    memory = MemoryOutbox(limits, ledger, report)
+    if options.outbox is None:
+        return memory
+    backend = file_outboxes().open_backend(str(options.outbox), options.tuning.file)
+    return DurableOutbox(
+        memory, backend, limits=limits, staging=options.tuning.staging, ledger=ledger, report=report
+    )
+
+
+def file_outboxes() -> ModuleType:
+    """Return the module of outboxes in files. It needs sqlite3, which is imported where a file is used."""
+    from flagsync._outbox import file  # noqa: PLC0415
+
+    return file
+
+
 def outbox_stats(path: str | os.PathLike[str]) -> Stats:
-    """What became of all updates that the file of an ``outbox`` has had, whoever put and sent them.
+    """Return what became of all updates that the file of an ``outbox`` has had, whoever put and sent them.
 
-    ``requests``, ``retries`` and ``skipped`` are of a process and not in the file. Raises ``ValueError`` if it
-    is another file, ``FileNotFoundError`` if there is none.
+    ``requests``, ``retries`` and ``skipped`` are of a process, and not in the file.
+
+    Raises:
+        FileNotFoundError: There is no file.
+        ValueError: It is something else.
     """
-    with closing(prepare(os.path.realpath(path, strict=True), OUTBOX)) as file:
-        return Stats(**counts(file))
-
-
-def python_exits() -> bool:
-    """Whether the interpreter is ending: from before the first ``atexit`` handler on."""
-    return not threading.main_thread().is_alive()
-
-
-def close_all() -> None:
-    """Close every pipeline of this process within ``EXIT_SECONDS``."""
-    global _ended  # noqa: PLW0603 - it happens once in a process
-    _ended = True
-    deadline = monotonic() + EXIT_SECONDS
-    pipelines = [pipeline for pipeline in _pipelines if pipeline.pid == os.getpid()]
-    for end in (Pipeline.stop, Pipeline.close):
-        for pipeline in pipelines:
-            end(pipeline, deadline)
-
-
-_ended = False
-_pipelines: weakref.WeakSet[Pipeline] = weakref.WeakSet()
-atexit.register(close_all)
+    totals = file_outboxes().totals(path)
+    return Stats(pending=totals.pending, **totals._asdict())

@@ -1,6 +1,7 @@
 """A bounded map of what was used last: two generations of plain dicts.
 
-Half the memory of an ``OrderedDict``, and every operation constant in time.
+Half the memory of an ``OrderedDict``, and every operation is constant in time. Threads may share a map: each
+operation leaves it usable, but an entry that two threads use at once may be forgotten early.
 """
 
 from typing import Generic, TypeVar

@@ -1,12 +1,12 @@
-"""The voice of the background: the logger ``flagsync``, then ``on_error``.
+"""Reports background problems: to the logger ``flagsync`` first, then to ``on_error``.
 
-Guarantee: nothing that listens can break the thread that speaks. What is given here to say holds no
-token, no payload and no identifier.
+Guarantee: nothing that listens can stop the thread that reports. No message holds a token, a payload or an
+identifier.
 """
 
 import logging
 import threading
-from collections import Counter
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from time import monotonic
@@ -14,61 +14,114 @@ from time import monotonic
 from flagsync.exceptions import DeliveryError
 
 REPEAT_SECONDS = 60.0
-FULL = "max_pending is reached, the oldest make room"
+MAX_PENDING_REACHED = "max_pending is reached, and the oldest pending updates are dropped"
 log = logging.getLogger("flagsync")
 
 
 class Reporter:
-    """One record an incident, however often it happens."""
+    """Reports each incident once, however often it happens.
 
-    def __init__(self, on_error: Callable[[DeliveryError], None] | None) -> None:
-        self._on_error = on_error
+    Args:
+        on_error: Called with each error. What it raises is logged and ignored.
+        repeat_seconds: Losses that go on are reported again after this time.
+    """
+
+    def __init__(
+        self, on_error: Callable[[DeliveryError], None] | None, *, repeat_seconds: float = REPEAT_SECONDS
+    ) -> None:
+        self._on_error, self._repeat_seconds = on_error, repeat_seconds
+        # Held for a few instructions only, and never while a handler or a callback runs.
         self._lock = threading.RLock()
-        self._said: set[str] = set()
-        self._lost: Counter[str] = Counter()
-        self._notes: list[str | DeliveryError] = []
-        self._next_losses = 0.0
+        self._warned: set[str] = set()
+        self._deferred = deque[DeliveryError | str]()
+        self._losses: dict[str, int] = {}
+        self._next_losses_at = 0.0
 
-    def error(self, error: DeliveryError) -> None:
-        """Log the error, then tell the application."""
-        mends_itself = error.will_retry and not error.misconfigured
-        self.say(f"{error}", logging.WARNING if mends_itself else logging.ERROR)
+    def report(self, error: DeliveryError) -> None:
+        """Log an error, then pass it to ``on_error``."""
+        recovers = error.will_retry and not error.misconfigured
+        self.log(f"{error}", logging.WARNING if recovers else logging.ERROR)
         try:
             if self._on_error is not None:
                 self._on_error(error)
-        except KeyboardInterrupt:  # of the application's own thread, while it closes
-            raise
-        except BaseException as raised:  # noqa: BLE001 - such as pytest's own; the thread must go on
-            self.say(f"on_error raised {type(raised).__name__}; it is ignored", logging.ERROR)
+        except BaseException as raised:  # even pytest's own exceptions must not stop our thread
+            if is_interrupt_of_application(raised):
+                raise
+            self.log(f"on_error raised {type(raised).__name__}, which is ignored", logging.ERROR)
 
-    def say(self, message: str, level: int = logging.WARNING) -> None:
-        """Log a message."""
-        with suppress(Exception, SystemExit):  # of a handler
+    def log(self, message: str, level: int = logging.WARNING) -> None:
+        """Log a message. An exception of a log handler is ignored."""
+        try:
             log.log(level, "%s", message)
+        except BaseException as raised:
+            if is_interrupt_of_application(raised):
+                raise
 
-    def once(self, message: str) -> None:
-        """Warn the first time that something is said."""
-        if message not in self._said:
-            self._said.add(message)
-            self.say(message)
-
-    def lose(self, reason: str, count: int = 1) -> None:
-        """Note updates that are lost, for ``losses``."""
+    def warn_once(self, message: str) -> None:
+        """Log a warning, unless the same one was logged before."""
         with self._lock:
-            self._lost[reason] += count
+            is_new = message not in self._warned
+            self._warned.add(message)
+        if is_new:
+            self.log(message)
 
-    def note(self, note: str | DeliveryError) -> None:
-        """Keep what is to be said for ``losses``: nobody is called while a lock is held."""
-        self._notes.append(note)
+    def defer(self, problem: DeliveryError | str) -> None:
+        """Keep a problem for ``report_deferred``. Calls nobody, so a lock may be held."""
+        self._deferred.append(problem)
 
-    def losses(self, *, now: bool = False) -> None:
-        """Report what was noted and lost: at once, then once a minute while it goes on."""
-        while self._notes:
-            note = self._notes.pop(0)
-            self.error(note) if isinstance(note, DeliveryError) else self.say(note)
-        if self._lost and (now or monotonic() >= self._next_losses):
-            self._next_losses = monotonic() + REPEAT_SECONDS
-            with self._lock:
-                lost, self._lost = self._lost, Counter()
-            for reason, count in lost.items():
-                self.error(DeliveryError(reason, count, will_retry=False))
+    def count_loss(self, reason: str, count: int = 1) -> None:
+        """Count lost updates for ``report_deferred``. Calls nobody, so a lock may be held."""
+        with self._lock:
+            self._losses[reason] = self._losses.get(reason, 0) + count
+
+    def report_deferred(self, *, now: bool = False) -> None:
+        """Report what was deferred and lost: losses at once, then once a minute while they go on."""
+        while self._deferred:
+            with suppress(IndexError):  # another thread was faster
+                problem = self._deferred.popleft()
+                self.report(problem) if isinstance(problem, DeliveryError) else self.log(problem)
+        if not self._losses:
+            return
+        with self._lock:
+            if not now and monotonic() < self._next_losses_at:
+                return
+            self._next_losses_at = monotonic() + self._repeat_seconds
+            losses, self._losses = self._losses, {}
+        for reason, count in losses.items():
+            self.report(DeliveryError(reason, count))
+
+
+class Outage:
+    """Something that has failed: reported once when it fails, and once when it works again.
+
+    The reports are deferred, so a lock may be held.
+    """
+
+    def __init__(self, report: Reporter) -> None:
+        self._report = report
+        self._lock = threading.RLock()  # held for a few instructions only
+        self._kind: object = None
+
+    @property
+    def is_active(self) -> bool:
+        """Whether it has failed and does not work again yet."""
+        return self._kind is not None
+
+    def begin(self, problem: DeliveryError | str, kind: object = "failed") -> None:
+        """Report a failure, unless one of the same kind is being reported already."""
+        with self._lock:
+            before, self._kind = self._kind, kind
+        if kind != before:
+            self._report.defer(problem)
+
+    def end(self, message: str) -> None:
+        """Report that it works again, if it had failed."""
+        with self._lock:
+            before, self._kind = self._kind, None
+        if before is not None:
+            self._report.defer(message)
+
+
+def is_interrupt_of_application(raised: BaseException) -> bool:
+    """Whether an exception is a Ctrl-C that the application's own thread must see."""
+    return isinstance(raised, KeyboardInterrupt) and threading.current_thread() is threading.main_thread()

@@ -17,13 +17,15 @@ from typing import Any
 from flagsmith import Flagsmith
 
 from flagsync import FlagSync
-from flagsync.cohorts import CohortUpdate, CohortWebhook, SQLiteStore, TraitWriter, _writer
+from flagsync.cohorts import CohortUpdate, CohortWebhook, SQLiteStore, TraitWriter
+from flagsync.cohorts.trait_writer.pace import Pace
+from flagsync.cohorts.trait_writer.writer import Writing
 from tests.benchmarks.calling import interleaved
 from tests.benchmarks.inputs import local_client
 from tests.benchmarks.server import Server
 from tests.benchmarks.surviving import resident_bytes
 from tests.benchmarks.table import judge, percentile, show, spread
-from tests.flagsmith_server import KEY, FlagsmithServer
+from tests.support.flagsmith_server import KEY, FlagsmithServer
 
 PAGES, PAGE, OLD_PAGES, PAGE_KILLS = 1000, 1000, 100, 30
 WRITTEN, TRAIT_SECONDS, FASTEST = 100_000, 0.003, 20
@@ -112,10 +114,13 @@ def writer(server: Server) -> None:
         verdict = judge(f"{took:.0f} s, {least:.0f} of them the server's", reached=reached)
         show(f"{WRITTEN:,} changes in bulk", "TraitWriter", f"{stats.requests} requests", f"{FASTEST}", verdict)
     with _store() as store, FlagsmithServer() as flagsmith:
-        flagsmith.trait_seconds, _writer.UNSURE_SECONDS = TRAIT_SECONDS / 100, _writer.UNSURE_SECONDS / 100
-        store.list_changes()
+        flagsmith.trait_seconds = TRAIT_SECONDS / 100
+        writing = Writing(pace=Pace(unsure_seconds=Pace().unsure_seconds / 100))
+        store.start_log()
         for _ in range(WRITER_KILLS):
-            child = _fork(lambda: TraitWriter(store, Flagsmith(KEY, flagsmith.api_url)).flush(60))
+            child = _fork(
+                lambda: TraitWriter(store, Flagsmith(KEY, flagsmith.api_url), writing=writing).flush(60)
+            )
             for _ in range(random.randint(1, 5)):
                 some = tuple(f"user-{number}" for number in random.sample(range(USERS), 100))
                 action: Any = random.choice(["add_members", "remove_members"])
@@ -124,7 +129,7 @@ def writer(server: Server) -> None:
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
             flagsmith.requests.clear()
-        with TraitWriter(store, Flagsmith(KEY, flagsmith.api_url)) as survivor:
+        with TraitWriter(store, Flagsmith(KEY, flagsmith.api_url), writing=writing) as survivor:
             survivor.flush(60)
         members = {*store.members("1")}
         wrong = sum(value != (who in members) for (who, _), value in flagsmith.traits.items())

@@ -16,7 +16,10 @@ from typing import Any, NamedTuple
 
 from flagsmith.models import Flag, Flags
 
-from flagsync import FlagSync, _sender, outbox_stats
+from flagsync import FlagSync, outbox_stats
+from flagsync._delivery.destinations import Backoff
+from flagsync._delivery.sender import Sending
+from flagsync._options import Tuning
 from flagsync.testing import MixpanelServer
 from tests.benchmarks.inputs import local_client
 from tests.benchmarks.server import Server
@@ -129,14 +132,14 @@ def rollout(server: Server) -> None:
 def outage(server: Server) -> None:
     """An hour without Mixpanel, in which every second takes a millisecond."""
     scale, records = 1000, list[str]()
-    _sender.BACKOFF_SECONDS /= scale
+    backoff = Backoff(first_seconds=Backoff().first_seconds / scale, max_seconds=Backoff().max_seconds / scale)
     log = logging.getLogger("flagsync")
     handler = logging.Handler()
     handler.emit = lambda record: records.append(record.getMessage())  # type: ignore[method-assign]
     log.addHandler(handler)
     log.propagate = False
     for outbox in (False, True):
-        with _place() as (mixpanel, path), _client(mixpanel.url, path if outbox else None) as client:
+        with _place() as (mixpanel, path), _client(mixpanel.url, path if outbox else None, backoff) as client:
             states, warm, cpu = dict[str, str](), 0, process_time()
             began, each = monotonic(), 3600 / scale / OUTAGE_CALLS
             mixpanel.fail(status=503)
@@ -163,9 +166,9 @@ def outage(server: Server) -> None:
 def soak(server: Server) -> None:
     """A million calls while one request in twenty fails, which is tried again at once."""
     states, faults, warm = dict[str, str](), 0, 0
-    _sender.BACKOFF_SECONDS = 0.01
+    backoff = Backoff(first_seconds=0.01, max_seconds=0.3)
     logging.getLogger("flagsync").setLevel(logging.CRITICAL)  # each fault is meant to be
-    with _place() as (mixpanel, path), _client(mixpanel.url, path) as client:
+    with _place() as (mixpanel, path), _client(mixpanel.url, path, backoff) as client:
         for number in range(SOAK_CALLS):
             identifier, state = f"user-{random.randrange(SOAK_USERS)}", f"{number % 7}"
             states[identifier] = state
@@ -191,9 +194,12 @@ def resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
-def _client(url: str, outbox: Path | None) -> FlagSync:
+def _client(url: str, outbox: Path | None, backoff: Backoff = Backoff()) -> FlagSync:  # noqa: B008 - it is frozen
+    class Client(FlagSync):
+        _tuning = Tuning(sending=Sending(backoff=backoff))
+
     bare = local_client(1)
-    return FlagSync(bare, "token", mixpanel_url=url, flush_interval_seconds=FLUSH_SECONDS, outbox=outbox)
+    return Client(bare, "token", mixpanel_url=url, flush_interval_seconds=FLUSH_SECONDS, outbox=outbox)
 
 
 def _last(calls: list[Call]) -> set[str]:

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.request import Request, urlopen
 
 from flagsync.testing import MixpanelServer
-from tests.flagsmith_server import FlagsmithServer
+from tests.support.flagsmith_server import FlagsmithServer
 
 AUTHORIZATION = f"Basic {b64encode(b'mixpanel:secret').decode()}"
 
@@ -39,7 +39,7 @@ def call(port: str, action: str, *members: str) -> dict[str, Any]:
     return reply
 
 
-def test_a_cohort_decides_which_flag_a_user_gets_and_mixpanel_shows_it(
+def test_cohort_decides_which_flag_a_user_gets_and_mixpanel_shows_it(
     start: Callable[..., subprocess.Popen[str]],
     mixpanel: MixpanelServer,
     document: dict[str, Any],

@@ -1,4 +1,4 @@
-"""What the body of a call of Mixpanel's cohort webhook says."""
+"""The body of a call of Mixpanel's cohort webhook, parsed."""
 
 import json
 from typing import Any
@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from flagsync.cohorts import CohortUpdate
-from flagsync.cohorts._update import ACTIONS
+from flagsync.cohorts.update import ACTIONS
 
 DEEP = 100_000
 WHOLE = "must be a whole number from 1 to 1,000,000,000"
@@ -27,7 +27,7 @@ def paged(page: object, pages: object, session: object = "s") -> bytes:
     return body(mixpanel_session_id=session, page_info={"page_count": page, "total_pages": pages})
 
 
-def test_the_body_that_mixpanel_documents_is_understood() -> None:
+def test_parse_understands_the_body_that_mixpanel_documents() -> None:
     document = {
         "action": "members",
         "parameters": {
@@ -62,7 +62,7 @@ def test_the_body_that_mixpanel_documents_is_understood() -> None:
 
 
 @pytest.mark.parametrize("action", ["add_members", "remove_members"])
-def test_an_action_may_come_with_a_cohort_and_nothing_else(action: str) -> None:
+def test_difference_may_have_a_cohort_id_and_nothing_else(action: str) -> None:
     update = CohortUpdate.parse({"action": action, "parameters": {"mixpanel_cohort_id": "7"}})
     assert update == CohortUpdate(action, "7", "7", "", 1, 1, (), 0)  # type: ignore[arg-type]
 
@@ -88,12 +88,12 @@ def test_ids_are_text_or_numbers(cohort_id: object, text: str) -> None:
     ("name", "text"),
     [("VIPs ✨", "VIPs ✨"), (" VIPs ", "VIPs"), (2026, "2026"), ("x" * 2000, "x" * 2000)],
 )
-def test_a_name_is_text_or_a_number(name: object, text: str) -> None:
+def test_cohort_name_is_text_or_a_number(name: object, text: str) -> None:
     assert parse(mixpanel_cohort_name=name).cohort_name == text
 
 
 @pytest.mark.parametrize("name", [None, "", " ", [], True, 1.5, "x" * 2001, "\ud800", "nul\0"])
-def test_a_cohort_without_a_usable_name_is_called_by_its_id(name: object) -> None:
+def test_cohort_without_a_usable_name_is_called_by_its_id(name: object) -> None:
     assert parse(mixpanel_cohort_name=name).cohort_name == "7"
 
 
@@ -108,18 +108,20 @@ def test_a_cohort_without_a_usable_name_is_called_by_its_id(name: object) -> Non
         (1, 10**9, (1, 10**9)),
     ],
 )
-def test_pages_are_whole_numbers_or_their_digits(page: object, pages: object, numbers: tuple[int, int]) -> None:
+def test_page_numbers_are_whole_numbers_or_their_digits(
+    page: object, pages: object, numbers: tuple[int, int]
+) -> None:
     update = CohortUpdate.parse(paged(page, pages))
     assert (update.page, update.pages) == numbers
 
 
 @pytest.mark.parametrize("parameters", [{}, {"page_info": None}])
-def test_without_page_info_it_is_one_page(parameters: dict[str, Any]) -> None:
+def test_body_without_page_info_is_one_page(parameters: dict[str, Any]) -> None:
     update = parse(**parameters)
     assert (update.page, update.pages) == (1, 1)
 
 
-def test_one_page_needs_no_session() -> None:
+def test_single_page_needs_no_session() -> None:
     assert CohortUpdate.parse(paged(1, 1, None)).session_id == ""
 
 
@@ -127,19 +129,19 @@ def test_one_page_needs_no_session() -> None:
 @pytest.mark.parametrize(
     "page_info", [{"page_count": 1, "total_pages": 2}, {"page_count": 0, "total_pages": 0}, {}, "none"]
 )
-def test_the_pages_of_a_difference_mean_nothing(action: str, page_info: object) -> None:
+def test_page_info_of_a_difference_is_ignored(action: str, page_info: object) -> None:
     update = parse(action, page_info=page_info, members=[{"mixpanel_distinct_id": "ann"}])
     assert (update.session_id, update.page, update.pages, update.members) == ("", 1, 1, ("ann",))
 
 
 @pytest.mark.parametrize("parameters", [{}, {"members": None}, {"members": []}])
 @pytest.mark.parametrize("action", ["add_members", "remove_members"])
-def test_a_difference_may_have_no_members(action: str, parameters: dict[str, Any]) -> None:
+def test_difference_may_have_no_members(action: str, parameters: dict[str, Any]) -> None:
     update = parse(action, **parameters)
     assert (update.members, update.skipped) == ((), 0)
 
 
-def test_an_empty_cohort_is_told_from_one_without_a_list() -> None:
+def test_empty_list_of_members_differs_from_a_missing_one() -> None:
     without = [parse("members", **parameters) for parameters in ({}, {"members": None})]
     assert [(update.members, update.skipped) for update in without] == [((), 1)] * 2
     assert parse("members", members=[]).skipped == 0
@@ -162,7 +164,7 @@ def test_an_empty_cohort_is_told_from_one_without_a_list() -> None:
         ("null", "null"),
     ],
 )
-def test_a_member_is_text_or_a_number(identifier: object, member: str) -> None:
+def test_member_is_text_or_a_number(identifier: object, member: str) -> None:
     update = parse(members=[{"mixpanel_distinct_id": identifier}])
     assert (update.members, update.skipped) == ((member,), 0)
 
@@ -202,26 +204,26 @@ def test_a_member_is_text_or_a_number(identifier: object, member: str) -> None:
     ],
     ids=lambda member: f"{member!a:.50}",
 )
-def test_a_member_without_a_usable_identifier_costs_the_others_nothing(member: object) -> None:
+def test_member_without_a_usable_identifier_is_skipped_alone(member: object) -> None:
     update = parse(members=[{"mixpanel_distinct_id": "ann"}, member, {"mixpanel_distinct_id": "bob"}])
     assert (update.members, update.skipped) == (("ann", "bob"), 1)
 
 
-def test_each_member_is_there_once_in_the_order_of_first_sight() -> None:
+def test_members_are_there_once_in_the_order_of_first_sight() -> None:
     update = parse(
         members=[{"mixpanel_distinct_id": identifier} for identifier in ["bob", "7", "ann", " bob", 7]]
     )
     assert (update.members, update.skipped) == (("bob", "7", "ann"), 0)
 
 
-def test_further_properties_mean_nothing() -> None:
+def test_further_properties_of_members_are_ignored() -> None:
     member = {"mixpanel_distinct_id": "ann", "age": 7, "tags": [{}], "ok": None, "x": float("inf")}
     assert parse(members=[member], further=[1], page_size="many") == parse(
         members=[{"mixpanel_distinct_id": "ann"}]
     )
 
 
-def test_another_property_can_be_the_identifier() -> None:
+def test_member_key_names_another_property_as_the_identifier() -> None:
     members = [
         {"email": "ann@example.com", "mixpanel_distinct_id": "1"},
         {"mixpanel_distinct_id": "2"},
@@ -231,7 +233,7 @@ def test_another_property_can_be_the_identifier() -> None:
     assert (update.members, update.skipped) == (("ann@example.com",), 2)
 
 
-def test_a_byte_order_mark_is_no_error() -> None:
+def test_byte_order_mark_is_no_error() -> None:
     assert CohortUpdate.parse(b"\xef\xbb\xbf" + body()) == parse()
 
 
@@ -307,7 +309,7 @@ WRONG = {
     [(refused, message) for message, bodies in {**UNREADABLE, **WRONG}.items() for refused in bodies],
     ids=lambda value: f"{value!a:.60}",
 )
-def test_a_body_that_cannot_be_understood_is_an_error_that_says_why(refused: bytes, message: str) -> None:
+def test_body_that_cannot_be_understood_is_a_value_error_that_says_why(refused: bytes, message: str) -> None:
     with pytest.raises(ValueError) as raised:
         CohortUpdate.parse(refused)
     assert (type(raised.value), f"{raised.value}") == (ValueError, message)
@@ -340,7 +342,7 @@ documents = st.fixed_dictionaries(
 @given(st.binary() | (documents | values).map(json.dumps).map(str.encode) | documents)
 @example(paged("\x1c1", 1))
 @example(paged("0" * 5000 + "1", 1))
-def test_whatever_comes_it_is_clean_or_a_value_error(given: bytes | dict[str, Any]) -> None:
+def test_parse_returns_clean_text_or_raises_value_error_whatever_comes(given: bytes | dict[str, Any]) -> None:
     try:
         update = CohortUpdate.parse(given)
     except ValueError:

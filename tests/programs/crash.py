@@ -4,17 +4,17 @@ import os
 import signal
 import sys
 
-from flagsync.cohorts import CohortUpdate, SQLiteStore, _sqlite
+from flagsync.cohorts import CohortUpdate, SQLiteStore
+from flagsync.cohorts.sqlite.tables import CohortTables
 
 
-def kill(_: object) -> bool:
+def kill(_: CohortTables) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
-    return False
 
 
 store = SQLiteStore(sys.argv[1])
-store.list_changes()
+store.start_log()
 store.apply(CohortUpdate("add_members", "7", "vips", members=("old",)))
 store.apply(CohortUpdate("members", "7", "vips", "s", 1, 2, ("ann",)))
-setattr(_sqlite, "sweep", kill)  # noqa: B010 - the last that is done in the transaction of a page
+setattr(CohortTables, "count_change", kill)  # noqa: B010 - the last step in the transaction of a page
 store.apply(CohortUpdate("members", "7", "vips", "s", 2, 2, ("bob",)))

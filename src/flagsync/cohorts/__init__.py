@@ -1,23 +1,41 @@
 """The way back: Mixpanel's cohorts become Flagsmith traits.
 
-Mixpanel's webhook ─> CohortWebhook ─> CohortUpdate      _webhook, _update
-                        └─> MembershipStore.apply()      _store, _sqlite, _schema; _traits names them
-FlagSync(…, cohorts=store) <─ traits of an identity ─┤   _lookup
-Flagsmith, stored traits <─ TraitWriter <─ changes ──┘   _writer, _flagsmith
+    Mixpanel's webhook ─> CohortWebhook ─> CohortUpdate        webhook/, update
+                            └─> MembershipSink.apply()         store; sqlite/, sessions, keys
+    FlagSync(…, cohorts=store) <─ MembershipReader <─┤         lookup
+    Flagsmith's stored traits <─ TraitWriter <─ ChangeLog      trait_writer/
+
+A store fills the three roles of ``store``, or those that its callers need.
 """
 
-from flagsync.cohorts._sqlite import SQLiteStore
-from flagsync.cohorts._store import MembershipStore, TraitChange
-from flagsync.cohorts._traits import Cohort
-from flagsync.cohorts._update import CohortUpdate
-from flagsync.cohorts._webhook import CohortWebhook
-from flagsync.cohorts._writer import TraitStats, TraitWriter
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from flagsync.cohorts.keys import Cohort
+from flagsync.cohorts.store import (
+    ChangeLog,
+    LogState,
+    MembershipReader,
+    MembershipSink,
+    MembershipStore,
+    TraitChange,
+)
+from flagsync.cohorts.update import CohortUpdate
 from flagsync.exceptions import StoreUnavailableError
 
+if TYPE_CHECKING:
+    from flagsync.cohorts.sqlite.store import SQLiteStore
+    from flagsync.cohorts.trait_writer.writer import TraitStats, TraitWriter
+    from flagsync.cohorts.webhook.app import CohortWebhook
+
 __all__ = [
+    "ChangeLog",
     "Cohort",
     "CohortUpdate",
     "CohortWebhook",
+    "LogState",
+    "MembershipReader",
+    "MembershipSink",
     "MembershipStore",
     "SQLiteStore",
     "StoreUnavailableError",
@@ -25,3 +43,26 @@ __all__ = [
     "TraitStats",
     "TraitWriter",
 ]
+
+# Every client imports this package, and few need SQLite, asyncio or a second sender.
+_IMPORTED_WHEN_USED = {
+    "CohortWebhook": "flagsync.cohorts.webhook.app",
+    "SQLiteStore": "flagsync.cohorts.sqlite.store",
+    "TraitStats": "flagsync.cohorts.trait_writer.writer",
+    "TraitWriter": "flagsync.cohorts.trait_writer.writer",
+}
+
+
+if not TYPE_CHECKING:  # pragma: no branch - type checkers would take every name for one of the package
+
+    def __getattr__(name: str) -> type:
+        """Import a class when it is first used."""
+        if name not in _IMPORTED_WHEN_USED:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        found = getattr(import_module(_IMPORTED_WHEN_USED[name]), name)
+        globals()[name] = found
+        return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_IMPORTED_WHEN_USED})

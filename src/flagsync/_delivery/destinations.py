@@ -1,0 +1,124 @@
+"""The health of each destination: whether it rests, how often it failed, and what was reported.
+
+Guarantee: no destination suffers for another one.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from time import monotonic
+
+from flagsync._delivery.answers import Answer, Outcome
+from flagsync._outbox.contract import Destination, Message
+from flagsync._report import Outage, Reporter
+from flagsync.exceptions import DeliveryError
+
+MAX_DOUBLINGS = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backoff:
+    """How long a destination is left alone; https://developer.mixpanel.com/reference/import-events.
+
+    Attributes:
+        first_seconds: After the first failure. Each further failure in a row doubles it.
+        max_seconds: At most; and at once where a person must act.
+        jitter: What is added at random, as multiples of ``first_seconds``: the least and the most.
+        closing_divisor: A client that closes has no such time, and waits for this part of ``first_seconds``.
+    """
+
+    first_seconds: float = 2.0
+    max_seconds: float = 60.0
+    jitter: tuple[float, float] = (0.5, 2.5)
+    closing_divisor: float = 8.0
+
+    def seconds(self, answer: Answer, failures: int, *, is_closing: bool = False) -> float:
+        """Return how long to wait after so many failures in a row."""
+        first = self.first_seconds / (self.closing_divisor if is_closing else 1)
+        doubled = min(first * 2 ** min(failures - 1, MAX_DOUBLINGS), self.max_seconds)
+        wait = self.max_seconds if answer.outcome is Outcome.MISCONFIGURED else doubled
+        return (answer.retry_after_seconds or wait) + first * random.uniform(*self.jitter)  # noqa: S311 - no secret
+
+
+class Health:
+    """One destination.
+
+    Attributes:
+        failures: In a row.
+        rests_until: When to try again: ``time.monotonic()``.
+        has_accepted: Whether it accepted something since it last refused a whole batch.
+        is_suspect: Whether it has refused a whole batch, and another part of the queue is being tried.
+    """
+
+    def __init__(self, report: Reporter) -> None:
+        self.failures, self.rests_until = 0, 0.0
+        self.has_accepted = self.is_suspect = False
+        self.outage = Outage(report)
+
+
+class Destinations:
+    """The health of all destinations of one sender.
+
+    Args:
+        service: What people call the service behind them.
+        backoff: How long one is left alone after a failure.
+        report: Told once of each outage.
+    """
+
+    def __init__(self, service: str, backoff: Backoff, report: Reporter) -> None:
+        self._service, self._backoff, self._report = service, backoff, report
+        self._healths: dict[Destination, Health] = {}
+        self._is_closing = False
+        self.failure: Answer | None = None  # the last one, until something is accepted
+
+    def health(self, destination: Destination) -> Health:
+        """Return the health of a destination."""
+        if (health := self._healths.get(destination)) is None:
+            health = self._healths[destination] = Health(self._report)
+        return health
+
+    def resting(self) -> dict[Destination, float]:
+        """Return the destinations that rest, and until when."""
+        now = monotonic()
+        return {
+            where: health.rests_until for where, health in self._healths.items() if health.rests_until > now
+        }
+
+    def close(self) -> None:
+        """Let all destinations be tried again at once, and from now on soon after a failure. Idempotent."""
+        if not self._is_closing:
+            self._is_closing = True
+            for health in self._healths.values():
+                health.rests_until = 0.0
+
+    def succeed(self, destination: Destination) -> None:
+        """Note that a destination has accepted something, or refused no more than single messages."""
+        health = self.health(destination)
+        health.outage.end(f"{self._service} accepts updates again; failed attempts: {health.failures}")
+        health.failures, self.failure = 0, None
+
+    def fail(self, destination: Destination, answer: Answer) -> float:
+        """Note a failure of the destination itself; return until when it rests."""
+        health = self.health(destination)
+        health.failures += 1
+        self.failure = answer
+        seconds = self._backoff.seconds(answer, health.failures, is_closing=self._is_closing)
+        health.rests_until = monotonic() + seconds
+        return health.rests_until
+
+    def report_outage(self, destination: Destination, answer: Answer, messages: Sequence[Message]) -> None:
+        """Report that messages wait for a destination, once for each kind of failure in a row."""
+        error = delivery_error(answer, messages, will_retry=True)
+        self.health(destination).outage.begin(error, answer.outcome)
+
+
+def delivery_error(answer: Answer, messages: Sequence[Message], *, will_retry: bool) -> DeliveryError:
+    """Return what ``on_error`` gets about messages that were not accepted."""
+    return DeliveryError(
+        answer.reason,
+        len(messages),
+        will_retry=will_retry,
+        misconfigured=answer.outcome is Outcome.MISCONFIGURED,
+        identifiers=tuple(message.distinct_id for message in messages),
+        answer=answer.text,
+    )

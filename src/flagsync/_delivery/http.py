@@ -1,0 +1,81 @@
+"""HTTP requests that raise nothing and end in time; the only import of ``requests``.
+
+Guarantee: a request ends at its deadline, follows no redirect with the payload, and keeps no cookie. Boundary: what
+a reply means is said by ``answers``.
+"""
+
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+from http.cookiejar import DefaultCookiePolicy
+from time import monotonic, time
+from types import MappingProxyType
+from urllib.parse import urlsplit
+
+import requests
+
+from flagsync._delivery.answers import Reply
+from flagsync._delivery.deadlines import DeadlineAdapter
+
+CONNECT_SECONDS = 5.0
+MAX_REPLY_BYTES = 65536
+MAX_RETRY_AFTER_SECONDS = 3600.0
+
+
+class Http:
+    """A session for one thread at a time.
+
+    Args:
+        headers: Sent with each request.
+        proxies: As ``requests`` has them, beside those of the environment.
+        connect_seconds: How long connecting may take.
+    """
+
+    def __init__(
+        self,
+        headers: Mapping[str, str],
+        proxies: Mapping[str, str] = MappingProxyType({}),
+        *,
+        connect_seconds: float = CONNECT_SECONDS,
+    ) -> None:
+        self._session, self._connect_seconds = requests.Session(), connect_seconds
+        self._session.headers.update(headers)
+        self._session.proxies.update(proxies)
+        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        # Of a redirect that is not followed, requests (2.32) reads the whole body, however long.
+        self._session.get_redirect_target = lambda _: None  # type: ignore[assignment]
+        self._deadline = 0.0
+        for scheme in ("https://", "http://"):
+            self._session.mount(scheme, DeadlineAdapter(self._seconds_left))
+
+    def request(self, method: str, url: str, body: bytes, seconds: float) -> Reply | str:
+        """Send a body; within about ``seconds``, return the reply, or the text that says what prevented it."""
+        self._deadline = monotonic() + seconds
+        try:
+            # A test server must not be looked for behind the company's proxy.
+            self._session.trust_env = urlsplit(url).hostname not in ("127.0.0.1", "localhost", "::1")
+            timeouts = (min(self._connect_seconds, seconds), seconds)
+            with self._session.request(method, url, data=body, timeout=timeouts, stream=True) as response:
+                content = response.raw.read(MAX_REPLY_BYTES, decode_content=True)
+        except Exception as error:  # noqa: BLE001 - besides RequestException, urllib3 and ssl raise their own
+            # Only the type: urllib3's messages contain URLs, which may contain the password of a proxy.
+            return type(error).__name__
+        return Reply(response.status_code, content, seconds_from(response.headers.get("Retry-After", "")))
+
+    def close(self) -> None:
+        """Close the connections; they are opened again when they are needed."""
+        self._session.close()
+
+    def _seconds_left(self) -> float:
+        return self._deadline - monotonic()
+
+
+def seconds_from(retry_after: str) -> float:
+    """Return a ``Retry-After`` header in seconds from now, at most an hour; 0.0 if there is none to honour."""
+    try:
+        seconds = float(retry_after)
+    except ValueError:
+        try:
+            seconds = parsedate_to_datetime(retry_after).timestamp() - time()
+        except (ValueError, OverflowError):
+            return 0.0
+    return min(seconds, MAX_RETRY_AFTER_SECONDS) if seconds > 0 else 0.0

@@ -1,0 +1,52 @@
+"""Flagsmith identifier -> Mixpanel ``distinct_id``.
+
+Guarantee: what Mixpanel refuses, or would cut and merge with other users' profiles, is never sent.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from flagsync._report import is_interrupt_of_application
+
+# https://docs.mixpanel.com/troubleshooting/errors/server-side-events-without-a-user
+BLOCKED = frozenset(
+    "00000000-0000-0000-0000-000000000000 anon anonymous nil none null n/a na undefined unknown <nil> 0 -1 "
+    "true false [] {}".split()
+)
+MAX_BYTES = 255  # of UTF-8, as in every string that Mixpanel stores
+
+
+class NotMirrored(NamedTuple):
+    """Why an identity is evaluated but not mirrored."""
+
+    reason: str
+
+
+def distinct_id_of(identifier: object, distinct_id: Callable[[str], str | None]) -> str | NotMirrored:
+    """Return the profile of an identifier, or why it has none.
+
+    White space round an identifier is stripped, as Flagsmith's server does. An identifier of another type, such as
+    a primary key or a UUID, counts as its text. ``distinct_id`` may raise anything.
+    """
+    if isinstance(identifier, bytes):
+        return NotMirrored("the identifier is bytes; decode it")
+    try:
+        mapped = distinct_id(str(identifier).strip())
+    except BaseException as error:  # the application's callback may raise anything
+        if is_interrupt_of_application(error):
+            raise
+        return NotMirrored(f"distinct_id raised {type(error).__name__}")
+    if not isinstance(mapped, str):
+        return NotMirrored(f"distinct_id returned {type(mapped).__name__}, not str")
+    text = mapped.strip()
+    if not text:
+        return NotMirrored("the identifier is empty")
+    if text.lower() in BLOCKED:
+        return NotMirrored("Mixpanel blocks the identifier as a placeholder")
+    try:
+        size = len(text) if text.isascii() else len(text.encode())
+    except UnicodeEncodeError:
+        return NotMirrored("the identifier is not valid Unicode")
+    if size > MAX_BYTES:
+        return NotMirrored(f"the identifier is longer than {MAX_BYTES} bytes")
+    return text

@@ -1,0 +1,159 @@
+"""The calls that wait to be encoded, of which the latest of an identity wins.
+
+Guarantee: adding a call takes no lock. What waits is bounded.
+"""
+
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TypeAlias
+
+from flagsync._encoding.evaluation import Evaluation, is_evaluated
+from flagsync._report import MAX_PENDING_REACHED, Reporter, is_interrupt_of_application
+from flagsync._stats import Ledger
+
+Call: TypeAlias = tuple[object, Evaluation, float]
+"""An identifier, its evaluation, and when it was made: ``time.monotonic()``."""
+
+
+class Inbox:
+    """Calls, first as they come and then one an identity.
+
+    Args:
+        max_pending: Calls that wait at each of the two stages. Beyond it the oldest are dropped.
+        enough: When so many have come, the thread is woken even while calls gather.
+        ledger: Where outcomes are counted.
+        report: Told of drops, and once of each reason why an identity is not mirrored.
+
+    Attributes:
+        calls: As they came. Any thread appends, and takes from the other end what exceeds the bound.
+        attend_at: From how many calls on a caller must attend to them: wake the thread, or keep the bound. Whoever
+            raises it wakes the thread afterwards, so that no call waits for ever.
+        is_idle: Whether the thread sleeps, or is being woken by the first call.
+        is_closed: Whether calls are refused.
+    """
+
+    def __init__(self, max_pending: float, enough: int, ledger: Ledger, report: Reporter) -> None:
+        self._max_pending, self._enough, self._ledger, self._report = max_pending, enough, ledger, report
+        # A deque's append needs no lock, neither between threads nor in a signal handler.
+        self.calls = deque[Call]()
+        self.attend_at = 1.0
+        self.is_idle, self.is_closed = True, False
+        self._latest: OrderedDict[str | tuple[int, str], Call] = (
+            OrderedDict()
+        )  # only the encoder's thread uses it
+        self._collected = 0  # calls that the thread has taken; only it counts
+        self._lock = threading.RLock()  # for calls that are taken elsewhere
+        self._removed = 0
+
+    def __len__(self) -> int:
+        """How many identities are collected."""
+        return len(self._latest)
+
+    @property
+    def submitted(self) -> int:
+        """How many calls have come."""
+        return self._collected + self._removed + len(self.calls)
+
+    def has_enough(self) -> bool:
+        """Whether so many calls wait that they need not gather longer."""
+        return len(self.calls) + len(self._latest) >= self._enough
+
+    def has_calls(self) -> bool:
+        """Whether anything waits, at either stage."""
+        return bool(self.calls or self._latest)
+
+    def wait_for_first(self) -> None:
+        """Let the next call attend: the thread sleeps."""
+        self.is_idle = True
+        self._attend_from(1)
+
+    def wait_for_enough(self) -> None:
+        """Let a call attend when there are enough: the thread lets calls gather."""
+        self.is_idle = False
+        self._attend_from(self._enough)
+
+    def wait_for_none(self) -> None:
+        """Let a call attend only when the bound is exceeded: the thread is at work."""
+        self.is_idle = False
+        self._attend_from(self._max_pending + 1)
+
+    def wait_for_next_state(self) -> None:
+        """Let the next calls not attend, since the caller is about to wake the thread, which decides anew."""
+        self._attend_from(self._max_pending + 1 if self.has_enough() else self._enough)
+
+    def close(self) -> None:
+        """Let each call attend from now on, and be refused. Takes no lock."""
+        self.is_closed, self.attend_at = True, 0
+
+    def keep_bound(self) -> None:
+        """Drop the oldest calls beyond the bound, in the caller's thread."""
+        while len(self.calls) > self._max_pending:
+            if self._remove(self.calls.popleft):
+                self._drop(1)
+
+    def remove_newest(self) -> bool:
+        """Take the newest call out, in the caller's thread; False if the encoder's thread was faster."""
+        return self._remove(self.calls.pop)
+
+    def collect(self) -> None:
+        """Let the calls that have come replace older ones of their identities."""
+        with suppress(IndexError):  # a caller has kept the bound meanwhile
+            for _ in range(len(self.calls)):
+                call = self.calls.popleft()
+                self._collected += 1
+                self._receive(call)
+        while len(self._latest) > self._max_pending:
+            self._latest.popitem(last=False)
+            self._drop(1)
+
+    def pop(self) -> Call:
+        """Take out the identity that has waited longest."""
+        return self._latest.popitem(last=False)[1]
+
+    def count_removed(self) -> None:
+        """Count a call that has come and does not wait."""
+        with self._lock:
+            self._removed += 1
+
+    def _attend_from(self, calls: float) -> None:
+        self.attend_at = calls
+        if self.is_closed:  # another thread may have closed it before the line above
+            self.attend_at = 0
+
+    def _remove(self, pop: Callable[[], Call]) -> bool:
+        with suppress(IndexError):
+            pop()
+            self.count_removed()
+            return True
+        return False
+
+    def _receive(self, call: Call) -> None:
+        identifier, evaluation, _ = call
+        try:
+            if type(evaluation) is not dict and not is_evaluated(evaluation):
+                self._skip("Flagsmith evaluated no flags")
+                return
+            key = identifier if type(identifier) is str else _key(identifier)
+            if self._latest.pop(key, None) is not None:
+                self._ledger.count("superseded")
+            self._latest[key] = call  # last in line: another identifier may have the same profile
+        except BaseException as error:  # an identifier may be an object of the application
+            if is_interrupt_of_application(error):
+                raise
+            self._skip(type(error).__name__)
+
+    def _skip(self, reason: str) -> None:
+        self._ledger.count("skipped")
+        self._report.warn_once(f"An identity is not mirrored: {reason}")
+
+    def _drop(self, count: int) -> None:
+        self._ledger.count("dropped", count)
+        self._report.count_loss(MAX_PENDING_REACHED, count)
+
+
+def _key(identifier: object) -> tuple[int, str]:
+    """Return what tells an identifier from others: its text, and its type, since 1 and 1.0 and True are equal."""
+    hash(identifier)  # raises for a list or a dictionary, which is no identifier
+    return id(type(identifier)), str(identifier)

@@ -1,0 +1,134 @@
+"""Flags -> Mixpanel profile properties, as JSON.
+
+Guarantee: by default the names and values, types included, that Flagsmith's own integration sends. What Mixpanel
+would cut is sent and reported once a flag; what it cannot hold, or what would overwrite the user's reserved
+properties, is left out and reported once a flag.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import TypeAlias
+
+from flagsmith.models import Flag
+
+from flagsync._report import is_interrupt_of_application
+
+PropertyValue: TypeAlias = str | float | bool | Sequence["PropertyValue"] | Mapping[str, "PropertyValue"]
+"""What a Mixpanel property holds; numbers are finite."""
+
+# https://docs.mixpanel.com/docs/data-structure/user-profiles
+MAX_PROPERTIES, MAX_NAME_CHARACTERS, MAX_STRING_BYTES, MAX_OBJECT_BYTES = 2000, 255, 255, 256_000
+MAX_CACHED_VALUES = 100  # of a flag, which has few
+CACHED_TYPES = (str, int)  # exactly these: of a value of another type, an equal one may have another JSON
+
+
+def served_value(flag: Flag) -> PropertyValue:
+    """Return the value if the flag is enabled and has one, else whether it is enabled.
+
+    An enabled flag whose value is ``0``, ``""`` or ``False`` becomes ``True``, as it does on Flagsmith's own
+    server, which may write to the same profile.
+    """
+    return flag.value if flag.enabled and flag.value else flag.enabled
+
+
+class Properties:
+    """Writes the properties of a profile as JSON, and caches the JSON of each property's last values.
+
+    Args:
+        name: Feature name -> property name; None leaves the flag out. Called once for each feature.
+        value: Flag -> property value.
+        warn: Called with each problem, however often it occurs.
+    """
+
+    def __init__(
+        self,
+        name: Callable[[str], str | None],
+        value: Callable[[Flag], PropertyValue],
+        warn: Callable[[str], None],
+    ) -> None:
+        self._name, self._value, self._warn = name, value, warn
+        self._properties: dict[str, _Property | None] = {}  # by feature; None: left out
+        self._names: dict[str, set[str]] = {}  # a name as Mixpanel stores it -> the names that are cut to it
+
+    def of(self, flags: Iterable[Flag]) -> str:
+        """Return a JSON object, in the order of the flags; an empty text if no flag has a property."""
+        members = []
+        properties, value_of = self._properties, self._value
+        for flag in flags:
+            feature = flag.feature_name
+            found = properties[feature] if feature in properties else self._add(feature)
+            if found is None:
+                continue
+            try:
+                value = value_of(flag)
+                if value is True or value is False:  # a cache would take them for 1 and 0
+                    members.append(found.true if value else found.false)
+                else:
+                    encode = found.encode_cached if type(value) in CACHED_TYPES else found.encode
+                    members.append(encode(value))
+            except BaseException as error:  # the application's callback may raise anything
+                if is_interrupt_of_application(error):
+                    raise
+                self._leave_out(feature, f"no property value ({type(error).__name__})")
+        if len(members) > MAX_PROPERTIES:
+            self._warn(
+                f"Mixpanel fails what is past {MAX_PROPERTIES} properties: let property_name leave out some"
+            )
+        return f"{{{','.join(members)}}}" if members else ""
+
+    def _add(self, feature: str) -> "_Property | None":
+        """Return the property of a feature that was not seen before; None if the feature is left out."""
+        self._properties[feature] = None
+        try:
+            name = self._name(feature)
+        except BaseException as error:  # the application's callback may raise anything
+            if is_interrupt_of_application(error):
+                raise
+            self._leave_out(feature, f"property_name raised {type(error).__name__}")
+            return None
+        if name is None:
+            return None
+        if not isinstance(name, str) or not name:
+            problem = "property_name returned no text"
+        elif name.startswith(("$", "mp_")):
+            problem = "Mixpanel reserves $… and mp_…; property_name may give another name"
+        elif name in (cut_alike := self._names.setdefault(name[:MAX_NAME_CHARACTERS], set())):
+            problem = "another flag has this name; property_name may give another one"
+        else:
+            return self._add_named(feature, name, cut_alike)
+        self._leave_out(feature, problem)
+        return None
+
+    def _add_named(self, feature: str, name: str, cut_alike: set[str]) -> "_Property":
+        if len(name) > MAX_NAME_CHARACTERS:
+            self._warn(f"Flag {feature!r}: Mixpanel cuts names to {MAX_NAME_CHARACTERS} characters")
+        if cut_alike:
+            self._warn(f"Flag {feature!r}: another flag has the same property name in Mixpanel")
+        cut_alike.add(name)
+        self._properties[feature] = added = _Property(name, f"Flag {feature!r}", self._warn)
+        return added
+
+    def _leave_out(self, feature: str, reason: str) -> None:
+        self._warn(f"Flag {feature!r} is left out: {reason}")
+
+
+class _Property:
+    """Encodes the name and a value of one property as a member of a JSON object."""
+
+    def __init__(self, name: str, flag: str, warn: Callable[[str], None]) -> None:
+        self._name, self._flag, self._warn = json.dumps(name), flag, warn
+        self.true, self.false = f"{self._name}:true", f"{self._name}:false"
+        self.encode_cached = lru_cache(MAX_CACHED_VALUES)(self.encode)
+
+    def encode(self, value: PropertyValue) -> str:
+        """Return the member; raise what ``json`` raises for a value that JSON cannot hold."""
+        text = json.dumps(value, allow_nan=False)
+        value = json.loads(text)  # a subclass of str, a tuple: what Mixpanel makes of it
+        if value is None:
+            raise TypeError
+        if isinstance(value, str) and len(value.encode(errors="surrogatepass")) > MAX_STRING_BYTES:
+            self._warn(f"{self._flag}: Mixpanel cuts its value to {MAX_STRING_BYTES} bytes")
+        if isinstance(value, (list, dict)) and len(text) > MAX_OBJECT_BYTES:
+            self._warn(f"{self._flag}: Mixpanel holds no more than {MAX_OBJECT_BYTES} bytes of its value")
+        return f"{self._name}:{text}"

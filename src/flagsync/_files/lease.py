@@ -1,0 +1,72 @@
+"""Which of the processes that share a file sends: the one that holds its lease.
+
+Guarantee: the kernel ends the lease with its process. A process whose lock file was removed or replaced holds no
+lease any more. Boundary: local file systems of POSIX systems.
+"""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from time import time
+
+with suppress(ImportError):  # without it no shared file is made, see sqlite.prepare
+    import fcntl
+
+
+class FileLease:
+    """A lock on a file beside the shared one."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._descriptor: int | None = None
+        self._is_refused = False  # another process held it at the last attempt
+
+    @property
+    def is_held(self) -> bool:
+        """Whether this process held the lease when it last tried to acquire it."""
+        return self._descriptor is not None
+
+    def try_acquire(self) -> bool:
+        """Acquire the lease if no other process holds it; return whether this process holds it.
+
+        Shows a sign of life if it does.
+        """
+        if self._descriptor is not None and not self._is_in_place(self._descriptor):
+            self.release()
+        if self._descriptor is None:
+            self._acquire()
+        if self._descriptor is not None:
+            os.utime(self._descriptor)
+        return self._descriptor is not None
+
+    def release(self) -> None:
+        """Let another process acquire the lease. In a forked child, leave it to the parent."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+
+    def silent_seconds(self) -> float:
+        """Return how long the process that held the lease at the last attempt has shown no sign of life; else 0.0."""
+        if self._is_refused:
+            with suppress(OSError):
+                return max(0.0, time() - Path(self._path).stat().st_mtime)
+        return 0.0
+
+    def _acquire(self) -> None:
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+        self._is_refused = False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if self._is_in_place(descriptor):  # somebody may have removed the file since it was opened
+                self._descriptor = descriptor
+        except OSError:
+            self._is_refused = True
+        finally:
+            if self._descriptor is None:
+                os.close(descriptor)
+
+    def _is_in_place(self, descriptor: int) -> bool:
+        """Return whether the path still leads to the file that is locked."""
+        with suppress(FileNotFoundError):
+            return os.path.samestat(os.fstat(descriptor), Path(self._path).stat())
+        return False

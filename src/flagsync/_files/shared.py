@@ -1,0 +1,158 @@
+"""A SQLite file that processes share: its connection in one process.
+
+Guarantee: a forked child inherits no open connection, no lock that is held, and no lease. Waiting for another
+process ends at a deadline, and holds up nobody else. Boundary: POSIX.
+"""
+
+import os
+import sqlite3
+import threading
+import weakref
+from collections import deque
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from time import monotonic, sleep
+
+from flagsync._files.lease import FileLease
+from flagsync._files.sqlite import Format, begin, connect, identity
+from flagsync._process import PerProcess
+
+INHERITED = "a process that had it open was forked past Python's hooks; build what uses it after the fork"
+PAUSE_SECONDS = 0.001
+
+
+class _OpenFiles:
+    """The files of one process.
+
+    Acquire ``lock`` to register a file or to fork. Never acquire it while holding a file's own lock.
+    """
+
+    def __init__(self, inherited: "_OpenFiles | None") -> None:
+        self.lock = threading.RLock()
+        self.files: weakref.WeakSet[SharedFile] = weakref.WeakSet()
+        self.released = deque[sqlite3.Connection]()  # of files that the garbage collector has found
+        self.held = ExitStack()  # the locks, during a fork
+        # SQLite keeps the locks of a process in its memory, which a fork copies, and the locks are gone.
+        self.unusable = [file.path for file in [*inherited.files] if file.is_connected] if inherited else []
+        for file in [*inherited.files] if inherited else []:
+            file.lease.release()
+
+
+class SharedFile:
+    """A file in one process.
+
+    Args:
+        path: Absolute path of the file.
+        kind: What is in it.
+    """
+
+    def __init__(self, path: str, kind: Format) -> None:
+        self.path, self.lease = path, FileLease(f"{path}-sender")
+        self._kind = kind
+        self._lock = threading.RLock()  # whoever uses the connection holds it
+        self._process = _open_files.get()
+        self._connection: sqlite3.Connection | None = None
+        self._identity: tuple[int, int] | None = None
+        with self._process.lock:
+            self._process.files.add(self)
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether it has an open connection."""
+        return self._connection is not None
+
+    @contextmanager
+    def read(self, deadline: float) -> Iterator[sqlite3.Connection]:
+        """Use the connection. After an error it is made again."""
+        with self._lock, self._disconnect_on_error():
+            yield self._open(deadline)
+
+    @contextmanager
+    def write(self, deadline: float) -> Iterator[sqlite3.Connection]:
+        """Use the connection in a transaction, which is committed at the end.
+
+        Raises:
+            sqlite3.OperationalError: Another process has written until the deadline.
+        """
+        with ExitStack() as stack:
+            while True:
+                stack.enter_context(self._lock)
+                with self._disconnect_on_error():
+                    connection = self._open(deadline)
+                    has_begun = begin(connection)
+                if has_begun:
+                    break
+                stack.close()  # so that other threads get their turn
+                if monotonic() >= deadline:
+                    raise sqlite3.OperationalError("another process keeps the file locked")
+                sleep(PAUSE_SECONDS)
+            with self._disconnect_on_error():
+                yield connection
+                connection.commit()
+
+    def disconnect(self) -> None:
+        """Close the connection until it is needed again."""
+        with self._lock:
+            if self._connection is not None:
+                connection, self._connection = self._connection, None
+                connection.close()
+
+    def close(self) -> None:
+        """Release the lease and close the connection; both are made again when they are needed."""
+        self.lease.release()
+        self.disconnect()
+
+    def abandon(self) -> None:
+        """Release what a store held that nobody has any more. For finalizers: takes no lock, does no I/O of SQLite."""
+        self.lease.release()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._process.released.append(connection)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the file, disconnected, during a fork."""
+        with self._lock:
+            with suppress(sqlite3.Error):
+                self.disconnect()
+            yield
+
+    @contextmanager
+    def _disconnect_on_error(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self.disconnect()  # which rolls back
+            raise
+
+    def _open(self, deadline: float) -> sqlite3.Connection:
+        if self._connection and identity(self.path) != self._identity:
+            self.disconnect()  # the file was removed or replaced
+        if self._connection is None:
+            if self.path in self._process.unusable:
+                raise OSError(INHERITED)
+            while self._process.released:
+                with suppress(IndexError):  # another thread was faster
+                    self._process.released.popleft().close()
+            self._connection = connect(self.path, self._kind, deadline)
+            self._identity = identity(self.path)
+        return self._connection
+
+
+_open_files: PerProcess[_OpenFiles] = PerProcess(_OpenFiles)
+
+
+def _before_fork() -> None:
+    """Wait until no thread uses a connection, and close all connections until they are needed again."""
+    process = _open_files.get()
+    process.held.enter_context(process.lock)
+    for file in [*process.files]:
+        process.held.enter_context(file.held())
+
+
+def _after_fork() -> None:
+    _open_files.get().held.pop_all().close()  # not close() alone: another fork may fill it meanwhile
+
+
+if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has no fork, and no file either
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)

@@ -1,0 +1,77 @@
+"""What a backend knows of the messages of this process, also after the store was removed.
+
+Guarantee: each message that the process has stored keeps its outcome in the statistics.
+"""
+
+from flagsync._outbox.backend import Status, Totals
+from flagsync._report import Outage, Reporter
+from flagsync._stats import Ledger
+
+SILENT_SECONDS = 60.0
+FULL = "The outbox has reached its own bound, and the oldest updates in it are dropped"
+SILENT = (
+    "Updates wait in the outbox, and the process that sends them has shown no sign of life for a minute: it is "
+    "suspended or its disk hangs"
+)
+
+
+class Accounting:
+    """Keeps the ledger up to date with what a backend says."""
+
+    def __init__(self, ledger: Ledger, report: Reporter) -> None:
+        self._ledger, self._report, self._silence = ledger, report, Outage(report)
+        self._past = Totals()  # what former stores and accounts knew
+        self._handed_over = 0  # messages that the present account has to know
+        self.status = Status()
+
+    @property
+    def pending(self) -> int:
+        """Messages of this process that wait in the store."""
+        return self.status.own.pending
+
+    def note_stored(self, messages: int) -> None:
+        """Note that the backend has taken messages over. It may know more, from calls that failed in the end."""
+        self._handed_over += messages
+
+    def update(self, status: Status) -> None:
+        """Take over a new status."""
+        before, own = self.status, self._own()
+        if before.store and status.store != before.store:
+            if own.pending:
+                self._report.count_loss("The outbox was removed or emptied", own.pending)
+            self._keep(own._replace(dropped=own.dropped + own.pending))
+        elif before.account and status.account != before.account:
+            self._keep(own._replace(delivered=own.delivered + own.pending))
+        elif dropped := status.own.dropped - before.own.dropped:
+            self._report.count_loss(FULL, dropped)
+        self.status = status
+        totals = _sum(self._past, self._own())
+        self._ledger.set_stored({**totals._asdict(), "pending": status.own.pending})
+        if status.pending and min(status.silent_seconds, status.oldest_seconds) > SILENT_SECONDS:
+            self._silence.begin(SILENT)
+        else:
+            self._silence.end("The process that sends updates out of the outbox works again")
+
+    def _own(self) -> Totals:
+        """Return what the account knows, each message counted once.
+
+        What was handed over again, after a call that failed though it had stored everything, is unchanged or
+        superseded the second time.
+        """
+        own = self.status.own
+        twice = max(0, own.accepted - self._handed_over)
+        unchanged = min(twice, own.unchanged)
+        superseded = min(twice - unchanged, own.superseded)
+        return own._replace(
+            accepted=own.accepted - unchanged - superseded,
+            unchanged=own.unchanged - unchanged,
+            superseded=own.superseded - superseded,
+        )
+
+    def _keep(self, totals: Totals) -> None:
+        self._past = _sum(self._past, totals)
+        self._handed_over = 0
+
+
+def _sum(one: Totals, other: Totals) -> Totals:
+    return Totals(*(a + b for a, b in zip(one, other, strict=True)))

@@ -1,0 +1,217 @@
+"""One transaction of an outbox file: which message wins, and what that changes in the counts.
+
+Guarantee: the counts of the file change in the transaction that changes its messages.
+"""
+
+import json
+import sqlite3
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
+from functools import cache
+from hashlib import blake2b
+from itertools import chain
+from math import inf
+from pathlib import Path
+from time import monotonic, time
+from typing import NamedTuple
+
+from flagsync._files.sqlite import read
+from flagsync._outbox import schema as sql
+from flagsync._outbox.contract import Destination, Message
+
+# With one statement a row, another thread may take the interpreter after each, and keep it for milliseconds.
+ROWS_AT_ONCE = 50
+NEVER = -inf  # seconds since 1970
+
+
+class Change:
+    """What is done to a file while its write lock is held.
+
+    Args:
+        file: In a transaction.
+        process: The account that outcomes are counted to.
+    """
+
+    def __init__(self, file: sqlite3.Connection, process: str) -> None:
+        self._file, self._process = file, process
+        self._now, self._clock, self._boot = time(), monotonic(), boot_number()
+        self._account = 0
+        self._numbers: dict[Destination, int] = {}
+        self._outcomes = Counter[tuple[int, str]]()  # by account and outcome
+        self._pending, self._remembered = Counter[int](), Counter[int]()  # by destination
+        self._rows = _Rows()
+
+    def add(self, messages: Sequence[Message]) -> None:
+        """Store messages of different keys. One without a body was sent already, and is only remembered."""
+        for destination, those in _by_destination(messages).items():
+            number, self._account = self._number(destination), self._account or self._find_account()
+            keys = json.dumps([escaped(message.key) for message in those])
+            rows = self._file.execute(sql.KNOWN, (number, keys)).fetchall()
+            known = {row[0]: _Known._make(row[1:]) for row in rows}
+            for message in those:
+                key = escaped(message.key)
+                self._add(number, key, message, known.get(key))
+        self._rows.write(self._file)
+
+    def settle(self, destination: int, messages: Collection[Message], outcome: str, accepted_at: float) -> None:
+        """End the waiting of messages that still have the version that was sent."""
+        if not messages:
+            return
+        versions = json.dumps([message.version for message in messages])
+        for account, count, latest in self._file.execute(sql.CLAIMED_OF, (versions,)).fetchall():
+            self._outcomes[account, outcome] += count
+            self._pending[destination] -= count
+            self._remembered[destination] += latest
+        self._file.execute(sql.SETTLE_OLDER, (versions,))
+        self._file.execute(sql.SETTLE, (accepted_at, versions))
+
+    def postpone(self, messages: Collection[Message]) -> None:
+        """Let messages that still have the version that was sent wait behind all others."""
+        for message in messages:
+            if self._file.execute(sql.POSTPONE, (message.version,)).rowcount:
+                self._file.execute(sql.COUNT_VERSION)
+
+    def drop_beyond(self, max_pending: int) -> None:
+        """Drop the oldest waiting messages of the destinations that have got new ones, beyond a bound."""
+        for number in [*self._numbers.values()]:
+            excess = read(self._file, sql.PENDING, number) + self._pending[number] - max_pending
+            if excess > 0:
+                rows = self._file.execute(sql.OVER_BOUND, (number, excess)).fetchall()
+                self._file.executemany(sql.DELETE, [(version,) for version, _ in rows])
+                self._outcomes.update((account, "dropped") for _, account in rows)
+                self._pending[number] -= len(rows)
+
+    def forget(self, rows: Sequence[tuple[int, int]]) -> None:
+        """Delete remembered rows, given by version and destination."""
+        self._file.executemany(sql.DELETE, [(version,) for version, _ in rows])
+        self._remembered.subtract(destination for _, destination in rows)
+
+    def close_accounts(self, used_before: float, limit: int) -> None:
+        """Add the counts of idle accounts, of which nothing waits, to that of former processes."""
+        rows = self._file.execute(sql.IDLE_ACCOUNTS, (used_before, self._account, limit)).fetchall()
+        self._file.executemany(sql.CLOSE_ACCOUNT, rows)
+        self._file.executemany(sql.DELETE_ACCOUNT, rows)
+
+    def finish(self) -> None:
+        """Write the counts."""
+        for (account, outcome), count in self._outcomes.items():
+            self._file.execute(sql.COUNT[outcome], (count, account))
+        for number in {*self._pending, *self._remembered}:
+            self._file.execute(sql.COUNT_MESSAGES, (self._pending[number], self._remembered[number], number))
+        if self._account:
+            self._file.execute(sql.USE_ACCOUNT, (self._now, self._account))
+
+    def _add(self, number: int, key: str, message: Message, row: "_Known | None") -> None:
+        if message.body:
+            self._outcomes[self._account, "accepted"] += 1
+        is_late = row is not None and self._is_late(message, row)
+        if row is not None:
+            if message.body and self._is_unchanged(message, row):
+                self._outcomes[self._account, "unchanged"] += 1
+                if not is_late:
+                    self._rows.touched.append((self._boot, message.evaluated_at, row.version))
+                return
+            if is_late and message.replaces:
+                self._outcomes[self._account, "superseded"] += bool(message.body)
+                return
+            if not is_late:
+                self._displace(number, message, row)
+        (self._pending if message.body else self._remembered)[number] += 1
+        waits_since = self._now - (self._clock - message.evaluated_at)
+        when = self._boot, message.evaluated_at, waits_since
+        accepted = message.fingerprint, NEVER if message.body else self._now
+        owner = message.resend_after_seconds, self._account, message.body or None
+        self._rows.new.append((number, key, not is_late, *when, *accepted, *owner))
+
+    def _displace(self, number: int, message: Message, row: "_Known") -> None:
+        """Count the row whose place a message takes, or let both be."""
+        if not row.waits:
+            self._remembered[number] -= 1
+        elif message.replaces:
+            self._outcomes[row.account, "superseded"] += 1
+            self._pending[number] -= 1
+        else:
+            self._rows.older.append((row.version,))
+
+    def _is_late(self, message: Message, row: "_Known") -> bool:
+        """Whether the row was evaluated later. The clock is one for all processes of a host, until it boots."""
+        return row.boot == self._boot and message.evaluated_at < row.evaluated_at <= self._clock
+
+    def _is_unchanged(self, message: Message, row: "_Known") -> bool:
+        is_fresh = 0 <= self._now - row.accepted_at < message.resend_after_seconds
+        return row.fingerprint == message.fingerprint and bool(row.waits or is_fresh)
+
+    def _number(self, destination: Destination) -> int:
+        if destination not in self._numbers:
+            self._file.execute(sql.NEW_DESTINATION, destination)
+            self._numbers[destination] = read(self._file, sql.DESTINATION, *destination)
+        return self._numbers[destination]
+
+    def _find_account(self) -> int:
+        self._file.execute(sql.NEW_ACCOUNT, (self._process,))
+        return read(self._file, sql.ACCOUNT, self._process)
+
+
+class _Known(NamedTuple):
+    """What a file knows of a key."""
+
+    version: int
+    boot: int
+    evaluated_at: float
+    fingerprint: bytes
+    accepted_at: float
+    account: int
+    waits: int
+
+
+class _Rows:
+    """Rows that are written together."""
+
+    def __init__(self) -> None:
+        self.older: list[tuple[object, ...]] = []
+        self.touched: list[tuple[object, ...]] = []
+        self.new: list[tuple[object, ...]] = []
+
+    def write(self, file: sqlite3.Connection) -> None:
+        """Write them, in an order that keeps one row of each key the latest."""
+        file.executemany(sql.NOT_LATEST, self.older)
+        file.executemany(sql.TOUCH, self.touched)
+        for start in range(0, len(self.new), ROWS_AT_ONCE):
+            rows = self.new[start : start + ROWS_AT_ONCE]
+            file.execute(_new_messages(len(rows)), [*chain.from_iterable(rows)])
+        for rows in (self.older, self.touched, self.new):
+            rows.clear()
+
+
+def escaped(key: str) -> str:
+    """Return a key without NUL, at which SQLite's JSON functions end a text."""
+    return key.replace("\\", "\\\\").replace("\0", "\\0") if "\0" in key or "\\" in key else key
+
+
+def unescaped(text: str) -> str:
+    """Undo ``escaped``."""
+    return "\\".join(part.replace("\\0", "\0") for part in text.split("\\\\")) if "\\" in text else text
+
+
+@cache
+def _new_messages(rows: int) -> str:
+    """Return the statement that inserts so many rows."""
+    row = f"({', '.join('?' * sql.MESSAGE_COLUMNS)})"
+    return sql.NEW_MESSAGES.format(", ".join([row] * rows))
+
+
+@cache
+def boot_number() -> int:
+    """Return a number that changes when the machine boots; 0 where the system does not tell."""
+    with suppress(OSError):  # Linux
+        boot = Path("/proc/sys/kernel/random/boot_id").read_bytes()
+        return int.from_bytes(blake2b(boot, digest_size=6).digest())
+    return 0
+
+
+def _by_destination(messages: Iterable[Message]) -> dict[Destination, list[Message]]:
+    found: dict[Destination, list[Message]] = {}
+    for message in messages:
+        found.setdefault(message.destination, []).append(message)
+    return found

@@ -1,0 +1,178 @@
+"""Messages, and the outbox as its three callers see it.
+
+Of each key the latest message wins while it waits, and one that equals the last one that was accepted is not sent
+again for a while. What waits or is remembered is kept as text, bytes, numbers and exact tuples of those, which
+the garbage collector need not look at; a ``Message`` exists only while it is handled.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import inf
+from typing import NamedTuple, Protocol
+
+# https://developer.mixpanel.com/reference/profile-batch-update; the total of a request is not documented.
+MAX_BATCH_MESSAGES, MAX_BATCH_BYTES, MAX_MESSAGE_BYTES = 2000, 2_000_000, 1_000_000
+
+
+class Destination(NamedTuple):
+    """Where messages go.
+
+    Attributes:
+        url: The endpoint. It may contain a password, and is left out of ``repr()``.
+        project: Tells the projects of one endpoint apart, without being a token.
+    """
+
+    url: str
+    project: str = ""
+
+    def __repr__(self) -> str:
+        return f"Destination(project={self.project!r})"
+
+
+class Message(NamedTuple):
+    """One record for Mixpanel.
+
+    Attributes:
+        key: What it is about: the ``distinct_id``, and where that is not enough a NUL and more text.
+        fingerprint: Equal for equal content: 16 bytes.
+        body: JSON, as Mixpanel receives it.
+        evaluated_at: Seconds of ``time.monotonic()``, one clock for all processes of a host.
+        destination: Where it goes.
+        resend_after_seconds: An equal message is sent again once this time has passed since it was accepted.
+        evaluation: A number that is equal for evaluations which must have the same result; None if unknown.
+        replaces: Whether it takes the place of a waiting message of its key. An event does not: both are sent.
+        version: Given by the outbox. It rises with each message.
+    """
+
+    key: str
+    fingerprint: bytes
+    body: bytes
+    evaluated_at: float
+    destination: Destination
+    resend_after_seconds: float
+    evaluation: int | None = None
+    replaces: bool = True
+    version: int = 0
+
+    @property
+    def distinct_id(self) -> str:
+        """The Mixpanel profile that it concerns."""
+        return self.key.partition("\0")[0]
+
+
+class Claim(NamedTuple):
+    """What a sender may send now.
+
+    Attributes:
+        messages: They fit into one request to one destination. Empty if nothing is due.
+        next_at: When to ask again if nobody wakes the sender: ``time.monotonic()``; ``inf`` if nothing waits.
+        has_more: Whether more messages wait behind these.
+    """
+
+    messages: Sequence[Message] = ()
+    next_at: float = inf
+    has_more: bool = False
+
+
+class Mark(NamedTuple):
+    """A place in an outbox: of the message put last in memory, and of the last one in a shared store, if known."""
+
+    memory: int
+    store: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How much waits, for how long, and how much goes into one request.
+
+    Attributes:
+        max_pending: Messages that wait for one destination. Beyond it the oldest are dropped.
+        max_remembered: Keys whose last message is remembered, at least; at most twice as many.
+        max_batch_messages: Messages in one request.
+        max_batch_bytes: Bytes in one request; a single larger message is sent alone.
+        flush_interval_seconds: How long a message may wait for others to share its request.
+    """
+
+    max_pending: int = 50_000
+    max_remembered: int = 50_000
+    max_batch_messages: int = MAX_BATCH_MESSAGES
+    max_batch_bytes: int = MAX_BATCH_BYTES
+    flush_interval_seconds: float = 1.0
+
+
+def fitting(messages: Iterable[Message], limits: Limits) -> list[Message]:
+    """Return the first messages that fit into one request; one at least."""
+    batch, size = list[Message](), 1  # two brackets, and a comma between messages
+    for message in messages:
+        size += len(message.body) + 1
+        if len(batch) == limits.max_batch_messages or (batch and size > limits.max_batch_bytes):
+            break
+        batch.append(message)
+    return batch
+
+
+class Intake(Protocol):
+    """The outbox as the encoder sees it; one thread calls these."""
+
+    def unchanged(self, destination: Destination, key: str, evaluation: int) -> bool:
+        """Return whether an evaluation with this number was put last for the key and need not be sent now."""
+
+    def put(self, message: Message) -> bool:
+        """Let a message wait; False if Mixpanel has an equal one, or gets it anyway."""
+
+    def save(self) -> None:
+        """Make what was put as safe as it will be. Other processes and ``claim`` see it from then on."""
+
+    def has_full_batch(self) -> bool:
+        """Return whether enough waits for a full request, as far as this process knows. Does no I/O."""
+
+
+class Delivery(Protocol):
+    """The outbox as the sender sees it; one thread calls these, and holds no lock meanwhile."""
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other processes put and settle messages, too, which wakes nobody here."""
+
+    def claim(self, resting: Mapping[Destination, float], *, urgent: bool) -> Claim:
+        """Put the oldest due messages in flight.
+
+        Args:
+            resting: Destinations to which nothing is sent, until a time of ``time.monotonic()``.
+            urgent: Whether messages are due at once, and not after ``flush_interval_seconds``.
+        """
+
+    def settle(
+        self, accepted: Collection[Message], rejected: Collection[Message], *, last: bool = False
+    ) -> None:
+        """End the flight of the claimed messages.
+
+        Those that are neither accepted nor rejected wait again: before all others, or behind them if ``last``;
+        unless a newer message took their place.
+        """
+
+    def mark(self) -> Mark:
+        """Return a mark behind all that was put before this call."""
+
+    def is_settled(self, mark: Mark) -> bool:
+        """Return whether nothing before a mark waits or is in flight any more."""
+
+
+class Accounts(Protocol):
+    """The outbox as the statistics and the end of a client see it. Does no I/O."""
+
+    def kept(self) -> int:
+        """Return how many pending messages of this process are safe in a shared store."""
+
+    def set_deadline(self, deadline: float) -> None:
+        """Have no call wait for a shared store beyond a time of ``time.monotonic()``."""
+
+    def abandon(self) -> None:
+        """Drop what waits in memory, now and from now on."""
+
+
+class Outbox(Intake, Delivery, Accounts, Protocol):
+    """The whole outbox, as the pipeline builds it."""
+
+    def close(self) -> None:
+        """Let other processes send. Called by the sender's thread when it ends."""

@@ -1,0 +1,223 @@
+"""An outbox that survives its process and is shared: a memory outbox before a backend.
+
+Guarantee: what is saved survives; what the backend cannot take now is kept in memory and sent from there. Only the
+process that holds the lease sends, from the backend or from memory, and it tells the backend what memory has sent
+before anything more leaves it: so nothing older is sent after something newer. Boundary: the backend's own.
+"""
+
+import threading
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
+from math import inf
+from time import monotonic
+
+from flagsync._outbox.accounting import Accounting
+from flagsync._outbox.backend import Backend
+from flagsync._outbox.contract import Claim, Destination, Limits, Mark, Message
+from flagsync._outbox.memory import MemoryOutbox
+from flagsync._outbox.options import Staging
+from flagsync._outbox.outage import BackendOutage
+from flagsync._outbox.schedule import Schedule
+from flagsync._outbox.sent import SentMessages
+from flagsync._report import Reporter
+from flagsync._stats import Ledger
+
+
+class DurableOutbox:
+    """Lets messages wait in memory until the backend has them. While that fails, memory is the outbox.
+
+    Args:
+        memory: Where messages are gathered, and where they wait while the backend cannot be used.
+        backend: Where they wait otherwise.
+        limits: Bounds of one request.
+        staging: When to save, and when to try again after a failure.
+        ledger: Told what the backend knows of this process's messages.
+        report: Told of outages and losses.
+    """
+
+    is_shared = True
+
+    def __init__(
+        self,
+        memory: MemoryOutbox,
+        backend: Backend,
+        *,
+        limits: Limits,
+        staging: Staging,
+        ledger: Ledger,
+        report: Reporter,
+    ) -> None:
+        self._memory, self._backend, self._limits = memory, backend, limits
+        # Held during I/O of the backend, by the threads of this outbox only: no caller waits for it.
+        self._io = threading.RLock()
+        self._outage = BackendOutage(staging, report)
+        self._accounting = Accounting(ledger, report)
+        self._sent = SentMessages(limits.max_remembered)
+        self._batch: Sequence[Message] = ()  # in flight, out of the backend
+        self._schedule = Schedule(staging, limits.max_pending)
+        self._full_batch = limits.max_batch_messages  # as many as fill a request
+        self._is_abandoned = False
+        self._postponed_up_to = 0  # the last version of a message that was put behind all others
+
+    def unchanged(self, destination: Destination, key: str, evaluation: int) -> bool:
+        """Ask memory during an outage. Otherwise only ``save`` finds out what other processes have put."""
+        return self._outage.is_active and self._memory.unchanged(destination, key, evaluation)
+
+    def put(self, message: Message) -> bool:
+        # Even an equal message tells the backend when it was evaluated.
+        is_new = self._memory.put(message, is_news=not self._outage.is_active)
+        # While the sender uses the backend, go on encoding, but not for ever.
+        if self._schedule.is_due_after_put() and self._io.acquire(blocking=self._schedule.is_overdue()):
+            try:
+                self._save()
+            finally:
+                self._io.release()
+        return is_new
+
+    def save(self) -> None:
+        with self._io:
+            self._save()
+
+    def has_full_batch(self) -> bool:
+        if self._outage.is_active:
+            return self._memory.has_full_batch()
+        return self._accounting.status.pending >= self._full_batch
+
+    def claim(self, resting: Mapping[Destination, float], *, urgent: bool) -> Claim:
+        with self._io:
+            # The encoder's thread saves, unless it is held up, or there is an outage that may be over.
+            has_unsaved = bool(len(self._memory) or len(self._sent))
+            is_overdue = has_unsaved and self._schedule.is_late()
+            if (is_overdue or self._outage.is_active) and not self._save():
+                return self._claim_from_memory(resting, urgent=urgent)
+            try:
+                return self._claim_from_backend(resting, urgent=urgent)
+            except Exception as error:  # noqa: BLE001 - whatever it is, memory goes on
+                self._outage.begin(error, len(self._memory))
+                return Claim()
+
+    def settle(
+        self, accepted: Collection[Message], rejected: Collection[Message], *, last: bool = False
+    ) -> None:
+        with self._io:
+            batch, self._batch = self._batch, ()
+            if not batch:
+                self._sent.add(accepted, is_certain=True)
+                self._memory.settle(accepted, rejected, last=last)
+                return
+            settled = {message.version for message in (*accepted, *rejected)}
+            left = [message for message in batch if last and message.version not in settled]
+            try:
+                self._backend.settle(accepted, rejected, left, self._schedule.busy_deadline())
+                self._read_status()
+                if left:  # which have new versions, and count as put before
+                    self._postponed_up_to = self._accounting.status.last_version
+            except Exception as error:  # noqa: BLE001 - they go on waiting there, and are sent once more
+                self._outage.begin(error, len(self._memory))
+
+    def mark(self) -> Mark:
+        with self._io:
+            in_memory = self._memory.mark().memory
+            return Mark(in_memory, self._accounting.status.last_version if self._try_read_status() else None)
+
+    def is_settled(self, mark: Mark) -> bool:
+        with self._io:
+            if not self._memory.is_settled(mark):
+                return False
+            if not self._try_read_status():
+                return self.kept() == 0
+            first = self._accounting.status.first_version
+            return first is None or (mark.store is not None and first > max(mark.store, self._postponed_up_to))
+
+    def kept(self) -> int:
+        return self._accounting.pending
+
+    def set_deadline(self, deadline: float) -> None:
+        self._schedule.deadline = deadline
+
+    def abandon(self) -> None:
+        self._is_abandoned = True
+        # What is being saved at this moment may still get into the backend: _save decides.
+        if self._io.acquire(blocking=False):
+            try:
+                self._memory.abandon()
+            finally:
+                self._io.release()
+
+    def close(self) -> None:
+        with self._io, suppress(Exception):  # there is nothing left to do about it
+            if len(self._sent) or len(self._memory):
+                self._store()  # though the pause after a failure is not over
+        with self._io, suppress(Exception):
+            self._backend.close()
+
+    def _save(self) -> bool:
+        """Hand over what waits in memory; return whether the backend can be used."""
+        self._schedule.note_save()
+        if not self._outage.may_use_backend():
+            return False
+        try:
+            if len(self._memory) or len(self._sent) or self._outage.is_active:
+                self._store()
+                self._outage.end()
+                self._read_status()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the thread and its messages go on
+            self._outage.begin(error, len(self._memory))
+            return False
+        finally:
+            if self._is_abandoned:
+                self._memory.abandon()
+        return True
+
+    def _store(self) -> None:
+        messages = self._memory.messages()
+        self._backend.store(messages, self._sent.messages(), self._schedule.busy_deadline())
+        self._accounting.note_stored(len(messages))
+        self._memory.hand_over(messages)
+        self._sent.clear()
+
+    def _claim_from_memory(self, resting: Mapping[Destination, float], *, urgent: bool) -> Claim:
+        if not self._may_send_from_memory():
+            return Claim()
+        claim = self._memory.claim(resting, urgent=urgent)
+        # Whatever comes of it, Mixpanel may no longer have what the backend says.
+        self._sent.add(claim.messages, is_certain=False)
+        if not claim.messages and not len(self._memory) and (not len(self._sent) or self._outage.is_long()):
+            with suppress(Exception):  # a lease that fails is not used
+                self._backend.release_lease()
+        return claim
+
+    def _may_send_from_memory(self) -> bool:
+        try:
+            return self._backend.try_acquire_lease()
+        except Exception:  # noqa: BLE001 - where nobody can hold a lease, nobody sends what is newer or older
+            return True
+
+    def _claim_from_backend(self, resting: Mapping[Destination, float], *, urgent: bool) -> Claim:
+        holds_lease = self._backend.try_acquire_lease()
+        self._read_status()
+        status = self._accounting.status
+        if not holds_lease or not status.pending:
+            return Claim()
+        due_at = monotonic() + self._limits.flush_interval_seconds - status.oldest_seconds
+        if not urgent and status.pending < self._full_batch and due_at > monotonic():
+            return Claim(next_at=due_at)
+        self._batch = self._backend.claim([*resting], self._limits)
+        if not self._batch:
+            return Claim(next_at=min(resting.values(), default=inf))
+        has_more = status.pending > len(self._batch)
+        self._full_batch = len(self._batch) if has_more else self._limits.max_batch_messages
+        return Claim(self._batch, has_more=has_more)
+
+    def _read_status(self) -> None:
+        self._accounting.update(self._backend.status(self._memory.destinations()))
+
+    def _try_read_status(self) -> bool:
+        try:
+            if self._outage.is_active:
+                return False
+            self._read_status()
+        except Exception as error:  # noqa: BLE001 - as above
+            self._outage.begin(error, len(self._memory))
+            return False
+        return True

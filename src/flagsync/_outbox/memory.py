@@ -1,0 +1,248 @@
+"""The outbox of one process, in memory.
+
+Guarantee: of each key the latest message wins. What waits and what is remembered is bounded, and costs the
+garbage collector nothing. Boundary: it is lost with the process.
+"""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Collection, Mapping, Sequence
+from math import inf
+from time import monotonic
+from typing import TypeAlias
+
+from flagsync._outbox.contract import Claim, Destination, Limits, Mark, Message, fitting
+from flagsync._recent import Recent
+from flagsync._report import MAX_PENDING_REACHED, Reporter
+from flagsync._stats import Ledger
+
+Entry: TypeAlias = tuple[str, bytes, bytes, float, float, int | None, bool, int]
+"""A waiting message without its destination, in the order of ``Message``'s attributes."""
+Known: TypeAlias = tuple[int | None, bytes, float]
+"""The last message of a key that Mixpanel has or gets: evaluation, fingerprint, and until when that counts."""
+UNKNOWN: Known = (None, b"", -inf)
+
+
+class MemoryOutbox:
+    """An outbox in memory. Any thread may call; no call waits for I/O.
+
+    Args:
+        limits: Bounds of what waits and of one request.
+        ledger: Where the outcome of each message is counted.
+        report: Where drops are counted.
+    """
+
+    is_shared = False
+
+    def __init__(self, limits: Limits, ledger: Ledger, report: Reporter) -> None:
+        self._limits, self._ledger, self._report = limits, ledger, report
+        self._lock = threading.RLock()  # held while dictionaries change, and never while calling out
+        self._queues: dict[Destination, _Queue] = {}
+        self._in_flight: dict[str, Message] = {}
+        self._version = 0
+        self._is_abandoned = False
+
+    def __len__(self) -> int:
+        """How many messages wait."""
+        return sum(len(queue.waiting) for queue in [*self._queues.values()])
+
+    def unchanged(self, destination: Destination, key: str, evaluation: int) -> bool:
+        if (queue := self._queues.get(destination)) is None:
+            return False
+        with self._lock:
+            known, _, until = queue.known.get(key) or UNKNOWN
+        return known == evaluation and monotonic() < until
+
+    def put(self, message: Message, *, is_news: bool = False) -> bool:
+        """Let a message wait; with ``is_news`` even if it equals the last one of its key."""
+        with self._lock:
+            queue = self._queue(message.destination)
+            _, fingerprint, until = queue.known.get(message.key) or UNKNOWN
+            is_new = is_news or fingerprint != message.fingerprint or monotonic() >= until
+            queue.known[message.key] = message.evaluation, message.fingerprint, inf if is_new else until
+            if is_new:
+                self._version += 1
+                if queue.add(message, self._version):
+                    self._ledger.count("superseded")
+                self._keep_bounds(queue)
+            return is_new
+
+    def save(self) -> None:
+        """Do nothing: memory is as safe as it gets."""
+
+    def has_full_batch(self) -> bool:
+        return any(self._is_full(queue) for queue in [*self._queues.values()])
+
+    def claim(self, resting: Mapping[Destination, float], *, urgent: bool) -> Claim:
+        with self._lock:
+            next_at = inf
+            for destination, queue in self._queues.items():
+                if not queue.waiting:
+                    continue
+                gathered = urgent or self._is_full(queue)
+                due_at = -inf if gathered else queue.waits_since + self._limits.flush_interval_seconds
+                due_at = max(due_at, resting.get(destination, -inf))
+                if due_at <= monotonic():
+                    return self._take(destination, queue)
+                next_at = min(next_at, due_at)
+            return Claim(next_at=next_at)
+
+    def settle(
+        self, accepted: Collection[Message], rejected: Collection[Message], *, last: bool = False
+    ) -> None:
+        with self._lock:
+            now, until = monotonic(), dict[float, float]()  # one number for all, since each costs 24 bytes
+            for message in accepted:
+                resend_after = message.resend_after_seconds
+                self._end(message, until.setdefault(resend_after, now + resend_after))
+            for message in rejected:
+                self._end(message, -inf)
+            self._ledger.count("delivered", len(accepted))
+            self._ledger.count("rejected", len(rejected))
+            left, self._in_flight = [*self._in_flight.values()], {}
+            for message in left if last else reversed(left):
+                queue = self._queue(message.destination)
+                if not queue.put_back(message, last=last):
+                    self._ledger.count("superseded")
+                self._keep_bounds(queue)
+
+    def mark(self) -> Mark:
+        return Mark(self._version)
+
+    def is_settled(self, mark: Mark) -> bool:
+        with self._lock:
+            waiting = (entry[-1] for queue in self._queues.values() for entry in queue.waiting.values())
+            flying = (message.version for message in self._in_flight.values())
+            return all(version > mark.memory for versions in (flying, waiting) for version in versions)
+
+    def kept(self) -> int:
+        return 0
+
+    def set_deadline(self, deadline: float) -> None:
+        """Do nothing: memory is never waited for."""
+
+    def abandon(self) -> None:
+        with self._lock:
+            self._is_abandoned = True
+            for queue in self._queues.values():
+                self._keep_bounds(queue)
+
+    def close(self) -> None:
+        """Do nothing: no other process waits for this one."""
+
+    def messages(self) -> list[Message]:
+        """Return all that waits, for a store that takes it over with ``hand_over``."""
+        with self._lock:
+            return [
+                _message(entry, destination)
+                for destination, queue in self._queues.items()
+                for entry in queue.waiting.values()
+            ]
+
+    def hand_over(self, messages: Sequence[Message]) -> None:
+        """Forget messages that a store has now, and all that is remembered: the store knows better."""
+        with self._lock:
+            is_all = bool(messages) and len(messages) == len(self) and messages[-1].version == self._version
+            for queue in self._queues.values():
+                queue.known = Recent(self._limits.max_remembered)
+                if is_all:  # as a rule: nothing was put meanwhile
+                    queue.waiting.clear()
+                    queue.size = 0
+            for message in () if is_all else messages:
+                queue, slot = self._queue(message.destination), _slot(message)
+                if (entry := queue.waiting.get(slot)) is not None and entry[-1] == message.version:
+                    queue.remove(slot)
+
+    def destinations(self) -> Collection[Destination]:
+        """Return the destinations that messages were put for."""
+        return [*self._queues]
+
+    def _queue(self, destination: Destination) -> "_Queue":
+        if (queue := self._queues.get(destination)) is None:
+            queue = self._queues[destination] = _Queue(self._limits.max_remembered)
+        return queue
+
+    def _is_full(self, queue: "_Queue") -> bool:
+        size = queue.size + len(queue.waiting) + 1  # two brackets, and a comma between messages
+        # A bound that is reached is as good as a full request.
+        bound = min(self._limits.max_batch_messages, self._limits.max_pending)
+        return size >= self._limits.max_batch_bytes or len(queue.waiting) >= bound
+
+    def _take(self, destination: Destination, queue: "_Queue") -> Claim:
+        batch = fitting((_message(entry, destination) for entry in queue.waiting.values()), self._limits)
+        for message in batch:
+            queue.remove(_slot(message))
+            self._in_flight[_slot(message)] = message
+        self._queues[destination] = self._queues.pop(destination)  # destinations take turns
+        return Claim(batch, has_more=bool(queue.waiting))
+
+    def _end(self, message: Message, until: float) -> None:
+        del self._in_flight[_slot(message)]
+        self._queue(message.destination).know(message.key, message.fingerprint, until)
+
+    def _keep_bounds(self, queue: "_Queue") -> None:
+        # What is in flight counts, too, but never keeps the newest message out.
+        bound = 0 if self._is_abandoned else max(1, self._limits.max_pending - len(self._in_flight))
+        while len(queue.waiting) > bound:
+            key, fingerprint, *_ = queue.remove(next(iter(queue.waiting)))
+            queue.know(key, fingerprint, -inf)
+            self._ledger.count("dropped")
+            if not self._is_abandoned:
+                self._report.count_loss(MAX_PENDING_REACHED)
+
+
+class _Queue:
+    """What waits for one destination, the oldest first, and what is known of its keys."""
+
+    def __init__(self, max_remembered: int) -> None:
+        self.waiting: OrderedDict[str, Entry] = OrderedDict()
+        self.size = 0  # bytes of the bodies
+        self.waits_since = -inf
+        self.known: Recent[Known] = Recent(max_remembered)
+
+    def add(self, message: Message, version: int) -> bool:
+        """Let a message wait at the end; return whether it took the place of another one."""
+        slot = message.key if message.replaces else _slot_of_event(message.key, version)
+        if replaced := slot in self.waiting:
+            self.remove(slot)
+        self._insert(slot, (*message[:4], *message[5:8], version))
+        return replaced
+
+    def put_back(self, message: Message, *, last: bool) -> bool:
+        """Let a message wait again; False if a newer one took its place."""
+        slot = _slot(message)
+        if slot in self.waiting:
+            return False
+        self._insert(slot, (*message[:4], *message[5:8], message.version))
+        self.waiting.move_to_end(slot, last=last)
+        return True
+
+    def remove(self, slot: str) -> Entry:
+        entry = self.waiting.pop(slot)
+        self.size -= len(entry[2])
+        return entry
+
+    def know(self, key: str, fingerprint: bytes, until: float) -> None:
+        """Note until when a message counts as known, unless a newer one was put."""
+        evaluation, known, _ = self.known.get(key) or UNKNOWN
+        if known == fingerprint:
+            self.known[key] = evaluation, known, until
+
+    def _insert(self, slot: str, entry: Entry) -> None:
+        if not self.waiting:
+            self.waits_since = monotonic()
+        self.waiting[slot] = entry
+        self.size += len(entry[2])
+
+
+def _slot(message: Message) -> str:
+    """Return what a waiting message is found by: its key, or if it replaces none, a text of its own."""
+    return message.key if message.replaces else _slot_of_event(message.key, message.version)
+
+
+def _slot_of_event(key: str, version: int) -> str:
+    return f"{key}\0{version}"
+
+
+def _message(entry: Entry, destination: Destination) -> Message:
+    return Message._make((*entry[:4], destination, *entry[4:]))

@@ -1,0 +1,43 @@
+"""How a durable outbox behaves: what its users do not choose, and its tests do."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Staging:
+    """How messages get from memory into a backend, and what happens if they do not.
+
+    Attributes:
+        save_seconds: Messages wait in memory so long at most, since one transaction costs more than a row.
+        save_messages: So many are saved without waiting longer.
+        busy_seconds: How long one operation waits for another process.
+        retry_seconds: The pause after the first failure of the backend. Each further failure doubles it.
+        max_retry_seconds: The longest pause. After it, an idle process lets others send.
+    """
+
+    save_seconds: float = 0.1
+    save_messages: int = 500
+    busy_seconds: float = 2.0
+    retry_seconds: float = 1.0
+    max_retry_seconds: float = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileBounds:
+    """How large an outbox file gets.
+
+    Attributes:
+        max_pending: Messages that wait for one destination. Beyond it the oldest are dropped.
+        max_remembered: Keys whose last message is remembered.
+        remember_seconds: How long a message is remembered after it was accepted.
+        prune_rows: How many rows one transaction looks at to forget old ones.
+        prune_seconds: How often it does if ``max_remembered`` is not exceeded.
+        account_seconds: How long the account of an idle process is kept apart.
+    """
+
+    max_pending: int = 1_000_000
+    max_remembered: int = 1_000_000
+    remember_seconds: float = 30 * 86400.0
+    prune_rows: int = 1000
+    prune_seconds: float = 60.0
+    account_seconds: float = 30 * 86400.0

@@ -1,0 +1,46 @@
+"""When a backend is used, and when memory takes its place.
+
+Guarantee: an outage is reported once when it begins and once when it is over. A busy store is asked again after a
+moment, one that stays out of use less and less often.
+"""
+
+from time import monotonic
+
+from flagsync._outbox.options import Staging
+from flagsync._report import Outage, Reporter
+from flagsync.exceptions import DeliveryError
+
+
+class BackendOutage:
+    """The failures of one backend in a row."""
+
+    def __init__(self, staging: Staging, report: Reporter) -> None:
+        self._staging, self._outage = staging, Outage(report)
+        self._began_at = self._retry_at = 0.0
+        self._pause = staging.retry_seconds
+
+    @property
+    def is_active(self) -> bool:
+        """Whether the backend has failed and does not work again yet."""
+        return self._outage.is_active
+
+    def may_use_backend(self) -> bool:
+        """Return whether the backend works, or is to be tried again."""
+        return not self.is_active or monotonic() >= self._retry_at
+
+    def is_long(self) -> bool:
+        """Return whether it has lasted longer than the longest pause."""
+        return monotonic() - self._began_at > self._staging.max_retry_seconds
+
+    def begin(self, error: Exception, pending: int) -> None:
+        """Note a failure. ``pending`` messages wait in memory."""
+        if not self.is_active:
+            self._began_at, self._pause = monotonic(), self._staging.retry_seconds
+        self._retry_at = monotonic() + self._pause
+        self._pause = min(2 * self._pause, self._staging.max_retry_seconds)
+        reason = f"The outbox cannot be used, and memory takes its place ({error})"
+        self._outage.begin(DeliveryError(reason, pending, will_retry=True))
+
+    def end(self) -> None:
+        """Note that the backend works."""
+        self._outage.end("The outbox is in use again")

@@ -1,0 +1,50 @@
+"""When messages that wait in memory are saved.
+
+Guarantee: a save that cannot be made at once is made soon. Boundary: decides, and does nothing.
+"""
+
+from math import inf
+from time import monotonic
+
+from flagsync._outbox.options import Staging
+
+POSTPONED = 4  # saves that may be put off while the backend is in use
+
+
+class Schedule:
+    """Counts what was put since the last save, and knows how long anything may wait.
+
+    Args:
+        staging: How messages get into the backend.
+        max_pending: How many messages may wait in memory.
+
+    Attributes:
+        deadline: No operation of the backend waits beyond this time of ``time.monotonic()``.
+    """
+
+    def __init__(self, staging: Staging, max_pending: float) -> None:
+        self._staging, self._max_pending = staging, max_pending
+        self._unsaved, self._saved_at = 0, monotonic()
+        self.deadline = inf
+
+    def is_due_after_put(self) -> bool:
+        """Count a message; return whether it is time to save."""
+        self._unsaved += 1
+        many = min(self._staging.save_messages, self._max_pending)
+        return self._unsaved >= many or monotonic() - self._saved_at > self._staging.save_seconds
+
+    def is_overdue(self) -> bool:
+        """Return whether so many messages wait that the encoder must wait for the backend."""
+        return self._unsaved >= min(POSTPONED * self._staging.save_messages, self._max_pending)
+
+    def is_late(self) -> bool:
+        """Return whether the last save was long ago."""
+        return monotonic() - self._saved_at > POSTPONED * self._staging.save_seconds
+
+    def note_save(self) -> None:
+        """Note that a save begins."""
+        self._unsaved, self._saved_at = 0, monotonic()
+
+    def busy_deadline(self) -> float:
+        """Return how long an operation may wait for another process."""
+        return min(self.deadline, monotonic() + self._staging.busy_seconds)

@@ -1,0 +1,85 @@
+"""The tables of an outbox file, and what is asked of them.
+
+``messages`` has one row a key: it waits while it has a body, and is remembered afterwards. A message that a newer
+one does not replace keeps a row of its own while it waits (``latest`` is 0). A row with new content gets a new
+``version``, behind all others.
+"""
+
+from flagsync._files.sqlite import Format
+
+OUTCOMES = ("delivered", "unchanged", "superseded", "dropped", "rejected")
+COUNTS = ("accepted", *OUTCOMES)
+TABLES = f"""
+CREATE TABLE stores (id INTEGER);
+INSERT INTO stores VALUES (abs(random() / 2) + 1);
+CREATE TABLE destinations (number INTEGER PRIMARY KEY, url TEXT, project TEXT,
+    pending INTEGER DEFAULT 0, remembered INTEGER DEFAULT 0, UNIQUE (url, project));
+CREATE TABLE accounts (number INTEGER PRIMARY KEY AUTOINCREMENT, process TEXT UNIQUE, used_at REAL,
+    {", ".join(f"{count} INTEGER DEFAULT 0" for count in COUNTS)});
+INSERT INTO accounts (number, process) VALUES (0, 'former processes');
+CREATE TABLE messages (version INTEGER PRIMARY KEY AUTOINCREMENT, destination INTEGER, key TEXT, latest INTEGER,
+    boot INTEGER, evaluated_at REAL, waits_since REAL, fingerprint BLOB, accepted_at REAL,
+    resend_after_seconds REAL, account INTEGER, body BLOB);
+CREATE UNIQUE INDEX latest ON messages (destination, key) WHERE latest;
+CREATE INDEX pending ON messages (destination, version) WHERE body NOTNULL
+"""
+OUTBOX = Format(
+    name="outbox",
+    application=0x666C6773,
+    version=2,
+    tables=TABLES,
+    page_bytes=8192,  # some messages fit into a page
+    # A process that dies loses nothing; a machine that loses power may lose the last moment.
+    settings="PRAGMA synchronous = NORMAL",
+    advice="deliver what waits in it with the version that made it, or remove it",
+)
+
+STORE = "SELECT id FROM stores"
+NEW_DESTINATION = "INSERT OR IGNORE INTO destinations (url, project) VALUES (?, ?)"
+DESTINATION = "SELECT number FROM destinations WHERE url = ? AND project = ?"
+IN_TURN = "SELECT number, url, project FROM destinations WHERE pending > 0 ORDER BY number <= ?, number"
+COUNT_MESSAGES = "UPDATE destinations SET pending = pending + ?, remembered = remembered + ? WHERE number = ?"
+PENDING = "SELECT pending FROM destinations WHERE number = ?"
+ALL_PENDING = "SELECT coalesce(sum(pending), 0) FROM destinations"
+ALL_REMEMBERED = "SELECT coalesce(sum(remembered), 0) FROM destinations"
+
+NEW_ACCOUNT = "INSERT OR IGNORE INTO accounts (process) VALUES (?)"
+ACCOUNT = "SELECT number FROM accounts WHERE process = ?"
+USE_ACCOUNT = "UPDATE accounts SET used_at = ? WHERE number = ?"
+COUNT = {name: f"UPDATE accounts SET {name} = {name} + ? WHERE number = ?" for name in COUNTS}
+TOTALS = f"SELECT {', '.join(f'coalesce(sum({name}), 0)' for name in COUNTS)} FROM accounts"
+OWN_TOTALS = f"SELECT number, {', '.join(COUNTS)} FROM accounts WHERE process = ?"
+IDLE_ACCOUNTS = f"""SELECT number FROM accounts WHERE used_at < ? AND number NOT IN (0, ?)
+    AND accepted = {" + ".join(OUTCOMES)} LIMIT ?"""
+CLOSE_ACCOUNT = f"""UPDATE accounts SET ({", ".join(COUNTS)}) = (
+    SELECT {", ".join(f"former.{name} + closed.{name}" for name in COUNTS)}
+    FROM accounts AS former, accounts AS closed WHERE former.number = 0 AND closed.number = ?) WHERE number = 0"""
+DELETE_ACCOUNT = "DELETE FROM accounts WHERE number = ?"
+
+# One statement for many rows: between two, another thread may keep the interpreter for milliseconds. CROSS JOIN makes
+# SQLite look each key up, where it would rather read all rows of the destination.
+KNOWN = """SELECT messages.key, version, boot, evaluated_at, fingerprint, accepted_at, account, body NOTNULL
+    FROM json_each(?2) CROSS JOIN messages ON destination = ?1 AND messages.key = value AND latest"""
+NEW_MESSAGES = """INSERT OR REPLACE INTO messages (destination, key, latest, boot, evaluated_at, waits_since,
+    fingerprint, accepted_at, resend_after_seconds, account, body) VALUES {}"""
+MESSAGE_COLUMNS = 11
+TOUCH = "UPDATE messages SET boot = ?, evaluated_at = ? WHERE version = ?"
+NOT_LATEST = "UPDATE messages SET latest = 0 WHERE version = ?"
+OLDEST = """SELECT key, fingerprint, body, evaluated_at, resend_after_seconds, version FROM messages
+    WHERE destination = ? AND body NOTNULL ORDER BY version LIMIT ?"""
+FIRST = "SELECT min(version) FROM messages WHERE destination = ? AND body NOTNULL"
+BUSY_DESTINATIONS = "SELECT number FROM destinations WHERE pending > 0"
+WAITS_SINCE = "SELECT waits_since FROM messages WHERE version = ?"
+LAST = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'messages'"
+CLAIMED = "WHERE body NOTNULL AND version IN (SELECT value FROM json_each(?))"
+CLAIMED_OF = f"SELECT account, count(*), sum(latest) FROM messages {CLAIMED} GROUP BY account"
+SETTLE = f"UPDATE messages SET body = NULL, accepted_at = ? {CLAIMED} AND latest"
+SETTLE_OLDER = f"DELETE FROM messages {CLAIMED} AND NOT latest"
+POSTPONE = f"UPDATE messages SET version = ({LAST}) + 1 WHERE body NOTNULL AND version = ?"
+COUNT_VERSION = "UPDATE sqlite_sequence SET seq = seq + 1 WHERE name = 'messages'"
+OVER_BOUND = """SELECT version, account FROM messages WHERE destination = ? AND body NOTNULL
+    ORDER BY version LIMIT ?"""
+# The first rows of the table are those whose content is the oldest.
+OLD_ROWS = """SELECT version, destination, body ISNULL, accepted_at FROM messages WHERE version > ?
+    ORDER BY version LIMIT ?"""
+DELETE = "DELETE FROM messages WHERE version = ?"

@@ -1,0 +1,162 @@
+"""The backend in a file: SQLite, shared by the processes of a host.
+
+Guarantee: what is stored survives its process. Every statement that holds the write lock has bounded work,
+whatever the size of the file. Boundary: local file systems, whose locks the kernel releases with the process.
+"""
+
+import sqlite3
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import closing
+from time import monotonic, time
+from typing import Any, NamedTuple
+from uuid import uuid4
+
+from flagsync._files.shared import SharedFile
+from flagsync._files.sqlite import BUSY_SECONDS, read
+from flagsync._outbox import schema as sql
+from flagsync._outbox.backend import Status, Totals
+from flagsync._outbox.change import NEVER, Change, unescaped
+from flagsync._outbox.contract import Destination, Limits, Message, fitting
+from flagsync._outbox.options import FileBounds
+from flagsync._outbox.schema import OUTBOX
+
+LONG_AGO = 1e9
+
+
+class SQLiteBackend:
+    """Keeps messages in a file; see ``Backend``.
+
+    Args:
+        path: Absolute path of the file.
+        bounds: How large it gets.
+    """
+
+    def __init__(self, path: str, bounds: FileBounds = FileBounds()) -> None:  # noqa: B008 - it is frozen
+        self._file, self._bounds = SharedFile(path, OUTBOX), bounds
+        self._process = uuid4().hex
+        self._claimed = _Claimed()
+        self._pruned_at, self._pruned_up_to = -LONG_AGO, 0
+
+    def store(self, messages: Sequence[Message], sent: Sequence[Message], deadline: float) -> None:
+        with self._file.write(deadline) as file:
+            change = Change(file, self._process)
+            change.add(sent)
+            for part in _of_different_keys(messages):
+                change.add(part)
+            change.drop_beyond(self._bounds.max_pending)
+            if self._file.lease.is_held:
+                self._prune(file, change)
+            change.finish()
+
+    def claim(self, resting: Collection[Destination], limits: Limits) -> list[Message]:
+        with self._file.read(monotonic() + BUSY_SECONDS) as file:
+            for number, *where in file.execute(sql.IN_TURN, (self._claimed.destination,)).fetchall():
+                if (destination := Destination(*where)) in resting:
+                    continue
+                with closing(file.execute(sql.OLDEST, (number, limits.max_batch_messages))) as rows:
+                    batch = fitting((_message(row, destination) for row in rows), limits)
+                if batch:
+                    self._claimed = _Claimed(read(file, sql.STORE), number)
+                    return batch
+        return []
+
+    def settle(
+        self,
+        accepted: Collection[Message],
+        rejected: Collection[Message],
+        last: Collection[Message],
+        deadline: float,
+    ) -> None:
+        with self._file.write(deadline) as file:
+            if read(file, sql.STORE) != self._claimed.store:
+                return  # the file was replaced, and has other messages with these versions
+            change = Change(file, self._process)
+            change.settle(self._claimed.destination, accepted, "delivered", time())
+            change.settle(self._claimed.destination, rejected, "rejected", NEVER)
+            change.postpone(last)
+            change.finish()
+
+    def status(self, destinations: Collection[Destination]) -> Status:
+        with self._file.read(monotonic() + BUSY_SECONDS) as file:
+            file.execute("BEGIN")  # one moment for all that is read
+            numbers = [number for where in destinations for [number] in file.execute(sql.DESTINATION, where)]
+            firsts = [first for number in numbers for [first] in file.execute(sql.FIRST, (number,)) if first]
+            account, *own = file.execute(sql.OWN_TOTALS, (self._process,)).fetchone() or (0,)
+            status = Status(
+                store=read(file, sql.STORE),
+                account=account,
+                own=Totals(*own),
+                pending=read(file, sql.ALL_PENDING),
+                oldest_seconds=_oldest_seconds(file),
+                first_version=min(firsts, default=None),
+                last_version=read(file, sql.LAST),
+                silent_seconds=self._file.lease.silent_seconds(),
+            )
+            file.rollback()
+        return status
+
+    def totals(self) -> Totals:
+        with self._file.read(monotonic() + BUSY_SECONDS) as file:
+            return Totals(*file.execute(sql.TOTALS).fetchone())
+
+    def try_acquire_lease(self) -> bool:
+        return self._file.lease.try_acquire()
+
+    def release_lease(self) -> None:
+        self._file.lease.release()
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _prune(self, file: sqlite3.Connection, change: Change) -> None:
+        """Forget some of what is remembered too long, and beyond the bound."""
+        excess = read(file, sql.ALL_REMEMBERED) - self._bounds.max_remembered
+        if excess <= 0 and monotonic() - self._pruned_at < self._bounds.prune_seconds:
+            return
+        self._pruned_at = monotonic()
+        rows = file.execute(sql.OLD_ROWS, (self._pruned_up_to, self._bounds.prune_rows)).fetchall()
+        cutoff, old = time() - self._bounds.remember_seconds, list[tuple[int, int]]()
+        for version, destination, is_remembered, accepted_at in rows:
+            if is_remembered and (accepted_at < cutoff or len(old) < excess):
+                old.append((version, destination))
+        change.forget(old)
+        # Go on behind what must stay, until all rows were seen; then begin anew.
+        self._pruned_up_to = rows[-1][0] if len(rows) == self._bounds.prune_rows else 0
+        change.close_accounts(time() - self._bounds.account_seconds, self._bounds.prune_rows)
+
+
+class _Claimed(NamedTuple):
+    """Where the batch in flight came from: the store, and the number of the destination."""
+
+    store: int = 0
+    destination: int = 0
+
+
+def _of_different_keys(messages: Sequence[Message]) -> Iterator[list[Message]]:
+    """Divide messages, in their order, into parts that have no key twice."""
+    part, keys = list[Message](), set[tuple[Destination, str]]()
+    for message in messages:
+        if (key := (message.destination, message.key)) in keys:
+            yield part
+            part, keys = [], set()
+        part.append(message)
+        keys.add(key)
+    yield part
+
+
+def _message(row: Sequence[Any], destination: Destination) -> Message:
+    key, fingerprint, body, evaluated_at, resend_after_seconds, version = row
+    return Message(
+        unescaped(key), fingerprint, body, evaluated_at, destination, resend_after_seconds, version=version
+    )
+
+
+def _oldest_seconds(file: sqlite3.Connection) -> float:
+    """Return how long the first message has waited; long, if the clock was put back since."""
+    numbers = [number for [number] in file.execute(sql.BUSY_DESTINATIONS).fetchall()]
+    firsts = [version for number in numbers for [version] in file.execute(sql.FIRST, (number,)) if version]
+    if not firsts:
+        return 0.0
+    [(waits_since,)] = file.execute(sql.WAITS_SINCE, (min(firsts),)).fetchall()
+    seconds = time() - waits_since
+    return float(seconds) if seconds >= 0 else LONG_AGO

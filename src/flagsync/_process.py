@@ -1,0 +1,139 @@
+"""Which process this is: one object for each process, and what runs before a process ends.
+
+Guarantee: a forked child never uses an object of its parent, whose locks may be held by threads that the child
+does not have; also where C code forks without Python's hooks, as uWSGI does.
+"""
+
+import atexit
+import mmap
+import os
+import sys
+import threading
+import weakref
+from collections.abc import Callable
+from contextlib import suppress
+from time import monotonic
+from typing import Generic, Protocol, TypeVar
+
+T = TypeVar("T")
+EXIT_SECONDS = 5.0
+MADV_WIPEONFORK, INVALID_ADVICE = 18, -1  # Linux 4.14; <asm-generic/mman-common.h>
+
+
+class PerProcess(Generic[T]):
+    """An object that each process makes for itself when it first asks for it.
+
+    Args:
+        make: Makes the object, from the one that a forked child has inherited, or from None. Threads that ask
+            at the same time may each make one; all of them get the same one.
+        on_first: Called once in each process, with the object that all threads get and the inherited one.
+    """
+
+    def __init__(
+        self, make: Callable[[T | None], T], on_first: Callable[[T, T | None], None] = lambda *_: None
+    ) -> None:
+        self._make, self._on_first = make, on_first
+        self._objects: dict[int, T] = {}  # by process id: of this process, and of its parents
+        self._own: T | None = None
+        self._mark = _new_mark()
+
+    def get(self) -> T:
+        """Return the object of this process."""
+        # Measured: asking the mark costs 0.02 µs, getpid() 0.18 µs, of a call of 2 µs.
+        own = self._own
+        return own if self._mark[0] and own is not None else self._find_or_make()
+
+    def existing(self) -> T | None:
+        """Return the object of this process if it has made one."""
+        return self._objects.get(os.getpid())
+
+    def _find_or_make(self) -> T:
+        pid = os.getpid()
+        if pid not in self._objects:
+            inherited = next(iter([*self._objects.values()]), None)
+            made = self._make(inherited)
+            # A fork could copy a lock while it is held. Without one, setdefault lets the first thread win.
+            if self._objects.setdefault(pid, made) is made:
+                for parent in [other for other in self._objects if other != pid]:
+                    del self._objects[parent]
+                self._on_first(made, inherited)
+        self._own = own = self._objects[pid]
+        self._mark[0] = 1
+        return own
+
+
+class _PidMark:
+    """A mark for systems whose kernel does not clear memory at a fork."""
+
+    _pid = 0
+
+    def __getitem__(self, _: int) -> int:
+        return self._pid == os.getpid()
+
+    def __setitem__(self, _: int, value: int) -> None:
+        self._pid = os.getpid() * value
+
+
+def _new_mark() -> mmap.mmap | _PidMark:
+    """Return a mark whose item 0 is 0 until a process sets it to 1, and 0 again in each forked child."""
+    with suppress(AttributeError, OSError):
+        page = mmap.mmap(-1, 1, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        try:
+            page.madvise(INVALID_ADVICE)  # an emulator that accepts this ignores all advice
+        except OSError:
+            page.madvise(MADV_WIPEONFORK)  # the kernel gives a child zeros instead of the page
+            return page
+    return _PidMark()
+
+
+class Closeable(Protocol):
+    """What is closed before its process ends."""
+
+    pid: int
+
+    def stop(self, deadline: float) -> None:
+        """Accept no more calls, and have the threads end by the deadline. Never blocks."""
+
+    def close(self, deadline: float) -> bool:
+        """Stop, and wait for the threads."""
+
+
+def close_before_exit(closeable: Closeable) -> None:
+    """Have an object closed before this process ends; at once, if the process is already ending."""
+    _closeables.add(closeable)
+    if _closed:
+        closeable.stop(monotonic() + EXIT_SECONDS)
+
+
+def register_in_child() -> None:
+    """Register the exit hook again in a child of ``multiprocessing``.
+
+    Such a child starts without the hooks of its parent, and before Python 3.13 it ends without ``atexit``.
+    """
+    if "multiprocessing" in sys.modules:  # as it is in each of its children; its import takes 6 ms
+        from multiprocessing import parent_process, util  # noqa: PLC0415
+
+        if parent_process() is not None:
+            util.Finalize(None, close_all, exitpriority=0)
+
+
+def python_exits() -> bool:
+    """Whether the interpreter is ending; true from before the first ``atexit`` handler runs."""
+    return not threading.main_thread().is_alive()
+
+
+def close_all() -> None:
+    """Close all that was registered in this process, within ``EXIT_SECONDS``."""
+    global _closed  # noqa: PLW0603 - a process ends once
+    _closed = True
+    deadline = monotonic() + EXIT_SECONDS
+    own = [closeable for closeable in [*_closeables] if closeable.pid == os.getpid()]
+    for closeable in own:
+        closeable.stop(deadline)
+    for closeable in own:
+        closeable.close(deadline)
+
+
+_closed = False
+_closeables: weakref.WeakSet[Closeable] = weakref.WeakSet()
+atexit.register(close_all)

@@ -1,0 +1,177 @@
+"""A background thread: it starts late, runs once, can be run by hand, stops and is joined.
+
+Guarantee: nothing that a step raises ends the thread silently. ``wake`` and ``stop`` take no lock, so that a
+finalizer, which the garbage collector may run in any thread at any moment, may call them.
+"""
+
+import os
+import threading
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from math import inf
+from queue import Empty, SimpleQueue
+from time import monotonic
+
+from flagsync._report import Reporter, is_interrupt_of_application
+
+ERROR_PAUSE_SECONDS = 1.0
+
+
+def time_left(deadline: float) -> float:
+    """Return the seconds until a deadline, as waiting functions accept them."""
+    return max(0.0, min(deadline - monotonic(), threading.TIMEOUT_MAX))
+
+
+class Worker:
+    """Repeats a step in a thread of its own.
+
+    Args:
+        name: The name of the thread.
+        step: Does some work, and returns the seconds after which to repeat it if nobody calls ``wake``, or
+            None to end.
+        report: Told if a step raises.
+        at_end: Called by the thread when it ends, whatever ends it.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        step: Callable[[], float | None],
+        report: Reporter,
+        at_end: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._name, self._step, self._report, self._at_end = name, step, report, at_end
+        # SimpleQueue.put may be interrupted by another put in the same thread, as a finalizer may do.
+        self._wake_ups = SimpleQueue[None]()
+        self._changed = threading.Condition(threading.RLock())
+        self._claim_to_run = threading.Lock()
+        self._runner: int | None = None
+        self._pid = os.getpid()
+        self.is_started = self.is_ended = self.is_stopping = False
+
+    def start(self) -> bool:
+        """Start the thread, if it was not started; False if Python exits and starts no thread any more."""
+        with self._changed:
+            if not self.is_started:
+                try:
+                    threading.Thread(target=self.run, name=self._name, daemon=True).start()
+                except RuntimeError:
+                    return False
+                self.is_started = True
+        return True
+
+    def wake(self) -> None:
+        """Have the step repeated now. Takes no lock."""
+        if self._wake_ups.empty():
+            self._wake_ups.put(None)
+
+    def stop(self) -> None:
+        """Have the thread end once its step agrees. Takes no lock."""
+        self.is_stopping = True
+        self.wake()
+
+    def run(self) -> None:
+        """Repeat the step until it ends: in the thread, or by hand. Does nothing the second time."""
+        if not self._claim_to_run.acquire(blocking=False):
+            return
+        self._runner = threading.get_ident()
+        try:
+            while (seconds := self._run_step()) is not None:
+                self._sleep(seconds)
+        finally:
+            if os.getpid() == self._pid:
+                self._end()
+
+    def is_current(self) -> bool:
+        """Whether the calling thread is the one that runs the step."""
+        return self._runner == threading.get_ident()
+
+    def announce(self) -> None:
+        """Have ``wait_for`` look again."""
+        with self._changed:
+            self._changed.notify_all()
+
+    def wait_for(self, holds: Callable[[], bool], deadline: float) -> bool:
+        """Wait until something holds, which the step must announce; False at the deadline."""
+        with self._changed:
+            return self._changed.wait_for(holds, time_left(deadline))
+
+    def join(self, deadline: float) -> bool:
+        """Wait until ``run`` has returned; False at the deadline."""
+        return self.wait_for(lambda: self.is_ended, deadline)
+
+    def _end(self) -> None:
+        try:
+            self._at_end()
+        finally:
+            self._runner, self.is_ended = None, True
+            self.announce()
+
+    def _run_step(self) -> float | None:
+        # gevent's greenlets survive a fork: the copy in a child must not do the work of the parent.
+        if os.getpid() != self._pid:
+            return None
+        try:
+            return self._step()
+        except BaseException as error:
+            if is_interrupt_of_application(error):
+                raise
+            self._report.warn_once(
+                f"The thread {self._name} goes on after an unexpected {type(error).__name__}"
+            )
+            return None if self.is_stopping else ERROR_PAUSE_SECONDS
+
+    def _sleep(self, seconds: float) -> None:
+        """Wait for a wake-up, and forget all wake-ups that have come."""
+        try:
+            self._wake_ups.get(timeout=None if seconds == inf else min(seconds, threading.TIMEOUT_MAX))
+            while True:
+                self._wake_ups.get_nowait()
+        except Empty:
+            pass
+
+
+class Flush:
+    """A caller that waits for a worker."""
+
+    def __init__(self) -> None:
+        self.is_done = False
+
+
+class Flushes:
+    """The callers that wait until a worker has done all that there was when they began to wait."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self._waiting: list[Flush] = []
+
+    @property
+    def are_waiting(self) -> bool:
+        """Whether somebody waits."""
+        return bool(self._waiting)
+
+    def wait(self, deadline: float) -> bool:
+        """Wait until the step has called ``finish``; False at the deadline, or if the worker ends before."""
+        flush = Flush()
+        self._waiting.append(flush)
+        try:
+            self._worker.wake()
+            self._worker.wait_for(lambda: flush.is_done or self._worker.is_ended, deadline)
+        finally:
+            self._forget(flush)
+        return flush.is_done
+
+    def waiting(self) -> list[Flush]:
+        """Return those who wait now."""
+        return [*self._waiting]
+
+    def finish(self, flushes: Iterable[Flush]) -> None:
+        """Let some go on."""
+        for flush in flushes:
+            flush.is_done = True
+            self._forget(flush)
+        self._worker.announce()
+
+    def _forget(self, flush: Flush) -> None:
+        with suppress(ValueError):  # the other one of the worker and the caller was faster
+            self._waiting.remove(flush)

@@ -1,0 +1,8 @@
+"""Cohorts in a file that the processes of a host share.
+
+store    SQLiteStore, in all three roles
+file     the file in one process: one connection that reads, one that writes
+catalog  the known cohorts and their traits
+tables   the tables in one transaction
+schema   their SQL
+"""

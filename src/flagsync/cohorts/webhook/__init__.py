@@ -1,0 +1,6 @@
+"""The receiver of Mixpanel's cohort webhook.
+
+app      CohortWebhook: who may call, what is stored; the WSGI application
+asgi     the ASGI application around it
+answers  requests and responses, as both have them
+"""

@@ -1,0 +1,320 @@
+"""The membership store in a file: what it adds to the contract, which ``tests/testing`` has it pass."""
+
+import os
+import signal
+import sqlite3
+import subprocess
+import threading
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from threading import Thread
+from time import monotonic
+from typing import Any
+
+import pytest
+
+from flagsync.cohorts import (
+    ChangeLog,
+    Cohort,
+    MembershipReader,
+    MembershipSink,
+    SQLiteStore,
+    StoreUnavailableError,
+)
+from flagsync.cohorts.sqlite.store import StoreLimits
+from tests.support.updates import KEY, add, after, drain, page, remove
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "cohorts.db"
+
+
+def identifiers(store: SQLiteStore, limit: int = 10) -> list[str]:
+    return [change.identifier for change in store.claim(limit)]
+
+
+def test_store_has_all_roles(path: Path) -> None:
+    with SQLiteStore(path) as store:
+        assert [isinstance(store, role) for role in (MembershipSink, MembershipReader, ChangeLog)] == [True] * 3
+
+
+# Which cohorts, and what they are called
+
+
+def test_cohorts_are_listed_in_the_order_of_first_sight(path: Path) -> None:
+    with SQLiteStore(path) as store:
+        after(
+            store, add("ann", cohort="9"), add("ann", cohort="8", name="others"), add(cohort="9", name="VIPs")
+        )
+        assert store.cohorts() == [Cohort("9", "VIPs", KEY), Cohort("8", "others", "mixpanel_cohort_others")]
+
+
+def test_members_of_an_unknown_cohort_are_nobody(path: Path) -> None:
+    with SQLiteStore(path) as store:
+        assert [*store.members("unknown")] == []
+
+
+def test_cohort_that_is_left_out_is_not_there(path: Path) -> None:
+    with SQLiteStore(path, takes=lambda cohort_id, _: cohort_id != "7") as store:
+        assert after(store, add("ann"), add("ann", cohort="8", name="others")) == []
+        assert store.traits_of(["ann"]) == {"ann": {"mixpanel_cohort_others": True}}
+
+
+def test_cohort_can_be_renamed_out_of_what_is_included(path: Path) -> None:
+    with SQLiteStore(path, takes=lambda _, name: name == "vips") as store:
+        store.start_log()
+        after(store, add("ann"), add("bob", name="secret"))
+        assert (store.traits_of(["ann"]), store.cohorts(), drain(store)) == ({"ann": {}}, [], [])
+        assert after(store, add(name="vips")) == ["ann", "bob"]
+
+
+def test_version_changes_when_a_cohort_is_renamed(path: Path) -> None:
+    with SQLiteStore(path) as store:
+        versions = [store.version()]
+        for update in (add("ann"), add(name="VIPs"), page("s", 1, 1, "bob"), remove("bob")):
+            store.apply(update)
+            versions.append(store.version())
+        assert len({*versions}) == 5
+        assert store.version() == versions[-1]
+
+
+def test_cohort_that_is_made_during_a_claim_loses_no_change(path: Path) -> None:
+    is_first = [True]
+
+    def takes(cohort_id: str, _: str) -> bool:
+        if cohort_id == "7" and is_claiming and is_first:
+            is_first.clear()
+            store.apply(add("bob", cohort="8", name="others"))
+        return True
+
+    is_claiming = False
+    with SQLiteStore(path, takes=takes) as store:
+        store.start_log()
+        after(store, add("ann"))
+        is_claiming = True
+        assert identifiers(store) == ["ann"]
+        assert identifiers(store) == ["ann", "bob"]
+
+
+# The file
+
+
+def test_store_keeps_everything_when_it_is_opened_again(path: Path) -> None:
+    with SQLiteStore(path) as store:
+        after(store, page("s", 1, 2, "ann"), add("old"))
+    with SQLiteStore(path) as store:
+        assert after(store, add("new"), page("s", 2, 2, "bob")) == ["ann", "bob", "new", "old"]
+
+
+def test_page_of_a_process_that_is_killed_in_the_middle_of_it_is_not_begun(
+    path: Path, start: Callable[..., subprocess.Popen[str]]
+) -> None:
+    process = start("crash.py", str(path))
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    with SQLiteStore(path) as store:
+        assert [*store.members("7")] == ["ann", "old"]
+        assert drain(store) == [("old", True), ("ann", True)]
+        assert after(store, page("s", 2, 2, "bob")) == ["ann", "bob"]
+        assert dict(drain(store)) == {"bob": True, "old": False}
+
+
+def test_file_is_shared_by_several_stores(path: Path) -> None:
+    with SQLiteStore(path) as one, SQLiteStore(path) as other:
+        one.apply(page("s", 1, 2, "ann"))
+        assert after(other, page("s", 2, 2, "bob")) == [*one.members("7")] == ["ann", "bob"]
+        assert one.traits_of(["ann"]) == other.traits_of(["ann"]) == {"ann": {KEY: True}}
+
+
+def test_lease_is_held_by_one_store_until_it_is_released(path: Path) -> None:
+    with SQLiteStore(path) as other, SQLiteStore(path) as one:
+        one.start_log()
+        other.apply(add("ann"))
+        assert (len(one.claim(1)), other.claim(1), other.try_acquire_lease()) == (1, [], False)
+        one.close()
+        assert other.try_acquire_lease() is False
+        one.release_lease()
+        assert identifiers(other, 1) == ["ann"]
+        other.release_lease()
+
+
+def test_lease_ends_when_its_lock_file_is_removed(path: Path) -> None:
+    with SQLiteStore(path) as other, SQLiteStore(path) as one:
+        one.start_log()
+        one.apply(add("ann"))
+        assert identifiers(one) == ["ann"]
+        path.with_name("cohorts.db-sender").unlink()
+        assert identifiers(other) == ["ann"]
+        assert (one.claim(1), one.try_acquire_lease()) == ([], False)
+        other.release_lease()
+
+
+def test_lease_that_cannot_be_acquired_is_unavailable(path: Path) -> None:
+    with SQLiteStore(path) as store:
+        path.with_name("cohorts.db-sender").mkdir()
+        with pytest.raises(StoreUnavailableError, match="The lock file of the cohorts cannot be used"):
+            store.try_acquire_lease()
+
+
+def test_apply_takes_the_pages_of_a_session_from_many_threads_at_once(path: Path) -> None:
+    with SQLiteStore(path) as store:
+        store.apply(add("old"))
+        pages = [page("s", number, 20, f"{number:02}", "all") for number in range(1, 21)]
+        threads = [Thread(target=store.apply, args=(update,)) for update in pages * 2]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert [*store.members("7")] == [*(f"{number:02}" for number in range(1, 21)), "all"]
+
+
+def test_forked_child_uses_the_file_and_leaves_the_lease_to_its_parent(path: Path) -> None:
+    with SQLiteStore(path) as store:
+        store.start_log()
+        store.apply(add("ann"))
+        assert store.try_acquire_lease()
+        if (child := os.fork()) == 0:
+            store.apply(add("bob"))
+            os._exit(store.try_acquire_lease() or [*store.members("7")] != ["ann", "bob"])
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert identifiers(store) == ["ann", "bob"]
+
+
+def test_locked_file_is_unavailable_to_write_and_can_be_read(path: Path) -> None:
+    limits = StoreLimits(busy_seconds=0.01)
+    with (
+        SQLiteStore(path, limits=limits) as store,
+        closing(sqlite3.connect(path, isolation_level=None)) as other,
+    ):
+        store.apply(add("ann"))
+        other.execute("BEGIN EXCLUSIVE")
+        began = monotonic()
+        with pytest.raises(StoreUnavailableError, match="another process keeps the file locked"):
+            store.apply(page("s", 1, 1))
+        assert monotonic() - began < 1
+        assert store.traits_of(["ann"]) == {"ann": {KEY: True}}
+        other.execute("ROLLBACK")
+        assert after(store, add("bob")) == ["ann", "bob"]
+
+
+def test_reading_does_not_wait_for_a_thread_that_writes(path: Path) -> None:
+    with SQLiteStore(path) as store, closing(sqlite3.connect(path, isolation_level=None)) as other:
+        store.apply(add("ann"))
+        other.execute("BEGIN IMMEDIATE")
+        writing = Thread(target=store.apply, args=(add("bob"),))
+        writing.start()
+        assert [*store.members("7")] == ["ann"]
+        other.execute("ROLLBACK")
+        writing.join()
+        assert [*store.members("7")] == ["ann", "bob"]
+
+
+def test_apply_stores_an_update_as_a_whole_or_not_at_all(path: Path) -> None:
+    with SQLiteStore(path) as store:
+        with pytest.raises(UnicodeEncodeError):
+            store.apply(add("ann", "\ud800"))
+        assert after(store, add("bob")) == ["bob"]
+
+
+def test_removed_file_is_made_anew(path: Path) -> None:
+    with SQLiteStore(path) as store:
+        store.apply(add("ann"))
+        for file in path.parent.glob("cohorts.db*"):
+            file.unlink()
+        assert [*store.members("7")] == []
+        assert after(store, add("bob", cohort="8", name="others")) == []
+        assert store.traits_of(["bob"]) == {"bob": {"mixpanel_cohort_others": True}}
+
+
+def test_relative_path_means_the_same_file_after_a_change_of_directory(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(path.parent)
+    with SQLiteStore(path.name) as store:
+        monkeypatch.chdir("/")
+        store.apply(add("ann"))
+    assert path.exists()
+
+
+def test_file_can_be_read_by_its_owner_only(path: Path) -> None:
+    with SQLiteStore(path) as store:
+        store.apply(add("ann"))
+        assert {oct(file.stat().st_mode) for file in path.parent.iterdir()} == {"0o100600"}
+
+
+def test_file_of_somebody_else_is_refused_and_left_alone(path: Path) -> None:
+    path.write_text("a diary")
+    with pytest.raises(ValueError, match="SQLiteStore: cannot open or create a flagsync file"):
+        SQLiteStore(path)
+    assert path.read_text() == "a diary"
+
+
+def test_file_of_an_outbox_is_refused(path: Path, flagsync: Callable[..., Any]) -> None:
+    flagsync(outbox=path)
+    with pytest.raises(ValueError, match="belongs to another application"):
+        SQLiteStore(path)
+
+
+def test_members_are_read_in_parts(path: Path) -> None:
+    with SQLiteStore(path, limits=StoreLimits(page_rows=2)) as store:
+        assert after(store, add(*"abcde")) == [*"abcde"]
+
+
+# The end of a store
+
+
+def test_collected_store_releases_its_file_and_its_lease(path: Path) -> None:
+    store = SQLiteStore(path)
+    store.apply(add("ann"))
+    assert store.try_acquire_lease()
+    files = store._file._connections.get()
+    del store
+    assert [file.lease.is_held or file.is_connected for file in files] == [False, False]
+    with SQLiteStore(path) as another:
+        assert another.try_acquire_lease()
+        another.release_lease()
+
+
+def test_collected_store_waits_for_no_lock(path: Path) -> None:
+    store = SQLiteStore(path)
+    store.apply(add("ann"))
+    is_held, may_end = threading.Event(), threading.Event()
+    file = store._file._connections.get().writing
+
+    def hold() -> None:
+        with file._lock:
+            is_held.set()
+            may_end.wait()
+
+    thread = Thread(target=hold)
+    thread.start()
+    is_held.wait()
+    del store
+    assert not file.is_connected
+    may_end.set()
+    thread.join()
+
+
+def test_collected_store_in_a_process_that_never_used_it_does_nothing(path: Path) -> None:
+    store = SQLiteStore(path)
+    store.close()
+    del store
+    assert path.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "remedy"),
+    [
+        ({"traits": ["vips"]}, "traits must be a mapping of cohort ids or names, as text, to trait keys"),
+        ({"traits": {7: "vip"}}, "traits must be a mapping of cohort ids or names, as text, to trait keys"),
+        ({"traits": {"7": "vip", "vips": "vip"}}, "and belong to one cohort"),
+        ({"traits": {"vips": ""}}, "a trait key in traits must be text of 1 to 200 characters"),
+        ({"traits": {"vips": "x" * 201}}, "a trait key in traits must be text of 1 to 200 characters"),
+        ({"takes": "vips"}, "takes must be a function of a cohort's id and name"),
+    ],
+)
+def test_invalid_option_names_what_is_accepted(path: Path, options: dict[str, Any], remedy: str) -> None:
+    with pytest.raises(ValueError, match=remedy):
+        SQLiteStore(path, **options)

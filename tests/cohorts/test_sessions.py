@@ -1,0 +1,183 @@
+"""Sessions against the reference, at random; what is swept and what is remembered of them."""
+
+import sqlite3
+from collections import Counter
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from flagsync.cohorts import CohortUpdate, SQLiteStore
+from flagsync.cohorts.sessions import STARTS_OVER
+from flagsync.cohorts.sqlite.store import StoreLimits
+from tests.support.reference_store import ReferenceStore
+from tests.support.updates import add, after, drain, page
+
+IDENTIFIERS = st.lists(st.sampled_from("abcdef"), max_size=3, unique=True).map(tuple)
+
+
+class Stores(RuleBasedStateMachine):
+    """The same calls for both stores; ``written`` is what Flagsmith has been told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.directory = TemporaryDirectory()
+        self.reference, self.file = ReferenceStore(), self.open()
+        self.written: dict[tuple[str, str], bool] = {}
+
+    def open(self) -> SQLiteStore:
+        return SQLiteStore(Path(self.directory.name) / "cohorts.db", limits=StoreLimits(swept_rows=1))
+
+    @rule(
+        action=st.sampled_from(["add_members", "remove_members"]),
+        cohort=st.sampled_from("12"),
+        members=IDENTIFIERS,
+    )
+    def difference(self, action: Any, cohort: str, members: tuple[str, ...]) -> None:
+        self.apply(CohortUpdate(action, cohort, cohort, members=members))
+
+    @rule(
+        session=st.sampled_from(["", "s", "t", "u"]),
+        place=st.sampled_from([(1, 1), (1, 2), (2, 2), (1, 3), (2, 3), (3, 3)]),
+        members=IDENTIFIERS,
+        skipped=st.sampled_from([0, 0, 0, 1]),
+        cohort=st.sampled_from("12"),
+    )
+    def whole(
+        self, session: str, place: tuple[int, int], members: tuple[str, ...], skipped: int, cohort: str
+    ) -> None:
+        number, pages = place if session else (1, 1)
+        self.apply(CohortUpdate("members", cohort, cohort, session, number, pages, members, skipped))
+
+    def apply(self, update: CohortUpdate) -> None:
+        self.reference.apply(update)
+        self.file.apply(update)
+
+    @rule()
+    def start_log(self) -> None:
+        self.file.start_log()
+
+    @rule()
+    def sweep(self) -> None:
+        self.file.sweep()
+
+    @rule(limit=st.integers(1, 4), settled=st.integers(0, 4))
+    def write(self, limit: int, settled: int) -> None:
+        changes = self.file.claim(limit)
+        self.written.update({(change.identifier, change.trait_key): change.value for change in changes})
+        self.file.settle(changes[:settled], sure=True)
+
+    @rule()
+    def restart(self) -> None:
+        self.file.close()
+        self.file = self.open()
+
+    @invariant()
+    def same_members(self) -> None:
+        for cohort in "12":
+            assert [*self.file.members(cohort)] == [*self.reference.members(cohort)]
+        assert self.file.traits_of("abcdef") == self.reference.traits_of("abcdef")
+
+    def teardown(self) -> None:
+        self.file.start_log()
+        while not self.file.log_state().is_complete or self.file.log_state().first is not None:
+            self.file.sweep()
+            self.write(3, 3)
+        told = Counter(key for key, value in self.written.items() if value)
+        in_cohorts = Counter(
+            (identifier, cohort.trait_key)
+            for cohort in self.reference.cohorts()
+            for identifier in self.reference.members(cohort.id)
+        )
+        self.file.close()
+        self.directory.cleanup()
+        assert told == in_cohorts
+
+
+Stores.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+test_sessions_hold_what_the_reference_holds_whatever_comes = Stores.TestCase
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "cohorts.db"
+
+
+def test_worked_example_of_the_docstring_holds(path: Path) -> None:
+    def rows() -> list[tuple[Any, ...]]:
+        with closing(sqlite3.connect(path)) as file:
+            query = "SELECT identifier, seen, floor FROM members JOIN cohorts ON number = cohort"
+            return file.execute(query).fetchall()
+
+    with SQLiteStore(path, limits=StoreLimits(swept_rows=0)) as store:
+        assert after(store, add("ann", "bob")) == ["ann", "bob"]
+        assert rows() == [("ann", 0, 0), ("bob", 0, 0)]
+        assert after(store, page("s", 1, 2, "bob")) == ["ann", "bob"]
+        assert rows() == [("ann", 0, 0), ("bob", 1, 0)]
+        assert after(store, add("eve")) == ["ann", "bob", "eve"]
+        assert rows() == [("ann", 0, 0), ("bob", 1, 0), ("eve", 1, 0)]
+        assert after(store, page("s", 2, 2)) == ["bob", "eve"]
+        while store.sweep():
+            pass
+        assert rows() == [("bob", 1, 1), ("eve", 1, 1)]
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5, 6])
+def test_sweep_deletes_and_logs_those_who_left_some_at_a_time(path: Path, rows: int) -> None:
+    with SQLiteStore(path, limits=StoreLimits(swept_rows=rows)) as store:
+        store.start_log()
+        store.apply(add(*"abcdef"))
+        store.apply(page("s", 1, 1, "c"))
+        assert [*store.members("7")] == ["c"]
+        told = dict(drain(store))
+        assert [who for who, value in told.items() if value] == ["c"]
+        assert {who for who, value in told.items() if not value} == {*"abdef"}
+    with closing(sqlite3.connect(path)) as file:
+        assert file.execute("SELECT identifier FROM members").fetchall() == [("c",)]
+
+
+def test_sweep_puts_all_present_members_on_the_log_some_at_a_time(path: Path) -> None:
+    with SQLiteStore(path, limits=StoreLimits(swept_rows=1)) as store:
+        store.apply(add(*"abcdef"))
+        store.start_log()
+        state = store.log_state()
+        assert (state.first, state.is_complete, store.pending()) == (None, False, 0)
+        assert (store.sweep(), store.pending()) == (True, 2)
+        store.apply(add("0", "b"))  # which the sweep has passed, and which it has not reached
+        assert sorted(drain(store)) == [(who, True) for who in "0abcdef"]
+        assert store.log_state().is_complete
+
+
+def test_swept_member_who_joins_again_is_written_again(path: Path) -> None:
+    with SQLiteStore(path, limits=StoreLimits(swept_rows=1)) as store:
+        store.start_log()
+        after(store, add("ann", "bob", "eve"), page("s", 1, 1))  # eve is not swept before she is back
+        changes = store.claim(10)
+        assert [(change.identifier, change.value) for change in changes] == [
+            (who, False) for who in ("ann", "bob", "eve")
+        ]
+        store.settle(changes, sure=True)
+        after(store, add("eve"))
+        assert dict(drain(store))["eve"] is True
+
+
+def test_sessions_beyond_the_bound_are_forgotten(path: Path) -> None:
+    with SQLiteStore(path, limits=StoreLimits(kept_sessions=3)) as store:
+        for number in range(10):
+            after(store, page(f"abandoned-{number}", 1, 2, "ann"), page(f"whole-{number}", 1, 1, "bob"))
+    with closing(sqlite3.connect(path)) as file:
+        sessions = [name for [name] in file.execute("SELECT id FROM sessions ORDER BY number")]
+        assert sessions == ["whole-8", "abandoned-9", "whole-9"]
+        assert file.execute("SELECT count(*) FROM pages").fetchone() == (1,)
+
+
+def test_session_that_starts_over_is_logged(path: Path, logged: Callable[[], list[str]]) -> None:
+    with SQLiteStore(path) as store:
+        after(store, page("s", 1, 2, "ann"), page("s", 1, 2, "bob"))
+    assert logged() == [STARTS_OVER]

@@ -1,0 +1,95 @@
+"""Which profile an identifier belongs to."""
+
+import sys
+import uuid
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flagsync._encoding.distinct_id import BLOCKED, NotMirrored, distinct_id_of
+
+
+@pytest.mark.parametrize(
+    ("identifier", "distinct_id"),
+    [
+        ("user_1", "user_1"),
+        (" user_1\n", "user_1"),
+        ("日本語", "日本語"),
+        (42, "42"),
+        (uuid.UUID(int=1), "00000000-0000-0000-0000-000000000001"),
+        ("x" * 255, "x" * 255),
+        ("日" * 85, "日" * 85),
+    ],
+)
+def test_distinct_id_is_the_stripped_text_of_the_identifier(identifier: object, distinct_id: str) -> None:
+    assert distinct_id_of(identifier, str) == distinct_id
+
+
+@pytest.mark.parametrize(
+    ("identifier", "reason"),
+    [
+        ("", "the identifier is empty"),
+        (" \t", "the identifier is empty"),
+        (None, "Mixpanel blocks the identifier as a placeholder"),
+        ("Anonymous", "Mixpanel blocks the identifier as a placeholder"),
+        (0, "Mixpanel blocks the identifier as a placeholder"),
+        ("x" * 256, "the identifier is longer than 255 bytes"),
+        ("日" * 86, "the identifier is longer than 255 bytes"),
+        ("\ud800", "the identifier is not valid Unicode"),
+        (b"user_1", "the identifier is bytes; decode it"),
+    ],
+)
+def test_identifier_that_mixpanel_would_refuse_or_cut_is_not_mirrored(identifier: object, reason: str) -> None:
+    assert distinct_id_of(identifier, str) == NotMirrored(reason)
+
+
+def test_distinct_id_callback_decides_on_the_profile() -> None:
+    assert distinct_id_of("7", lambda identifier: f"account-{identifier} ") == "account-7"
+
+
+def test_distinct_id_callback_gets_the_stripped_text() -> None:
+    got = list[object]()
+    distinct_id_of(" 7 ", got.append)
+    assert got == ["7"]
+
+
+@pytest.mark.parametrize(("mapped", "kind"), [(None, "NoneType"), (b"robot", "bytes"), (7, "int")])
+def test_distinct_id_callback_that_returns_no_text_leaves_the_identity_out(mapped: Any, kind: str) -> None:
+    reason = f"distinct_id returned {kind}, not str"
+    assert distinct_id_of("robot", lambda _: mapped) == NotMirrored(reason)
+
+
+def test_distinct_id_callback_that_exits_leaves_the_identity_out() -> None:
+    assert distinct_id_of("secret", sys.exit) == NotMirrored("distinct_id raised SystemExit")
+
+
+def test_distinct_id_callback_that_raises_is_reported_by_the_type_of_its_error_only() -> None:
+    callback = {"known": "1"}.__getitem__
+    assert distinct_id_of("secret", callback) == NotMirrored("distinct_id raised KeyError")
+
+
+def test_identifier_whose_text_raises_is_not_mirrored() -> None:
+    class Identifier:
+        def __str__(self) -> str:
+            raise SystemExit
+
+    assert distinct_id_of(Identifier(), str) == NotMirrored("distinct_id raised SystemExit")
+
+
+@given(st.text() | st.integers() | st.none() | st.sampled_from(sorted(BLOCKED)))
+def test_distinct_id_is_one_that_mixpanel_stores_uncut_whatever_the_identifier(identifier: object) -> None:
+    distinct_id = distinct_id_of(identifier, str)
+    if isinstance(distinct_id, str):
+        assert distinct_id == distinct_id.strip()
+        assert distinct_id.lower() not in {"", *BLOCKED}
+        assert len(distinct_id.encode()) <= 255
+
+
+def test_interrupt_of_the_main_thread_gets_through_distinct_id() -> None:
+    def interrupt(_: str) -> str:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        distinct_id_of("user_1", interrupt)

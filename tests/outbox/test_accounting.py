@@ -1,0 +1,123 @@
+"""What a durable outbox makes of the numbers of its backend."""
+
+from collections.abc import Callable
+
+import pytest
+
+from flagsync._outbox.accounting import Accounting
+from flagsync._outbox.backend import Status, Totals
+from flagsync._report import Reporter
+from flagsync._stats import Ledger
+
+Logged = Callable[[], list[str]]
+
+
+class Account:
+    """An accounting with a ledger, to which statuses come."""
+
+    def __init__(self) -> None:
+        self.ledger, self.report = Ledger(), Reporter(None)
+        self.known = 0  # messages that the account knows
+        self.accounting = Accounting(self.ledger, self.report)
+
+    def update(self, status: Status) -> None:
+        status = status if status.account else status._replace(account=1)
+        self.accounting.note_stored(max(0, status.own.accepted - self.known))
+        self.known = status.own.accepted
+        self.accounting.update(status)
+        self.report.report_deferred(now=True)
+
+    def counts(self) -> dict[str, int]:
+        return {name: count for name, count in self.ledger.counts().items() if count}
+
+
+@pytest.fixture
+def account() -> Account:
+    return Account()
+
+
+def test_accounting_knows_nothing_at_first(account: Account) -> None:
+    assert (account.accounting.pending, account.ledger.stored, account.counts()) == (0, 0, {})
+
+
+def test_accounting_has_the_latest_counts_in_the_ledger(account: Account) -> None:
+    account.update(Status(store=1, own=Totals(accepted=9, delivered=1)))
+    account.update(Status(store=1, own=Totals(accepted=9, delivered=1, unchanged=2, superseded=1, rejected=1)))
+    assert account.counts() == {"delivered": 1, "unchanged": 2, "superseded": 1, "rejected": 1}
+    assert account.accounting.pending == account.ledger.stored == 4
+
+
+def test_accounting_of_another_store_counts_what_waited_as_dropped(account: Account, logged: Logged) -> None:
+    account.update(Status(store=1, own=Totals(accepted=5, delivered=2)))
+    account.update(Status(store=2, own=Totals(accepted=1)))
+    assert account.counts() == {"delivered": 2, "dropped": 3}
+    assert account.accounting.pending == 1
+    account.update(Status(store=3, own=Totals(accepted=2, delivered=2)))
+    assert account.counts() == {"delivered": 4, "dropped": 4}
+    assert logged() == [f"The outbox was removed or emptied: {lost} lost" for lost in ("3 updates", "1 update")]
+
+
+def test_accounting_of_another_store_reports_nothing_if_nothing_waited(
+    account: Account, logged: Logged
+) -> None:
+    account.update(Status(store=1, own=Totals(accepted=5, delivered=5)))
+    account.update(Status(store=2))
+    assert (account.counts(), logged()) == ({"delivered": 5}, [])
+
+
+def test_accounting_of_a_forgotten_account_keeps_its_counts(account: Account, logged: Logged) -> None:
+    account.update(Status(store=1, own=Totals(accepted=5, delivered=3, unchanged=2)))
+    account.update(Status(store=1, account=2))
+    assert account.counts() == {"delivered": 3, "unchanged": 2}
+    account.update(Status(store=1, account=2, own=Totals(accepted=1, delivered=1)))
+    assert (account.counts(), logged()) == ({"delivered": 4, "unchanged": 2}, [])
+
+
+def test_accounting_of_a_forgotten_account_counts_what_waited_as_delivered(
+    account: Account, logged: Logged
+) -> None:
+    account.update(Status(store=1, own=Totals(accepted=5, delivered=3)))  # others have sent the rest since
+    account.update(Status(store=1, account=2))
+    assert (account.counts(), account.accounting.pending, logged()) == ({"delivered": 5}, 0, [])
+
+
+def test_accounting_reports_drops_by_the_name_of_the_store_s_bound(account: Account, logged: Logged) -> None:
+    account.update(Status(store=1, own=Totals(accepted=5, dropped=2)))
+    account.update(Status(store=1, own=Totals(accepted=5, dropped=2)))
+    account.update(Status(store=1, own=Totals(accepted=9, dropped=3)))
+    reason = "The outbox has reached its own bound, and the oldest updates in it are dropped"
+    assert logged() == [f"{reason}: 2 updates lost", f"{reason}: 1 update lost"]
+    assert account.counts() == {"dropped": 3}
+
+
+def test_silent_lease_holder_is_reported_once_and_when_it_works_again(account: Account, logged: Logged) -> None:
+    for _ in range(2):
+        account.update(Status(pending=1, oldest_seconds=61.0, silent_seconds=61.0))
+    [line] = logged()
+    assert "no sign of life for a minute" in line
+    account.update(Status(pending=1, oldest_seconds=61.0, silent_seconds=1.0))
+    account.update(Status())
+    assert logged()[1:] == ["The process that sends updates out of the outbox works again"]
+
+
+@pytest.mark.parametrize(
+    "status",
+    [
+        Status(pending=0, oldest_seconds=0.0, silent_seconds=3600.0),
+        Status(pending=1, oldest_seconds=1.0, silent_seconds=3600.0),
+        Status(pending=1, oldest_seconds=3600.0, silent_seconds=1.0),
+        Status(pending=1, oldest_seconds=60.0, silent_seconds=60.0),
+    ],
+)
+def test_silence_without_old_messages_is_not_reported(status: Status, account: Account, logged: Logged) -> None:
+    account.update(status)
+    assert logged() == []
+
+
+def test_accounting_counts_what_was_handed_over_again_once(account: Account) -> None:
+    account.accounting.update(Status(store=1, account=1, own=Totals(accepted=2, delivered=2)))
+    account.accounting.note_stored(2)  # the first attempt had failed, though it had stored everything
+    account.accounting.update(
+        Status(store=1, account=1, own=Totals(accepted=4, delivered=2, unchanged=1, superseded=1))
+    )
+    assert account.counts() == {"delivered": 2}

@@ -1,0 +1,302 @@
+"""Clients that share an outbox file: what becomes of their calls, and what damage to the file costs."""
+
+import contextlib
+import sqlite3
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import pytest
+from flagsmith import Flagsmith
+
+from flagsync import DeliveryError, FlagSync, Stats, outbox_stats
+from flagsync._delivery.destinations import Backoff
+from flagsync._delivery.sender import Sending
+from flagsync._options import Tuning
+from flagsync._outbox.options import FileBounds, Staging
+from flagsync.testing import MixpanelServer
+from tests.support.encoding import remote
+
+Logged = Callable[[], list[str]]
+Build = Callable[..., FlagSync]
+CANNOT = "The outbox cannot be used, and memory takes its place"
+NEVER = 3600.0
+# Waits for no other process, and does not try again after a failure.
+IMPATIENT = Tuning(staging=Staging(busy_seconds=0.0, retry_seconds=NEVER, max_retry_seconds=NEVER))
+# Tries again at once after a failure.
+PERSISTENT = Tuning(
+    staging=Staging(busy_seconds=0.0, retry_seconds=0.0),
+    sending=Sending(backoff=Backoff(first_seconds=0.0, jitter=(0.0, 0.0)), look_seconds=0.01),
+)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "outbox.db"
+
+
+@pytest.fixture
+def build(offline: Flagsmith, mixpanel: MixpanelServer, path: Path) -> Iterator[Build]:
+    """Builds clients with the outbox file; closes them."""
+    clients: list[FlagSync] = []
+
+    def build_client(tuning: Tuning | None = None, **options: Any) -> FlagSync:
+        class Client(FlagSync):
+            _tuning = tuning or Tuning()
+
+        clients.append(Client(offline, "project-token", mixpanel_url=mixpanel.url, outbox=path, **options))
+        return clients[-1]
+
+    yield build_client
+    for client in clients:
+        client.close(0.1)
+
+
+def lock(path: Path) -> Callable[[], None]:
+    """Hold the file as another program may; return how to let it go."""
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    connection.execute("BEGIN EXCLUSIVE")
+    return connection.close
+
+
+def overwrite(path: Path) -> Callable[[], None]:
+    for file in path.parent.iterdir():
+        file.write_bytes(b"not a database any more" * 1000)
+    return lambda: None
+
+
+def replace(path: Path) -> Callable[[], None]:
+    path.unlink()
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE diary (entry)")
+    connection.close()
+    return path.unlink
+
+
+# Clients that share a file
+
+
+def test_outbox_outlives_its_client_and_is_sent_by_the_next_one(
+    path: Path, build: Build, mixpanel: MixpanelServer
+) -> None:
+    mixpanel.fail(status=503)
+    first = build()
+    first.get_identity_flags("user_1")
+    assert first.close(0.5)
+    assert (first.stats().pending, first.stats().dropped) == (1, 0)
+    mixpanel.recover()
+    second = build()
+    second.get_identity_flags("user_2")
+    assert second.flush()
+    assert {*mixpanel.profiles} == {"user_1", "user_2"}
+    assert outbox_stats(path) == Stats(accepted=2, delivered=2)
+
+
+def test_client_without_the_lease_waits_for_the_one_that_sends(
+    build: Build, mixpanel: MixpanelServer, logged: Logged
+) -> None:
+    one, other = (build(flush_interval_seconds=0.05) for _ in range(2))
+    one.get_identity_flags("user_1")
+    assert one.flush()
+    other.get_identity_flags("user_2")
+    assert other.flush()
+    assert (one.stats().requests, other.stats().requests) == (2, 0)
+    assert other.stats() == Stats(accepted=1, delivered=1)
+    assert {*mixpanel.profiles} == {"user_1", "user_2"}
+    assert not [message for message in logged() if "outbox" in message]
+
+
+def test_client_that_was_never_used_has_no_account_in_the_file(path: Path, build: Build) -> None:
+    client = build()
+    assert client.stats() == Stats()
+    assert client.close()
+    assert outbox_stats(path) == Stats()
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT count(*) FROM accounts WHERE number > 0").fetchone() == (0,)
+
+
+def test_rejected_update_is_gone_from_the_file(path: Path, build: Build, mixpanel: MixpanelServer) -> None:
+    mixpanel.fail(distinct_id="bad", status=400)
+    client = build(flush_interval_seconds=60.0)
+    client.get_identity_flags("bad")
+    client.get_identity_flags("good")
+    assert client.flush()
+    assert {*mixpanel.profiles} == {"good"}
+    stats = client.stats()
+    assert (stats.delivered, stats.rejected, stats.pending) == (1, 1, 0)
+    assert outbox_stats(path) == Stats(accepted=2, delivered=1, rejected=1)
+
+
+@pytest.mark.parametrize("others_prune", [False, True])
+def test_account_of_an_idle_client_may_be_closed_and_its_counts_stay(
+    others_prune: bool, path: Path, build: Build, mixpanel: MixpanelServer
+) -> None:
+    pruning = Tuning(file=FileBounds(account_seconds=0.0, prune_seconds=-1.0))
+    build, errors = partial(build, flush_interval_seconds=0.02), list[DeliveryError]()
+    chief = build(pruning)
+    if others_prune:  # the one that sends does
+        chief.get_identity_flags("chief")
+        assert chief.flush()
+    idle = build(pruning, on_error=errors.append)
+    idle.get_identity_flags("user_1")
+    assert idle.flush()
+    for number in range(4):
+        with build(pruning) as job:
+            job.get_identity_flags(f"job_{number}")
+            assert job.flush()
+    chief.get_identity_flags("chief", {"plan": "premium"})
+    assert chief.flush()
+    assert idle.flush()
+    assert idle.stats().delivered == 1
+    idle.get_identity_flags("user_2")
+    assert idle.flush()
+    assert idle.close()
+    assert (idle.stats().delivered, idle.stats().pending, errors) == (2, 0, [])
+    assert outbox_stats(path).pending == outbox_stats(path).dropped == 0
+
+
+# Bounds
+
+
+def test_burst_beyond_max_pending_is_not_dropped_while_the_file_has_room(path: Path, build: Build) -> None:
+    client = build(max_pending=10)
+    for number in range(200):
+        client.mirror(f"user_{number}", remote(on=True))
+        if number % 10 == 9:
+            assert client.flush()
+    assert client.stats() == Stats(accepted=200, delivered=200, requests=client.stats().requests)
+
+
+def test_row_bound_of_the_file_is_reported_by_its_own_name(build: Build, mixpanel: MixpanelServer) -> None:
+    mixpanel.fail(status=503)
+    errors: list[DeliveryError] = []
+    client = build(Tuning(file=FileBounds(max_pending=2)), on_error=errors.append)
+    for number in range(5):
+        client.get_identity_flags(f"user_{number}")
+    client.close(0.5)
+    losses = [error.reason for error in errors if not error.will_retry]
+    assert losses == ["The outbox has reached its own bound, and the oldest updates in it are dropped"]
+    assert (client.stats().dropped, client.stats().pending) == (3, 2)
+
+
+# Damage
+
+
+@pytest.mark.parametrize("damage", [lock, overwrite, replace])
+def test_file_that_cannot_be_used_is_reported_once_and_memory_takes_its_place(
+    damage: Callable[[Path], Callable[[], None]], path: Path, build: Build, mixpanel: MixpanelServer
+) -> None:
+    errors: list[DeliveryError] = []
+    client = build(IMPATIENT, on_error=errors.append)
+    mend = damage(path)
+    for number in range(3):
+        for _ in range(2):
+            client.get_identity_flags(f"user_{number}")
+            assert client.flush()
+    mend()
+    assert {*mixpanel.profiles} == {"user_0", "user_1", "user_2"}
+    assert client.stats() == Stats(accepted=6, delivered=3, unchanged=3, requests=3)
+    [error] = errors
+    assert error.reason.startswith(CANNOT)
+    assert error.will_retry
+
+
+@pytest.mark.parametrize("damage", [lock, overwrite])
+def test_file_that_can_be_used_again_is_used_again(
+    damage: Callable[[Path], Callable[[], None]],
+    path: Path,
+    build: Build,
+    mixpanel: MixpanelServer,
+    logged: Logged,
+) -> None:
+    client = build(PERSISTENT)
+    client.get_identity_flags("user_1")
+    assert client.flush()
+    mend = damage(path)
+    client.get_identity_flags("user_2")
+    assert client.flush()
+    mend()
+    if damage is overwrite:
+        for file in path.parent.iterdir():
+            file.unlink()
+    client.get_identity_flags("user_3")
+    assert client.flush()
+    assert client.close()
+    assert client.stats().delivered == 3
+    assert outbox_stats(path).pending == 0
+    assert {*mixpanel.profiles} == {"user_1", "user_2", "user_3"}
+    assert [line for line in logged() if "in use again" in line] == ["The outbox is in use again"]
+
+
+def test_file_that_is_locked_for_a_moment_is_used_again_after_a_moment(
+    path: Path, build: Build, logged: Logged
+) -> None:
+    staging = Staging(busy_seconds=0.0, retry_seconds=0.05, max_retry_seconds=NEVER)
+    client = build(Tuning(staging=staging, sending=Sending(look_seconds=0.01)))
+    unlock = lock(path)
+    client.get_identity_flags("user_1")
+    assert client.flush()
+    unlock()
+    number = 0
+    while outbox_stats(path).accepted == 0:
+        number += 1
+        client.mirror("user_2", remote(number=number))
+        assert client.flush()
+    assert client.close()
+    assert client.stats().pending == client.stats().dropped == 0
+    reports = [line.split(" (")[0] for line in logged() if "utbox" in line]
+    assert reports == [CANNOT, "The outbox is in use again"]
+
+
+def test_newer_state_is_not_sent_while_an_older_one_of_another_client_is_in_flight(
+    path: Path, build: Build, mixpanel: MixpanelServer
+) -> None:
+    older, newer = (build(PERSISTENT, flush_interval_seconds=0.02) for _ in range(2))
+    mixpanel.fail(times=1, delay_seconds=1.0)
+    older.mirror("ann", remote(colour="old"))
+    assert mixpanel.wait_for_requests(1)
+    unlock = lock(path)
+    older.mirror("bob", remote(colour="old"))
+    assert not older.flush(0.2)  # it cannot use the file while its request is on its way
+    unlock()
+    newer.mirror("ann", remote(colour="new"))
+    assert newer.flush()
+    assert older.flush()
+    assert mixpanel.profiles == {"ann": {"colour": "new"}, "bob": {"colour": "old"}}
+    assert outbox_stats(path).pending == 0
+
+
+def test_older_state_in_the_file_is_not_sent_after_a_newer_one_from_memory(
+    path: Path, build: Build, mixpanel: MixpanelServer
+) -> None:
+    mixpanel.fail(status=503)
+    with build(PERSISTENT) as first:
+        first.mirror("ann", remote(colour="old"))
+        first.close(0.5)
+    mixpanel.recover()
+    client = build(PERSISTENT)
+    unlock = lock(path)
+    client.mirror("ann", remote(colour="new"))
+    client.flush(2.0)
+    assert mixpanel.profiles["ann"] == {"colour": "new"}
+    unlock()
+    client.mirror("bob", remote(colour="new"))
+    assert client.flush()
+    assert mixpanel.profiles["ann"] == {"colour": "new"}
+    assert outbox_stats(path).superseded == 1
+
+
+def test_close_and_stats_keep_their_time_while_the_file_is_locked(path: Path, build: Build) -> None:
+    client = build(Tuning(staging=Staging(busy_seconds=60.0)))
+    client.get_identity_flags("user_1")
+    assert client.flush()
+    unlock = lock(path)
+    client.get_identity_flags("user_2")
+    began = monotonic()
+    client.stats()
+    assert monotonic() - began < 0.2
+    client.close(0.3)
+    assert monotonic() - began < 2.0
+    unlock()

@@ -1,0 +1,463 @@
+"""What every outbox promises to the threads of a client, and what only the one in memory does."""
+
+from collections.abc import Callable, Iterator
+from itertools import count, pairwise
+from math import inf
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flagsync._outbox import change, memory, sqlite
+from flagsync._outbox.contract import Claim, Destination, Limits, Mark
+from flagsync._outbox.options import FileBounds
+from flagsync._outbox.sqlite import SQLiteBackend
+from flagsync._stats import Stats
+from tests.support.outboxes import BEGAN, BY_HAND, HERE, THERE, Client, message, texts
+
+moments = count()  # of evaluation
+Build = Callable[..., Client]
+Logged = Callable[[], list[str]]
+
+
+@pytest.fixture(params=["memory", "durable"])
+def build(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Build]:
+    """Builds outboxes of either kind, the durable ones with a file."""
+    built: list[Client] = []
+
+    def build_outbox(max_pending: int = 100, **limits: Any) -> Client:
+        if request.param == "memory":
+            built.append(Client(limits=Limits(max_pending=max_pending, **limits)))
+        else:
+            backend = SQLiteBackend(str(tmp_path / "outbox"), FileBounds(max_pending=max_pending))
+            built.append(Client(backend, limits=Limits(**limits), staging=BY_HAND))
+        return built[-1]
+
+    yield build_outbox
+    for client in built:
+        client.outbox.close()
+
+
+@pytest.fixture
+def build_in_memory() -> Build:
+    return lambda max_pending=100, **limits: Client(limits=Limits(max_pending=max_pending, **limits))
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    now = [1000.0]
+    monkeypatch.setattr(memory, "monotonic", lambda: now[0])
+    monkeypatch.setattr(change, "time", lambda: now[0])
+    monkeypatch.setattr(sqlite, "time", lambda: now[0])
+    return now
+
+
+def put(client: Client, *states: str, resend: float = 300.0, destination: Destination = HERE) -> None:
+    """Put texts, each evaluated later than the one before, where they are not known to be unchanged; save them."""
+    for text in states:
+        key, _, body = text.partition("=")
+        if client.outbox.unchanged(destination, key, hash(body)):
+            client.submitted += 1
+            client.ledger.count("unchanged")
+        else:
+            moment = next(moments) / 1000
+            put_one = message(text, moment, destination, resend_after_seconds=resend, evaluation=hash(body))
+            client.put_message(put_one)
+    client.outbox.save()
+
+
+def test_claim_has_messages_in_the_order_in_which_they_came(build: Build) -> None:
+    client = build()
+    put(client, "ann=1", "bob=1", "cid=1")
+    assert client.claim() == ["ann=1", "bob=1", "cid=1"]
+
+
+def test_newer_message_of_a_key_wins_and_waits_at_the_end(build: Build) -> None:
+    client = build()
+    put(client, "ann=1", "bob=1", "ann=2")
+    assert client.claim() == ["bob=1", "ann=2"]
+    assert client.stats() == Stats(accepted=3, superseded=1, pending=2)
+
+
+def test_unchanged_message_is_not_sent_while_its_equal_waits_flies_or_is_accepted(build: Build) -> None:
+    client = build()
+    put(client, "ann=1", "ann=1")
+    batch = client.outbox.claim({}, urgent=True).messages
+    put(client, "ann=1")
+    client.outbox.settle(batch, [])
+    assert texts(batch) == ["ann=1"]
+    put(client, "ann=1")
+    assert client.deliver() == []
+    put(client, "ann=2")
+    assert client.deliver() == ["ann=2"]
+    stats = client.stats()
+    assert (stats.delivered, stats.unchanged + stats.superseded, stats.pending) == (2, 3, 0)
+
+
+def test_back_and_forth_is_three_messages(build: Build) -> None:
+    client = build()
+    put(client, "ann=A")
+    assert client.deliver() == ["ann=A"]
+    put(client, "ann=B")
+    batch = client.outbox.claim({}, urgent=True).messages
+    put(client, "ann=A")
+    client.outbox.settle(batch, [])
+    assert texts(batch) == ["ann=B"]
+    assert client.deliver() == ["ann=A"]
+
+
+def test_message_that_may_have_arrived_is_not_taken_for_the_state_before(build: Build) -> None:
+    client = build(max_pending=1)
+    put(client, "ann=A")
+    client.deliver()
+    put(client, "ann=B")
+    client.claim()
+    client.outbox.settle([], [])  # no answer came
+    put(client, "bob=1")  # which drops the pending message of ann
+    assert client.deliver() == ["bob=1"]
+    put(client, "ann=A")
+    assert client.deliver() == ["ann=A"]
+
+
+def test_unchanged_message_is_sent_again_after_resend_after_seconds(build: Build, clock: list[float]) -> None:
+    client = build()
+    put(client, "ann=1")
+    client.deliver()
+    clock[0] += 299
+    put(client, "ann=1")
+    assert client.deliver() == []
+    clock[0] += 1
+    put(client, "ann=1")
+    assert client.deliver() == ["ann=1"]
+
+
+def test_resend_after_zero_seconds_sends_a_delivered_message_always(build: Build) -> None:
+    client = build()
+    for _ in range(2):
+        put(client, "ann=1", resend=0.0)
+        assert client.deliver() == ["ann=1"]
+
+
+def test_claim_leaves_a_resting_destination_alone(build: Build) -> None:
+    client = build()
+    put(client, "ann=1")
+    assert client.outbox.claim({HERE: 12345e6}, urgent=True) == Claim(next_at=12345e6)
+    assert client.deliver() == ["ann=1"]
+    assert client.outbox.claim({HERE: 12345e6}, urgent=True) == Claim()
+
+
+def test_claim_has_one_destination_and_they_take_turns(build: Build) -> None:
+    client = build()
+    for number in range(2):
+        put(client, f"ann=h{number}")
+        put(client, f"ann=t{number}", f"bob=t{number}", destination=THERE)
+        batches = [client.deliver() for _ in range(2)]
+        assert sorted(batches) == [[f"ann=h{number}"], [f"ann=t{number}", f"bob=t{number}"]]
+
+
+def test_failed_messages_wait_again_before_all_others(build: Build) -> None:
+    client = build()
+    put(client, "ann=1", "bob=1")
+    client.claim()
+    put(client, "cid=1")
+    client.outbox.settle([], [])
+    assert client.claim() == ["ann=1", "bob=1", "cid=1"]
+
+
+def test_failed_messages_wait_behind_all_others_if_they_are_to_be_last(build: Build) -> None:
+    client = build(max_batch_messages=2)
+    put(client, "ann=1", "bob=1", "cid=1")
+    batch = client.outbox.claim({}, urgent=True).messages
+    client.outbox.settle([], batch[:1], last=True)
+    assert client.deliver() == ["cid=1", "bob=1"]
+
+
+def test_failed_message_never_replaces_a_newer_one(build: Build) -> None:
+    client = build()
+    put(client, "ann=1", "bob=1")
+    client.claim()
+    put(client, "ann=2")
+    client.outbox.settle([], [])
+    assert client.claim() == ["bob=1", "ann=2"]
+    assert client.stats().superseded == 1
+
+
+def test_rejected_message_is_gone_and_not_taken_for_accepted(build: Build) -> None:
+    client = build()
+    put(client, "ann=1", "bob=1")
+    ann, bob = client.outbox.claim({}, urgent=True).messages
+    client.outbox.settle([bob], [ann])
+    assert client.flushes()
+    assert client.stats() == Stats(accepted=2, delivered=1, rejected=1)
+    put(client, "ann=1")
+    assert client.deliver() == ["ann=1"]
+
+
+def test_events_of_a_key_are_all_sent_in_their_order(build: Build) -> None:
+    client = build()
+    client.save("ann=1", "bob=1", "ann=2", replaces=False)
+    assert client.claim() == ["ann=1", "bob=1", "ann=2"]
+    client.save("ann=3", second=2, replaces=False)
+    client.outbox.settle([], [])
+    assert client.deliver() == ["ann=1", "bob=1", "ann=2", "ann=3"]
+    assert client.stats() == Stats(accepted=4, delivered=4)
+
+
+def test_event_that_equals_the_last_one_is_unchanged(build: Build) -> None:
+    client = build()
+    client.save("ann=1", replaces=False)
+    assert client.deliver() == ["ann=1"]
+    client.save("ann=1", second=2, replaces=False)
+    assert client.deliver() == []
+    assert client.stats() == Stats(accepted=2, delivered=1, unchanged=1)
+
+
+def test_bound_drops_the_oldest_message_and_reports_it(build: Build, logged: Logged) -> None:
+    client = build(max_pending=2)
+    for state in ("ann=1", "bob=1", "cid=1"):
+        put(client, state)
+    assert client.claim() == ["bob=1", "cid=1"]
+    assert client.stats() == Stats(accepted=3, dropped=1, pending=2)
+    client.report.report_deferred()
+    [line] = logged()
+    assert line.endswith("dropped: 1 update lost")
+    assert ("max_pending" in line) == (client.outbox is client.memory)  # each bound has its own name
+
+
+@pytest.mark.parametrize("again", ["bob=2", "bob=1"])
+def test_bound_drops_nobody_for_a_newer_message_of_a_waiting_key(again: str, build: Build) -> None:
+    client = build(max_pending=2)
+    for state in ("ann=1", "bob=1", again):
+        put(client, state)
+    assert client.stats().dropped == 0
+    assert client.claim() == ["ann=1", again]
+
+
+def test_claim_has_at_most_2000_messages(build: Build) -> None:
+    client = build(max_pending=5000)
+    put(client, *(f"{number}=1" for number in range(3000)))
+    claim = client.outbox.claim({}, urgent=True)
+    client.outbox.settle(claim.messages, [])
+    assert (len(claim.messages), claim.has_more) == (2000, True)
+    claim = client.outbox.claim({}, urgent=True)
+    assert (len(claim.messages), claim.has_more) == (1000, False)
+
+
+@pytest.mark.parametrize(("max_bytes", "fit"), [(9, 2), (8, 1), (1, 1)])
+def test_claim_has_room_for_brackets_and_commas(max_bytes: int, fit: int, build: Build) -> None:
+    client = build(max_batch_bytes=max_bytes)
+    put(client, "ann=123", "bob=123")
+    assert len(client.claim()) == fit
+
+
+def test_mark_is_settled_once_all_before_it_is(build: Build) -> None:
+    client = build()
+    assert client.flushes()
+    put(client, "ann=1", "bob=1", "ann=2")
+    mark = client.outbox.mark()
+    batch = client.outbox.claim({}, urgent=True).messages
+    put(client, "cid=1")
+    assert not client.outbox.is_settled(mark)
+    client.outbox.settle(batch[:1], [])
+    assert not client.outbox.is_settled(mark)
+    client.deliver()
+    assert client.outbox.is_settled(mark)
+
+
+def test_mark_is_settled_though_newer_messages_wait(build: Build) -> None:
+    client = build()
+    put(client, "ann=1")
+    mark, batch = client.outbox.mark(), client.outbox.claim({}, urgent=True).messages
+    put(client, "bob=1")
+    client.outbox.settle(batch, [])
+    assert client.outbox.is_settled(mark)
+    assert not client.flushes()
+
+
+def test_mark_does_not_go_by_the_time_of_evaluation(build: Build) -> None:
+    client = build()
+    client.save("ann=1", second=100.0)
+    mark = client.outbox.mark()
+    client.save("bob=1", second=10.0)
+    assert not client.outbox.is_settled(mark)
+    assert not client.flushes()
+
+
+# Only in memory
+
+
+def test_bound_counts_messages_in_flight_but_the_newest_always_gets_a_place(build_in_memory: Build) -> None:
+    client = build_in_memory(max_pending=2)
+    put(client, "ann=1", "bob=1")
+    client.claim()
+    put(client, "cid=1", "dan=1")
+    assert client.stats().dropped == 1
+    client.outbox.settle([], [])
+    assert client.claim() == ["bob=1", "dan=1"]
+
+
+@pytest.mark.parametrize(
+    ("max_pending", "count", "full"), [(5, 4, False), (5, 5, True), (9999, 1999, False), (9999, 2000, True)]
+)
+def test_full_batch_waits_when_a_request_or_the_bound_is_full(
+    build_in_memory: Build,
+    max_pending: int,
+    count: int,
+    full: bool,
+) -> None:
+    client = build_in_memory(max_pending)
+    put(client, *(f"{number}=1" for number in range(count)))
+    assert client.outbox.has_full_batch() is full
+
+
+@pytest.mark.parametrize(("max_bytes", "full"), [(9, True), (10, False)])
+def test_full_batch_waits_when_there_are_bytes_enough(
+    build_in_memory: Build, max_bytes: int, full: bool
+) -> None:
+    client = build_in_memory(max_batch_bytes=max_bytes)
+    put(client, "ann=123", "bob=123")
+    assert client.outbox.has_full_batch() is full
+    assert client.deliver() == ["ann=123", "bob=123"]
+    assert not client.outbox.has_full_batch()
+
+
+@given(st.lists(st.integers(2, 1_000_000), min_size=1, max_size=12))
+def test_batch_is_as_large_as_two_megabytes_allow_and_never_larger(sizes: list[int]) -> None:
+    outbox = Client().outbox
+    for number, size in enumerate(sizes):
+        outbox.put(message(f"{number}=")._replace(body=b"x" * size, fingerprint=b"%16d" % number))
+    batches: list[list[int]] = []
+    while batch := outbox.claim({}, urgent=True).messages:
+        batches.append([len(message.body) for message in batch])
+        outbox.settle(batch, [])
+    assert [size for batch in batches for size in batch] == sizes
+    bodies = [len(f"[{','.join('x' * size for size in batch)}]") for batch in batches]
+    assert max(bodies) <= 2_000_000
+    followed = zip(bodies, pairwise(batches), strict=False)
+    assert all(body + 1 + after[0] > 2_000_000 for body, (_, after) in followed)
+
+
+def test_claim_lets_messages_wait_for_others_to_share_their_request(
+    build_in_memory: Build, clock: list[float]
+) -> None:
+    client = build_in_memory(flush_interval_seconds=2.0, max_batch_messages=3)
+    assert client.outbox.claim({}, urgent=False) == Claim(next_at=inf)
+    put(client, "ann=1")
+    clock[0] += 1.5
+    put(client, "bob=1")
+    assert client.outbox.claim({}, urgent=False) == Claim(next_at=1002.0)
+    assert client.outbox.claim({HERE: 1005.0}, urgent=False) == Claim(next_at=1005.0)
+    clock[0] += 0.5
+    assert texts(client.outbox.claim({}, urgent=False).messages) == ["ann=1", "bob=1"]
+    client.outbox.settle([], [])
+    put(client, "cid=1")
+    clock[0] -= 0.1
+    assert len(client.outbox.claim({}, urgent=False).messages) == 3
+
+
+def test_abandoned_outbox_drops_what_waits_and_what_comes_and_what_fails(
+    build_in_memory: Build, logged: Logged
+) -> None:
+    client = build_in_memory(max_pending=3)
+    put(client, "ann=1", "bob=1")
+    client.claim()
+    put(client, "cid=1")
+    client.outbox.abandon()
+    assert client.stats().dropped == 1
+    put(client, "dan=1")
+    client.outbox.settle([], [])
+    assert client.flushes()
+    assert client.stats() == Stats(accepted=4, dropped=4)
+    client.report.report_deferred()
+    assert logged() == []  # who abandons it reports the loss
+
+
+def test_equal_message_of_another_evaluation_is_known_by_that_from_then_on(build_in_memory: Build) -> None:
+    client = build_in_memory()
+    assert client.put_message(message("ann=A", 1, evaluation=1))
+    assert not client.put_message(message("ann=A", 2, evaluation=2))
+    assert [client.outbox.unchanged(HERE, "ann", key) for key in (1, 2)] == [False, True]
+    assert client.deliver() == ["ann=A"]
+    assert client.outbox.unchanged(HERE, "ann", 2)
+    assert not client.outbox.unchanged(THERE, "ann", 2)
+    assert not client.outbox.unchanged(HERE, "bob", 2)
+
+
+def test_unchanged_messages_do_not_put_off_when_one_is_sent_again(
+    build_in_memory: Build, clock: list[float]
+) -> None:
+    client = build_in_memory()
+    put(client, "ann=A")
+    assert client.deliver() == ["ann=A"]
+    clock[0] += 200
+    assert not client.put_message(message("ann=A", 2, evaluation=2))
+    clock[0] += 101
+    assert not client.outbox.unchanged(HERE, "ann", 2)
+    assert client.put_message(message("ann=A", 3, evaluation=3))
+
+
+def test_dropped_message_is_not_taken_for_known(build_in_memory: Build) -> None:
+    client = build_in_memory(max_pending=1)
+    put(client, "ann=1", "bob=1")
+    assert [client.outbox.unchanged(HERE, name, hash("1")) for name in ("ann", "bob")] == [False, True]
+
+
+def test_remembered_keys_are_bounded(build_in_memory: Build) -> None:
+    client = build_in_memory(max_pending=1000, max_remembered=10)
+    put(client, *(f"{number}=1" for number in range(100)))
+    client.deliver()
+    remembered = [number for number in range(100) if client.outbox.unchanged(HERE, str(number), hash("1"))]
+    assert 10 <= len(remembered) <= 20
+    assert remembered[-1] == 99
+
+
+def test_memory_keeps_nothing_beyond_its_process_and_waits_for_no_store(build_in_memory: Build) -> None:
+    client = build_in_memory()
+    put(client, "ann=1")
+    client.outbox.set_deadline(0.0)
+    client.outbox.close()
+    assert (client.outbox.kept(), client.outbox.is_shared) == (0, False)
+    assert client.outbox.mark() == Mark(1)
+    assert client.deliver() == ["ann=1"]
+
+
+def test_hand_over_forgets_only_the_messages_that_a_store_has(build_in_memory: Build) -> None:
+    client = build_in_memory()
+    put(client, "ann=1", "bob=1", "cid=1")
+    messages = client.memory.messages()
+    put(client, "bob=2", "dan=1")
+    client.memory.hand_over(messages)
+    assert texts(client.memory.messages()) == ["bob=2", "dan=1"]
+    assert client.memory.messages()[0].evaluated_at > BEGAN
+    client.memory.hand_over(client.memory.messages())
+    assert client.memory.messages() == []
+    assert not client.outbox.has_full_batch()
+
+
+def test_hand_over_passes_over_messages_that_do_not_wait_any_more(build_in_memory: Build) -> None:
+    client = build_in_memory()
+    put(client, "ann=1", "bob=1")
+    messages = client.memory.messages()
+    client.deliver()
+    put(client, "cid=1")
+    client.memory.hand_over(messages)
+    assert client.claim() == ["cid=1"]
+
+
+def test_destinations_are_those_that_messages_were_put_for(build_in_memory: Build) -> None:
+    client = build_in_memory()
+    assert client.memory.destinations() == []
+    put(client, "ann=1")
+    put(client, "ann=1", destination=THERE)
+    client.deliver()
+    assert {*client.memory.destinations()} == {HERE, THERE}
+
+
+def test_destination_keeps_its_url_out_of_its_text() -> None:
+    assert repr(Destination("https://user:secret@proxy.invalid", "1")) == "Destination(project='1')"
+
+
+def test_distinct_id_of_a_message_is_its_key_up_to_nul() -> None:
+    assert [message(f"{key}=1").distinct_id for key in ("ann", "ann\0experiment")] == ["ann", "ann"]

@@ -1,0 +1,39 @@
+"""Programs in processes of their own: how they ended, and what they have sent."""
+
+import subprocess
+from collections import Counter
+from typing import NamedTuple
+
+from flagsync.testing import MixpanelServer
+
+HANG_SECONDS = 60.0  # longer than any program may take
+
+
+class Ended(NamedTuple):
+    """How a process ended.
+
+    Attributes:
+        code: Its exit code.
+        output: The lines that it printed.
+        errors: What it wrote to its standard error.
+    """
+
+    code: int
+    output: list[str]
+    errors: str
+
+
+def end(process: subprocess.Popen[str], seconds: float = HANG_SECONDS - 5) -> Ended:
+    """Close its input and wait for the end of a process and, by the pipes they inherit, of its children."""
+    output, errors = process.communicate(timeout=seconds)
+    return Ended(process.returncode, output.splitlines(), errors)
+
+
+def sent(mixpanel: MixpanelServer) -> Counter[str]:
+    """Return how often each profile was sent, whatever became of it."""
+    return Counter(update["$distinct_id"] for request in mixpanel.requests for update in request.updates)
+
+
+def names(prefix: str, count: int) -> list[str]:
+    """Return identifiers such as ``user_0``."""
+    return [f"{prefix}_{number}" for number in range(count)]

@@ -1,0 +1,270 @@
+"""The contract of an outbox backend, as plainly as Python can say it: in memory, without any regard to speed."""
+
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from math import inf
+from time import monotonic, time
+
+from flagsync._outbox.backend import Status, Totals
+from flagsync._outbox.contract import Destination, Limits, Message, fitting
+
+Slot = tuple[Destination, str]
+_numbers = count(1)
+
+
+@dataclass
+class Last:
+    """The last message of a key, whether it waits or not."""
+
+    version: int
+    fingerprint: bytes
+    evaluated_at: float
+    accepted_at: float = -inf
+
+
+@dataclass
+class ReferenceStore:
+    """What the processes share."""
+
+    max_pending: int = 1_000_000
+    number: int = field(default_factory=lambda: next(_numbers))
+    waiting: dict[int, tuple[Message, object]] = field(default_factory=dict)  # by version: message and owner
+    waits_since: dict[int, float] = field(default_factory=dict)  # by version: when it was evaluated first
+    last: dict[Slot, Last] = field(default_factory=dict)
+    destinations: list[Destination] = field(default_factory=list)
+    counts: dict[object, Counter[str]] = field(default_factory=dict)  # by process
+    accounts: dict[int, int] = field(default_factory=dict)  # the numbers of the accounts, by id of their counts
+    kept: list[Counter[str]] = field(default_factory=list)
+    last_version: int = 0
+    lease_holder: object = None
+
+    def next_version(self) -> int:
+        self.last_version += 1
+        return self.last_version
+
+    def pending_of(self, destination: Destination) -> list[Message]:
+        """Return the waiting messages of a destination, the oldest first."""
+        messages = [self.waiting[version][0] for version in sorted(self.waiting)]
+        return [message for message in messages if message.destination == destination]
+
+    def end(self, message: Message, outcome: str) -> bool:
+        """End the waiting of a message; False if this version does not wait."""
+        if message.version not in self.waiting:
+            return False
+        _, owner = self.waiting.pop(message.version)
+        self.counts[owner][outcome] += 1
+        return True
+
+
+class ReferenceBackend:
+    """One process of those that share a store."""
+
+    def __init__(self, store: ReferenceStore) -> None:
+        self.shared = store
+        self.turn = -1  # the place of the destination that was claimed last
+
+    def store(self, messages: Sequence[Message], sent: Sequence[Message], deadline: float) -> None:
+        for message in sent:
+            self.note_destination(message.destination)
+            self.add_sent(message)
+        for message in messages:
+            self.note_destination(message.destination)
+            self.counts["accepted"] += 1
+            self.add(message)
+        for destination in self.shared.destinations:
+            pending = self.shared.pending_of(destination)
+            for message in pending[: max(0, len(pending) - self.shared.max_pending)]:
+                self.drop(message)
+
+    def add_sent(self, message: Message) -> None:
+        last = self.last(message)
+        if last is not None and self.is_late(message, last):
+            return
+        if last is not None and message.replaces and last.version in self.shared.waiting:
+            self.shared.end(self.shared.waiting[last.version][0], "superseded")
+        version = self.shared.next_version()
+        known = Last(version, message.fingerprint, message.evaluated_at, time())
+        self.shared.last[message.destination, message.key] = known
+
+    def add(self, message: Message) -> None:
+        last = self.last(message)
+        is_late = last is not None and self.is_late(message, last)
+        if last is not None and self.is_unchanged(message, last):
+            self.counts["unchanged"] += 1
+            if not is_late:
+                self.touch(last, message.evaluated_at)
+        elif is_late and message.replaces:
+            self.counts["superseded"] += 1
+        else:
+            if last is not None and message.replaces and last.version in self.shared.waiting:
+                self.shared.end(self.shared.waiting[last.version][0], "superseded")
+            version = self.shared.next_version()
+            self.shared.waiting[version] = (
+                message._replace(version=version, evaluation=None, replaces=True),
+                self,
+            )
+            self.shared.waits_since[version] = message.evaluated_at
+            if not is_late:
+                known = Last(version, message.fingerprint, message.evaluated_at)
+                self.shared.last[message.destination, message.key] = known
+
+    def touch(self, last: Last, evaluated_at: float) -> None:
+        last.evaluated_at = evaluated_at
+        if last.version in self.shared.waiting:
+            message, owner = self.shared.waiting[last.version]
+            self.shared.waiting[last.version] = message._replace(evaluated_at=evaluated_at), owner
+
+    def is_late(self, message: Message, last: Last) -> bool:
+        return message.evaluated_at < last.evaluated_at <= monotonic()
+
+    def is_unchanged(self, message: Message, last: Last) -> bool:
+        was_accepted = 0 <= time() - last.accepted_at < message.resend_after_seconds
+        return message.fingerprint == last.fingerprint and (last.version in self.shared.waiting or was_accepted)
+
+    def drop(self, message: Message) -> None:
+        self.shared.end(message, "dropped")
+        if (last := self.last(message)) is not None and last.version == message.version:
+            del self.shared.last[message.destination, message.key]
+
+    def claim(self, resting: Collection[Destination], limits: Limits) -> list[Message]:
+        places = [*range(self.turn + 1, len(self.shared.destinations)), *range(self.turn + 1)]
+        for place in places:
+            destination = self.shared.destinations[place]
+            if destination not in resting and (pending := self.shared.pending_of(destination)):
+                self.turn = place
+                return fitting(pending, limits)
+        return []
+
+    def settle(
+        self,
+        accepted: Collection[Message],
+        rejected: Collection[Message],
+        last: Collection[Message],
+        deadline: float,
+    ) -> None:
+        for message in accepted:
+            known = self.last(message)
+            if self.shared.end(message, "delivered") and known is not None and known.version == message.version:
+                known.accepted_at = time()
+        for message in rejected:
+            self.shared.end(message, "rejected")
+        for message in last:
+            self.move_behind(message)
+
+    def move_behind(self, message: Message) -> None:
+        if message.version in self.shared.waiting:
+            version, known = self.shared.next_version(), self.last(message)
+            kept, owner = self.shared.waiting.pop(message.version)
+            self.shared.waiting[version] = kept._replace(version=version), owner
+            self.shared.waits_since[version] = self.shared.waits_since[message.version]
+            if known is not None and known.version == message.version:
+                known.version = version
+
+    def status(self, destinations: Collection[Destination]) -> Status:
+        waiting = self.shared.waiting
+        versions = [version for version, [message, _] in waiting.items() if message.destination in destinations]
+        return Status(
+            store=self.shared.number,
+            account=self.shared.accounts.get(id(self.counts), 0) if self in self.shared.counts else 0,
+            own=Totals(**self.shared.counts.get(self, Counter())),
+            pending=len(waiting),
+            oldest_seconds=monotonic() - self.shared.waits_since[min(waiting)] if waiting else 0.0,
+            first_version=min(versions, default=None),
+            last_version=self.shared.last_version,
+            silent_seconds=0.0,
+        )
+
+    def totals(self) -> Totals:
+        return Totals(**sum(self.shared.counts.values(), Counter[str]()))
+
+    def try_acquire_lease(self) -> bool:
+        if self.shared.lease_holder is None:
+            self.shared.lease_holder = self
+        return self.shared.lease_holder is self
+
+    def release_lease(self) -> None:
+        if self.shared.lease_holder is self:
+            self.shared.lease_holder = None
+
+    def close(self) -> None:
+        self.release_lease()
+
+    @property
+    def counts(self) -> Counter[str]:
+        """What became of this process's messages."""
+        if self not in self.shared.counts:
+            self.shared.counts[self] = counts = Counter[str]()
+            self.shared.kept.append(counts)  # so that no other one has its id
+            self.shared.accounts[id(counts)] = len(self.shared.kept)
+        return self.shared.counts[self]
+
+    def last(self, message: Message) -> Last | None:
+        return self.shared.last.get((message.destination, message.key))
+
+    def note_destination(self, destination: Destination) -> None:
+        if destination not in self.shared.destinations:
+            self.shared.destinations.append(destination)
+
+
+class UnreliableBackend(ReferenceBackend):
+    """Fails where a test says so, as a rule before it has done anything.
+
+    Attributes:
+        broken: Names of the methods that raise.
+        after: Of those that raise after they have done everything.
+        deadlines: Those that ``store`` and ``settle`` were called with.
+        before: Called by each method with its name.
+    """
+
+    def __init__(self, store: ReferenceStore) -> None:
+        super().__init__(store)
+        self.broken, self.after, self.deadlines = set[str](), set[str](), list[float]()
+        self.before: Callable[[str], object] = str
+
+    def break_all(self) -> None:
+        """Let each method raise that uses the store itself; the lease can be had all the same."""
+        self.broken = {"store", "claim", "settle", "status"}
+
+    def mend(self) -> None:
+        self.broken = set()
+
+    def store(self, messages: Sequence[Message], sent: Sequence[Message], deadline: float) -> None:
+        self.deadlines.append(deadline)
+        self.begin("store")
+        super().store(messages, sent, deadline)
+        if "store" in self.after:
+            raise OSError("no answer came")
+
+    def claim(self, resting: Collection[Destination], limits: Limits) -> list[Message]:
+        self.begin("claim")
+        return super().claim(resting, limits)
+
+    def settle(
+        self,
+        accepted: Collection[Message],
+        rejected: Collection[Message],
+        last: Collection[Message],
+        deadline: float,
+    ) -> None:
+        self.deadlines.append(deadline)
+        self.begin("settle")
+        super().settle(accepted, rejected, last, deadline)
+
+    def status(self, destinations: Collection[Destination]) -> Status:
+        self.begin("status")
+        return super().status(destinations)
+
+    def try_acquire_lease(self) -> bool:
+        self.begin("try_acquire_lease")
+        return super().try_acquire_lease()
+
+    def release_lease(self) -> None:
+        self.begin("release_lease")
+        super().release_lease()
+
+    def begin(self, name: str) -> None:
+        self.before(name)
+        if name in self.broken:
+            raise OSError("it is broken")

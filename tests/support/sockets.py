@@ -1,0 +1,116 @@
+"""Servers on loopback that do with their sockets what no HTTP server of a library does."""
+
+import re
+import socket
+import threading
+from contextlib import ExitStack, suppress
+from typing import Self
+
+
+class _Server:
+    """A thread that serves one connection on a free port of loopback."""
+
+    def __init__(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}/engage"
+        self.has_hung_up = threading.Event()  # the client
+        self._connections: list[socket.socket] = []
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # Neither a client that has never come nor one that does not hang up is waited for.
+        for end in (self._listener, *self._connections):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._thread.join()
+
+    def _run(self) -> None:
+        with suppress(OSError):
+            connection, _ = self._listener.accept()
+            self._connections.append(connection)
+            with connection:
+                self.serve(connection)
+        self.has_hung_up.set()
+
+    def serve(self, connection: socket.socket) -> None:
+        """Serve the connection."""
+        raise NotImplementedError
+
+
+class RawServer(_Server):
+    """Answers each request with the next of some bytes, and then waits until the client hangs up."""
+
+    def __init__(self, *answers: bytes) -> None:
+        super().__init__()
+        self._answers = answers
+        self.requests: list[bytes] = []
+
+    def serve(self, connection: socket.socket) -> None:
+        with ExitStack() as stack:
+            stream = stack.enter_context(connection.makefile("rb"))
+            for answer in self._answers:
+                head = b""
+                while (line := stream.readline()).strip():
+                    head += line
+                length = re.search(rb"(?i)content-length: (\d+)", head)
+                self.requests.append(head + stream.read(int(length[1]) if length else 0))
+                connection.sendall(answer)
+            while stream.read(1):
+                pass
+
+
+class TricklingServer(_Server):
+    """Sends its answer byte by byte, for ever.
+
+    Args:
+        head: What it sends at once.
+        repeated: What it sends again and again.
+    """
+
+    def __init__(self, head: bytes, repeated: bytes = b"x") -> None:
+        super().__init__()
+        self._head, self._repeated = head, repeated
+
+    def serve(self, connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(self._head)
+        connection.settimeout(0.01)
+        while True:
+            connection.sendall(self._repeated)
+            with suppress(TimeoutError):
+                if not connection.recv(65536):
+                    break
+
+
+class SlowReader(_Server):
+    """Reads nothing before a moment, then a whole body, and accepts it.
+
+    Args:
+        size: Of the body.
+        pause_seconds: Until it reads.
+    """
+
+    def __init__(self, size: int, pause_seconds: float) -> None:
+        super().__init__()
+        self._size, self._pause = size, threading.Event()
+        self._pause_seconds = pause_seconds
+
+    def serve(self, connection: socket.socket) -> None:
+        with connection.makefile("rb") as request:
+            self._pause.wait(self._pause_seconds)
+            request.read(self._size)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n1")
+            while request.read(1):
+                pass
+
+
+def free_port() -> int:
+    """Return a port of loopback at which nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+        return port
