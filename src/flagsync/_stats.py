@@ -66,11 +66,6 @@ class Ledger:
         """
         self._stored = counts
 
-    @property
-    def stored(self) -> int:
-        """How many messages of this process wait in a shared store, which keeps them."""
-        return self._stored.get("pending", 0)
-
     def counts(self) -> dict[str, int]:
         """Return the count of each outcome, of skipped calls, requests and retries."""
         with self._lock:

@@ -12,7 +12,8 @@ from flagsync._outbox.backend import Status
 from flagsync._outbox.contract import Destination, Limits, Message
 from flagsync._outbox.sqlite import SQLiteBackend
 from flagsync.testing import contracts
-from flagsync.testing.backends import OutboxBackendContract, connections
+from flagsync.testing.backends import OutboxBackendContract
+from flagsync.testing.backends.support import connections
 from tests.support.reference_backend import Last, ReferenceBackend, ReferenceStore
 
 

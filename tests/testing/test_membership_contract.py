@@ -9,7 +9,8 @@ import pytest
 
 from flagsync.cohorts import CohortUpdate, LogState, SQLiteStore, TraitChange
 from flagsync.cohorts.sqlite.store import StoreLimits
-from flagsync.testing.stores import Memberships, MembershipStoreContract
+from flagsync.testing.stores import MembershipStoreContract
+from flagsync.testing.stores.support import Memberships
 from tests.support.reference_store import ReferenceStore
 
 

@@ -1,7 +1,6 @@
 """A real HTTP server on loopback that behaves like Mixpanel, for tests and examples.
 
-Guarantee: it refuses what Mixpanel refuses, and fails on demand. For pytest: ``pytest_plugins =
-["flagsync.testing"]`` brings the fixture ``mixpanel_server``. Boundary: ``/engage`` with ``$set`` and ``$unset``;
+Guarantee: it refuses what Mixpanel refuses, and fails on demand. Boundary: ``/engage`` with ``$set`` and ``$unset``;
 nothing is kept when the server ends.
 """
 
@@ -222,9 +221,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def handle_any(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        request = Request(
-            self.command, self.path, dict(self.headers), body, _decoded(body), self.client_address[1]
-        )
+        port, updates = self.client_address[1], _decoded(body)
+        request = Request(self.command, self.path, dict(self.headers), body, updates, port)
         mixpanel = self.server.mixpanel
         fault = mixpanel._receive(request)  # noqa: SLF001 - the two are one
         mixpanel._ending.wait(fault.delay_seconds)  # noqa: SLF001
@@ -246,8 +244,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _decoded(body: bytes) -> list[dict[str, Any]]:
-    try:
+    with suppress(ValueError):
         document = json.loads(body)
-    except ValueError:
-        return []
-    return document if isinstance(document, list) else []
+        return document if isinstance(document, list) else []
+    return []

@@ -1,0 +1,151 @@
+"""What the tests of the contract share: messages as texts, and calls after which the counts must add up."""
+
+# ruff: noqa: D103, S101 - it consists of tests, whose names say what they are for
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from hashlib import blake2b
+from pathlib import Path
+from time import monotonic
+from typing import Protocol
+
+from flagsync._outbox.backend import Backend, Status, Totals
+from flagsync._outbox.contract import Destination, Limits, Message
+
+BEGAN = monotonic() - 1000.0
+HERE, THERE = Destination("https://here.invalid/engage", "1"), Destination("https://there.invalid/engage", "1")
+WAIT_SECONDS = 10.0
+NO_LIMITS = Limits()
+
+
+class Connect(Protocol):
+    """Makes the backend of another process."""
+
+    def __call__(self, store: str = "store") -> Backend:
+        """Return a backend of a process of its own, on one of several stores."""
+
+
+@contextmanager
+def connections(make_backend: Callable[[Path], Backend], path: Path) -> Iterator[Connect]:
+    """Make backends on stores below a directory, and close them at the end."""
+    backends = list[Backend]()
+
+    def connect(store: str = "store") -> Backend:
+        (path / store).mkdir(exist_ok=True)
+        backends.append(make_backend(path / store))
+        return backends[-1]
+
+    yield connect
+    for backend in backends:
+        backend.close()
+
+
+def message_of(
+    text: str,
+    second: float = 1.0,
+    *,
+    destination: Destination = HERE,
+    resend_after_seconds: float = 3600.0,
+    replaces: bool = True,
+) -> Message:
+    """Return a message of a text such as ``"ann=1"``: of key and body, evaluated at a second since ``BEGAN``."""
+    key, _, body = text.rpartition("=")
+    evaluated_at = BEGAN + second
+    owner = fingerprint_of(body), body.encode(), evaluated_at, destination, resend_after_seconds
+    return Message(key, *owner, replaces=replaces)
+
+
+@cache
+def fingerprint_of(body: str) -> bytes:
+    return blake2b(body.encode(), digest_size=16).digest()
+
+
+def sent_message(text: str, second: float = 1.0, *, replaces: bool = True) -> Message:
+    """Return a message without its body; without a text of the body, also without fingerprint."""
+    message = message_of(text, second, replaces=replaces)
+    return message._replace(body=b"", fingerprint=message.fingerprint if message.body else b"")
+
+
+def store(
+    backend: Backend,
+    *texts: str,
+    second: float = 1.0,
+    destination: Destination = HERE,
+    resend_after_seconds: float = 3600.0,
+    replaces: bool = True,
+) -> None:
+    messages = [
+        message_of(
+            text, second, destination=destination, resend_after_seconds=resend_after_seconds, replaces=replaces
+        )
+        for text in texts
+    ]
+    backend.store(messages, [], soon())
+    assert_adds_up(backend)
+
+
+def tell_sent(backend: Backend, text: str, *, second: float = 1.0, replaces: bool = True) -> None:
+    backend.store([], [sent_message(text, second, replaces=replaces)], soon())
+    assert_adds_up(backend)
+
+
+def claim(
+    backend: Backend,
+    limits: Limits = NO_LIMITS,
+    *,
+    resting: Sequence[Destination] = (),
+) -> list[Message]:
+    assert backend.try_acquire_lease()
+    batch = backend.claim(resting, limits)
+    assert len({message.destination for message in batch}) <= 1
+    assert_adds_up(backend)
+    return batch
+
+
+def settle(
+    backend: Backend,
+    *,
+    accepted: Sequence[Message] = (),
+    rejected: Sequence[Message] = (),
+    last: Sequence[Message] = (),
+) -> None:
+    backend.settle(accepted, rejected, last, soon())
+    assert_adds_up(backend)
+
+
+def waiting(backend: Backend) -> list[str]:
+    """Return the texts of the batch that a sender would get."""
+    return [f"{message.key}={message.body.decode()}" for message in claim(backend)]
+
+
+def deliver(
+    backend: Backend,
+    limits: Limits = NO_LIMITS,
+    *,
+    resting: Sequence[Destination] = (),
+) -> list[str]:
+    """Claim a batch, have it accepted, and return its texts."""
+    batch = claim(backend, limits, resting=resting)
+    settle(backend, accepted=batch)
+    return [f"{message.key}={message.body.decode()}" for message in batch]
+
+
+def own_totals(backend: Backend) -> Totals:
+    return backend.status([]).own
+
+
+def reading(status: Status) -> tuple[object, ...]:
+    """Return a status without what time alone changes."""
+    return tuple(status._replace(oldest_seconds=0.0, silent_seconds=0.0))
+
+
+def assert_adds_up(backend: Backend) -> None:
+    """Assert that each message is counted once."""
+    totals, status = backend.totals(), backend.status([])
+    assert totals.pending == status.pending
+    assert min(*totals, *status.own, totals.pending, status.own.pending) >= 0
+    assert all(own <= every for own, every in zip(status.own, totals, strict=True))
+
+
+def soon() -> float:
+    return monotonic() + WAIT_SECONDS
