@@ -15,6 +15,7 @@ import pytest
 from flagsmith import Flagsmith
 
 from flagsync import DeliveryError, FlagSync, Stats, _pipeline, _process, outbox_stats
+from flagsync._options import Tuning
 from flagsync._pipeline import Pipeline
 from flagsync._process import PerProcess
 from flagsync._report import Reporter
@@ -188,14 +189,16 @@ def test_client_built_after_the_exit_hook_mirrors_nothing_and_says_so(
 def test_flush_delivers_in_time_while_python_exits_and_starts_no_thread(
     delay_seconds: float,
     flushed: bool,
-    flagsync: Build,
+    offline: Flagsmith,
     mixpanel: MixpanelServer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    class Hasty(FlagSync):
+        _tuning = Tuning(exit_seconds=0.2)
+
     mixpanel.fail(delay_seconds=delay_seconds)
     monkeypatch.setattr(_pipeline, "python_exits", lambda: True)  # the interpreter's own state
-    monkeypatch.setattr(_pipeline, "EXIT_SECONDS", 0.2)
-    client = flagsync(when_full="wait", max_pending=1)
+    client = Hasty(offline, "token", mixpanel_url=mixpanel.url, when_full="wait", max_pending=1)
     client.get_identity_flags("user_1")
     assert client.flush(0.2) is flushed
     assert client.close(0.2) is flushed

@@ -18,6 +18,7 @@ from flagsync._encoding.profile import Mapping as NameMapping
 from flagsync._encoding.properties import PropertyValue
 from flagsync._outbox.contract import Destination
 from flagsync._outbox.options import FileBounds, Staging
+from flagsync._process import EXIT_SECONDS
 from flagsync._rules import is_number, is_url, require
 from flagsync.cohorts.store import MembershipReader
 from flagsync.exceptions import DeliveryError
@@ -37,12 +38,14 @@ class Tuning:
 
     Attributes:
         gather_seconds: How long calls gather before they are encoded.
+        exit_seconds: How long a caller waits for room while Python exits.
         sending: Requests, retries and pauses.
         staging: How messages get from memory into a shared store.
         file: How large an outbox file gets.
     """
 
     gather_seconds: float = GATHER_SECONDS
+    exit_seconds: float = EXIT_SECONDS
     sending: Sending = field(default_factory=Sending)
     staging: Staging = field(default_factory=Staging)
     file: FileBounds = field(default_factory=FileBounds)

@@ -2,7 +2,7 @@
 
 Guarantee: the threads start with the first call and end with the client. ``flush`` and ``close`` return at their
 deadline, whatever a store or a callback does. When Python exits, what is pending is delivered within
-``EXIT_SECONDS``. Boundary: counts nothing.
+``EXIT_SECONDS`` of ``_process``. Boundary: counts nothing.
 """
 
 import os
@@ -23,7 +23,7 @@ from flagsync._options import Options
 from flagsync._outbox.contract import MAX_BATCH_MESSAGES, Limits, Outbox
 from flagsync._outbox.durable import DurableOutbox
 from flagsync._outbox.memory import MemoryOutbox
-from flagsync._process import EXIT_SECONDS, close_before_exit, python_exits, register_in_child
+from flagsync._process import close_before_exit, python_exits, register_in_child
 from flagsync._report import Reporter
 from flagsync._stats import Ledger, Stats, stats_of
 from flagsync.exceptions import DeliveryError
@@ -82,6 +82,7 @@ class Pipeline:
             gather_seconds=min(tuning.gather_seconds, interval / 2),
         )
         self._wait_every = self._wait_at = options.max_pending  # calls
+        self._exit_seconds = tuning.exit_seconds
         self._loss = _Loss()
         close_before_exit(self)
 
@@ -95,8 +96,8 @@ class Pipeline:
         submitted = self._inbox.submitted
         if submitted < self._wait_at or self._is_own_thread():
             return
-        if not self.flush(monotonic() + EXIT_SECONDS if python_exits() else inf):
-            self.stop(monotonic() + EXIT_SECONDS)  # Mixpanel hangs while Python exits: wait once only
+        if not self.flush(monotonic() + self._exit_seconds if python_exits() else inf):
+            self.stop(monotonic() + self._exit_seconds)  # Mixpanel hangs while Python exits: wait once only
         self._wait_at = self._inbox.submitted + self._wait_every
 
     def flush(self, deadline: float) -> bool:

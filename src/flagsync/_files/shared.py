@@ -37,6 +37,12 @@ class _OpenFiles:
         for file in [*inherited.files] if inherited else []:
             file.lease.release()
 
+    def close_released(self) -> None:
+        """Close the connections that finalizers have left."""
+        while self.released:
+            with suppress(IndexError):  # another thread was faster
+                self.released.popleft().close()
+
 
 class SharedFile:
     """A file in one process.
@@ -131,9 +137,7 @@ class SharedFile:
         if self._connection is None:
             if self.path in self._process.unusable:
                 raise OSError(INHERITED)
-            while self._process.released:
-                with suppress(IndexError):  # another thread was faster
-                    self._process.released.popleft().close()
+            self._process.close_released()
             self._connection = connect(self.path, self._kind, deadline)
             self._identity = identity(self.path)
         return self._connection
@@ -146,6 +150,7 @@ def _before_fork() -> None:
     """Wait until no thread uses a connection, and close all connections until they are needed again."""
     process = _open_files.get()
     process.held.enter_context(process.lock)
+    process.close_released()
     for file in [*process.files]:
         process.held.enter_context(file.held())
 

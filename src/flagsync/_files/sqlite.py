@@ -5,6 +5,7 @@ Boundary: local file systems.
 """
 
 import os
+import re
 import sqlite3
 import stat
 from contextlib import ExitStack, closing, suppress
@@ -16,6 +17,7 @@ BUSY_SECONDS = 2.0
 # SQLite waits so long by itself; longer waits are repetitions of this one, between which others get their turn.
 BUSY_TIMEOUT_SECONDS = 0.05
 SIDE_FILES = ("-wal", "-shm")
+ESCAPED = re.compile(r"\\([0-7]{3})")  # a character of a path in the list of mount points
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +130,7 @@ def _check(path: str) -> None:
         raise OSError("it has a hard link; remove the link, or use a symbolic link")
     if status.st_mode & 0o077 and os.geteuid() not in (0, status.st_uid):
         raise OSError("other users can read it, and it belongs to one of them")
-    if path.replace(" ", "\\040") in _mount_points():
+    if path in _mount_points():
         raise OSError("it is a mount point; mount its directory instead")
 
 
@@ -136,7 +138,7 @@ def _mount_points() -> list[str]:
     """Return the mount points of this process, where the system lists them; proc(5) says how."""
     with suppress(OSError):
         mounts = Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape").splitlines()
-        return [mount.split(" ")[4] for mount in mounts]
+        return [ESCAPED.sub(lambda found: chr(int(found[1], 8)), mount.split(" ")[4]) for mount in mounts]
     return []
 
 
