@@ -400,3 +400,13 @@ def test_connection_of_an_abandoned_file_is_closed_when_another_one_is_opened(bu
     assert contents(build()) == []
     with pytest.raises(sqlite3.ProgrammingError, match="closed"):
         connection.execute("SELECT 1")
+
+
+def test_connection_of_an_abandoned_file_is_closed_before_a_fork(build: Build) -> None:
+    file = build()
+    with file.read(soon()) as connection:
+        pass
+    file.abandon()
+    assert in_child(lambda: True)
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        connection.execute("SELECT 1")
