@@ -1,5 +1,6 @@
 """Start and end of a pipeline, as far as one process can show them; tests/processes has the real ones."""
 
+import gc
 import multiprocessing
 import os
 import sys
@@ -88,6 +89,22 @@ def test_client_closed_before_a_fork_is_closed_after_it(
         client.get_identity_flags("child")
         assert client.stats() == Stats(skipped=1)
     assert logged() == ["An identity is not mirrored: the client is closed"]
+
+
+def test_client_that_is_collected_in_a_forked_child_gets_a_pipeline_that_nobody_stops(
+    offline: Flagsmith, mixpanel: MixpanelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = FlagSync(offline, "token", mixpanel_url=mixpanel.url)
+    pipelines = client._pipelines
+    assert pipelines is not None
+    parent = pipelines.get()
+    with monkeypatch.context() as child:
+        pretend_to_be_forked(child, pipelines)
+        del client
+        gc.collect()
+        assert pipelines.get() is not parent
+        assert not pipelines.get().is_closed
+        assert pipelines.get().close(monotonic())
 
 
 def test_call_makes_no_system_call_to_know_its_process(
