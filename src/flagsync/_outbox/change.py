@@ -47,7 +47,7 @@ class Change:
         for destination, those in _by_destination(messages).items():
             number, self._account = self._number(destination), self._account or self._find_account()
             keys = json.dumps([escaped(message.key) for message in those])
-            rows = self._file.execute(sql.KNOWN, (number, keys)).fetchall()
+            rows = self._file.execute(sql.KNOWN, (keys, number)).fetchall()
             known = {row[0]: _Known._make(row[1:]) for row in rows}
             for message in those:
                 key = escaped(message.key)

@@ -59,7 +59,7 @@ DELETE_ACCOUNT = "DELETE FROM accounts WHERE number = ?"
 # One statement for many rows: between two, another thread may keep the interpreter for milliseconds. CROSS JOIN makes
 # SQLite look each key up, where it would rather read all rows of the destination.
 KNOWN = """SELECT messages.key, version, boot, evaluated_at, fingerprint, accepted_at, account, body NOTNULL
-    FROM json_each(?2) CROSS JOIN messages ON destination = ?1 AND messages.key = value AND latest"""
+    FROM json_each(?) CROSS JOIN messages ON destination = ? AND messages.key = value AND latest"""
 NEW_MESSAGES = """INSERT OR REPLACE INTO messages (destination, key, latest, boot, evaluated_at, waits_since,
     fingerprint, accepted_at, resend_after_seconds, account, body) VALUES {}"""
 MESSAGE_COLUMNS = 11
