@@ -24,6 +24,9 @@ NOT_MIRRORED = "An identity is not mirrored: {}"
 
 
 GATHER_SECONDS = 0.05
+# A full batch is announced after so many calls: while Mixpanel is down there always is one, and to wake the sender for
+# each call would cost more than encoding it.
+ANNOUNCE_EVERY = 64
 
 
 class Encoder:
@@ -130,9 +133,11 @@ class Encoder:
         inbox, pacer, flushes = self._inbox, self._pacer, self._flushes.waiting()
         pacer.rhythm = WHILE_SOMEBODY_WAITS if self._is_hurried() else AS_A_RULE
         inbox.collect()
-        for _ in range(len(inbox)):
+        for number in range(len(inbox)):
             if outcome := self._encode(*inbox.pop()):
                 self._ledger.count(outcome)
+            if number % ANNOUNCE_EVERY == 0 and self._outbox.has_full_batch():
+                self._on_put()
             pacer.pause()
             if inbox.calls:
                 inbox.collect()
@@ -161,8 +166,6 @@ class Encoder:
                 raise
             self._report.count_loss(f"Flags cannot be mirrored ({type(error).__name__})")
             return "rejected"
-        if self._outbox.has_full_batch():
-            self._on_put()
         return None
 
     def _not_mirrored(self, reason: NotMirrored) -> str:
