@@ -121,3 +121,15 @@ def test_accounting_counts_what_was_handed_over_again_once(account: Account) -> 
         Status(store=1, account=1, own=Totals(accepted=4, delivered=2, unchanged=1, superseded=1))
     )
     assert account.counts() == {"delivered": 2}
+
+
+def test_accounting_counts_unchanged_messages_of_a_store_that_took_the_place_of_another(
+    account: Account,
+) -> None:
+    account.accounting.note_stored(1)
+    account.accounting.update(Status(store=1, account=1, own=Totals(accepted=1, delivered=1)))
+    account.accounting.note_stored(2)  # into another store, which the next status tells
+    account.accounting.update(Status(store=2, account=1, own=Totals(accepted=2, delivered=1)))
+    account.accounting.note_stored(1)
+    account.accounting.update(Status(store=2, account=1, own=Totals(accepted=3, delivered=1, unchanged=2)))
+    assert account.counts() == {"delivered": 2, "unchanged": 2}

@@ -12,16 +12,13 @@ from flagsmith.models import Flags
 
 from flagsync._encoding.distinct_id import NotMirrored
 from flagsync._encoding.evaluation import Evaluation, evaluation_of
-from flagsync._encoding.inbox import Inbox
+from flagsync._encoding.inbox import NOT_MIRRORED, Inbox
 from flagsync._encoding.pacer import AS_A_RULE, WHILE_SOMEBODY_WAITS, Pacer
 from flagsync._encoding.profile import ProfileEncoder
 from flagsync._outbox.contract import Intake
 from flagsync._report import Reporter, is_interrupt_of_application
 from flagsync._stats import Ledger
 from flagsync._worker import Flushes, Worker
-
-NOT_MIRRORED = "An identity is not mirrored: {}"
-
 
 GATHER_SECONDS = 0.05
 # A full batch is announced after so many calls: while Mixpanel is down there always is one, and to wake the sender for

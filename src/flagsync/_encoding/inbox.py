@@ -15,6 +15,7 @@ from flagsync._stats import Ledger
 
 Call: TypeAlias = tuple[object, Evaluation, float]
 """An identifier, its evaluation, and when it was made: ``time.monotonic()``."""
+NOT_MIRRORED = "An identity is not mirrored: {}"
 
 
 class Inbox:
@@ -146,7 +147,7 @@ class Inbox:
 
     def _skip(self, reason: str) -> None:
         self._ledger.count("skipped")
-        self._report.warn_once(f"An identity is not mirrored: {reason}")
+        self._report.warn_once(NOT_MIRRORED.format(reason))
 
     def _drop(self, count: int) -> None:
         self._ledger.count("dropped", count)

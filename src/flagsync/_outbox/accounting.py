@@ -39,9 +39,9 @@ class Accounting:
         if before.store and status.store != before.store:
             if own.pending:
                 self._report.count_loss("The outbox was removed or emptied", own.pending)
-            self._keep(own._replace(dropped=own.dropped + own.pending))
+            self._keep(own._replace(dropped=own.dropped + own.pending), status)
         elif before.account and status.account != before.account:
-            self._keep(own._replace(delivered=own.delivered + own.pending))
+            self._keep(own._replace(delivered=own.delivered + own.pending), status)
         elif dropped := status.own.dropped - before.own.dropped:
             self._report.count_loss(FULL, dropped)
         self.status = status
@@ -68,9 +68,10 @@ class Accounting:
             superseded=own.superseded - superseded,
         )
 
-    def _keep(self, totals: Totals) -> None:
+    def _keep(self, totals: Totals, new: Status) -> None:
+        """Keep what the former account knew; the new one knows what was handed over since."""
         self._past = _sum(self._past, totals)
-        self._handed_over = 0
+        self._handed_over = new.own.accepted
 
 
 def _sum(one: Totals, other: Totals) -> Totals:
