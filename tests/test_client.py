@@ -349,7 +349,7 @@ def test_equal_identifiers_of_different_text_are_two_profiles(
         client.get_identity_flags(identifier)
     assert client.flush()
     assert [*mixpanel.profiles] == ["42", "42.0", "42.5"]
-    assert client.stats().unchanged == 1
+    assert client.stats().superseded == 1
 
 
 def test_default_flags_do_not_replace_a_pending_evaluation(flagsync: Build, mixpanel: MixpanelServer) -> None:

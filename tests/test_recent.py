@@ -7,7 +7,7 @@ from flagsync._recent import Recent
 
 
 def test_recent_finds_and_forgets_entries() -> None:
-    recent: Recent[int] = Recent(2)
+    recent: Recent[str, int] = Recent(2)
     recent["a"] = 1
     assert (recent.get("a"), recent.get("b")) == (1, None)
     recent.forget("a")
@@ -15,7 +15,7 @@ def test_recent_finds_and_forgets_entries() -> None:
 
 
 def test_recent_keeps_an_entry_that_is_used_now_and_then() -> None:
-    recent: Recent[int] = Recent(3)
+    recent: Recent[str, int] = Recent(3)
     recent["kept"] = 1
     for number in range(100):
         recent[str(number)] = number
@@ -24,7 +24,7 @@ def test_recent_keeps_an_entry_that_is_used_now_and_then() -> None:
 
 @given(st.lists(st.integers(0, 30), max_size=200), st.integers(1, 5))
 def test_recent_keeps_the_entries_used_last_and_at_most_twice_as_many(keys: list[int], size: int) -> None:
-    recent: Recent[int] = Recent(size)
+    recent: Recent[str, int] = Recent(size)
     used: list[int] = []
     for key in keys:
         recent[str(key)] = key

@@ -50,7 +50,8 @@ class FlagSync:
         mixpanel_url: A proxy or a test server, in place of the region's host.
         distinct_id: Identifier -> ``distinct_id`` of the profile; None: not mirrored.
         property_name: Feature name -> property name; None leaves the flag out. Pure; called once for each name.
-        property_value: Flag -> property value; by default what Flagsmith's own server sends. Pure.
+        property_value: Flag -> property value; by default what Flagsmith's own server sends. Pure. Under local
+            evaluation it is called once for a flag that is the same for everybody, and once an identity for the others.
         flush_interval_seconds: How long an update may wait for others to share its request.
         resend_after_seconds: A profile that has not changed is not sent again before this; 0: always sent.
         max_pending: How many profiles may wait, about 1.2 KB each at 50 flags.

@@ -15,6 +15,7 @@ from types import ModuleType
 from flagsync._delivery.answers import Answer, Outcome
 from flagsync._delivery.mixpanel import MixpanelApi
 from flagsync._delivery.sender import Sender
+from flagsync._encoding.calls import Calls
 from flagsync._encoding.encoder import Encoder
 from flagsync._encoding.inbox import Inbox
 from flagsync._encoding.pacer import Pacer
@@ -61,11 +62,13 @@ class Pipeline:
         )
         enough = min(MAX_BATCH_MESSAGES, max(1, options.max_pending // 2))
         self._inbox = Inbox(options.bound, enough, self._ledger, self.report)
-        pacer = Pacer()
+        calls, pacer = Calls(), Pacer()
         self.encoder = Encoder(
+            calls,
             self._inbox,
             ProfileEncoder(
                 token,
+                calls,
                 options.names,
                 options.destination(token),
                 resend_after_seconds=options.resend_after_seconds,

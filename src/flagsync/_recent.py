@@ -4,30 +4,32 @@ Half the memory of an ``OrderedDict``, and every operation is constant in time. 
 operation leaves it usable, but an entry that two threads use at once may be forgotten early.
 """
 
+from collections.abc import Hashable
 from typing import Generic, TypeVar
 
+K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 
-class Recent(Generic[V]):
+class Recent(Generic[K, V]):
     """Keeps at least the ``size`` entries used last and at most twice as many; values are not None."""
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._young: dict[str, V] = {}
-        self._old: dict[str, V] = {}
+        self._young: dict[K, V] = {}
+        self._old: dict[K, V] = {}
 
-    def get(self, key: str) -> V | None:
+    def get(self, key: K) -> V | None:
         value = self._young.get(key)
         if value is None and (value := self._old.pop(key, None)) is not None:
             self[key] = value
         return value
 
-    def __setitem__(self, key: str, value: V) -> None:
+    def __setitem__(self, key: K, value: V) -> None:
         self._young[key] = value
         if len(self._young) >= self._size:
             self._old, self._young = self._young, {}
 
-    def forget(self, key: str) -> None:
+    def forget(self, key: K) -> None:
         self._young.pop(key, None)
         self._old.pop(key, None)

@@ -1,8 +1,8 @@
 """Benchmarks of flagsync, beside ``mixpanel.BufferedConsumer`` and the naive wrapper, as one printed table.
 
     python -m tests.benchmarks                    # from the root of the repository, about 16 minutes
-    python -m tests.benchmarks delivery memory    # some groups of: call stall delivery file latency unchanged
-                                                  # memory rollout outage kills soak lookup million writer
+    python -m tests.benchmarks delivery memory    # some groups of: call stall evaluate delivery file latency
+                                                  # unchanged memory web rollout outage kills soak lookup million writer
 
 All sides are measured in the same run, over loopback. Boundary: nothing is asserted about time, and the figures
 are the machine's, too: let it do nothing else meanwhile.
@@ -16,12 +16,14 @@ from time import perf_counter
 from tests.benchmarks.calling import call, stall
 from tests.benchmarks.cohorts import lookup, million, writer
 from tests.benchmarks.delivering import delivery, file, latency, unchanged
+from tests.benchmarks.evaluating import evaluate
 from tests.benchmarks.remembering import memory
 from tests.benchmarks.server import Server
 from tests.benchmarks.surviving import kills, outage, rollout, soak
 from tests.benchmarks.table import WIDTHS, show
+from tests.benchmarks.web import web
 
-FORWARD = (call, stall, delivery, file, latency, unchanged, memory, rollout, outage, kills, soak)
+FORWARD = (call, stall, evaluate, delivery, file, latency, unchanged, memory, web, rollout, outage, kills, soak)
 BACK = (lookup, million, writer)
 GROUPS = {group.__name__: group for group in (*FORWARD, *BACK)}
 

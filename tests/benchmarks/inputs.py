@@ -27,6 +27,39 @@ def local_client(features: int) -> Flagsmith:
     return Flagsmith(offline_mode=True, offline_handler=handler)
 
 
+def environment_client(constant: int, multivariate: int, overridden: int) -> Flagsmith:
+    """A client with features that are the same for everybody, have variants, and are overridden by a segment each."""
+    handler = LocalFileHandler(RECORDED)
+    document: Any = handler.environment_document
+    count = constant + multivariate + overridden
+    states = [{**state, "multivariate_feature_state_values": []} for state in _states(count)]
+    for state in states[constant : constant + multivariate]:
+        state["multivariate_feature_state_values"] = [_variant(number) for number in (1, 2, 3)]
+    conditions = [
+        {"property_": "plan", "operator": "IN", "value": "pro,gold"},
+        {"property_": "age", "operator": "GREATER_THAN", "value": "40"},
+    ]
+    rules = [
+        {"type": "ALL", "rules": [{"type": "ANY", "conditions": conditions, "rules": []}], "conditions": []}
+    ]
+    document["project"]["segments"] = [
+        {
+            "id": number,
+            "name": f"segment {number}",
+            "rules": rules,
+            "feature_states": [{**state, "enabled": not state["enabled"]}],
+        }
+        for number, state in enumerate(states[constant + multivariate :], 1)
+    ]
+    document.update(feature_states=states, identity_overrides=[])
+    return Flagsmith(offline_mode=True, offline_handler=handler)
+
+
+def _variant(number: int) -> dict[str, Any]:
+    option = {"value": f"variant {number}", "key": f"variant-{number}"}
+    return {"id": number, "percentage_allocation": 25.0, "multivariate_feature_option": option}
+
+
 def remote_flags(number: int, features: int = 50) -> Flags:
     """Flags as an answer of the remote API gives them, a quarter of them disabled: ``number`` says which."""
     states = [{**state, "enabled": (i + number) % 4 > 0} for i, state in enumerate(_states(features))]

@@ -6,20 +6,46 @@ import tracemalloc
 from collections.abc import Iterable
 
 from flagsync import FlagSync
+from flagsync._encoding.encoder import CALLS_AT_ONCE
 from tests.benchmarks.inputs import local_client
 from tests.benchmarks.server import Server
 from tests.benchmarks.table import OURS, judge, show
 
 SOME, MANY, CHUNK = 40_000, 150_000, 2000
-MAX_PENDING, SUBMITTED = 2000, 50_000
+MAX_PENDING, SUBMITTED, TRACKED = 2000, 50_000, 20_000
 
 
 def memory(server: Server) -> None:
-    """Bytes by ``tracemalloc``."""
+    """Bytes by ``tracemalloc``, and objects that the garbage collector must look at."""
+    _tracked(server)
     tracemalloc.start()
     _remembered(server)
     _down(server)
     tracemalloc.stop()
+
+
+def _tracked(server: Server) -> None:
+    logging.getLogger("flagsync").setLevel(logging.CRITICAL)  # what is lost here is meant to be
+    for kind, url in (("remembered", server.url), ("pending", f"{server.url}/down")):
+        client = FlagSync(local_client(50), "token", mixpanel_url=url)
+        for numbers in (range(-CHUNK, 0), range(TRACKED)):
+            before = _tracked_objects()
+            _call(client, numbers)
+            client.flush(60 if kind == "remembered" else 3)
+        each, pending = (_tracked_objects() - before) / TRACKED, client.stats().pending
+        verdict = judge(f"{pending:,} pending", reached=each < 0.01)
+        show(f"garbage collector, {TRACKED:,} {kind}", OURS, f"{each:.4f} objects each", "0", verdict)
+        client.close(0.1)
+
+
+def _call(client: FlagSync, numbers: Iterable[int]) -> None:
+    for number in numbers:
+        client.get_identity_flags(f"user-{number}", {"number": number})
+
+
+def _tracked_objects() -> int:
+    gc.collect()
+    return len(gc.get_objects())
 
 
 def _remembered(server: Server) -> None:
@@ -55,7 +81,7 @@ def _down(server: Server) -> None:
             peak = max(peak, tracemalloc.get_traced_memory()[0] - before)
     client.close(0.1)
     what, side = f"memory, Mixpanel down, {SUBMITTED:,} calls", f"flagsync, max_pending {MAX_PENDING:,}"
-    bound = 3 * MAX_PENDING + 1  # calls, inbox, outbox, and what the encoder has in hand
+    bound = 3 * MAX_PENDING + CALLS_AT_ONCE  # calls, inbox, outbox, and what the encoder has in hand
     verdict = judge(f"{peak / 1e6:.1f} MB at most", reached=pending <= bound)
     show(what, side, f"{pending:,} pending at most", f"at most {bound:,}", verdict)
 

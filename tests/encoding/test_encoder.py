@@ -12,11 +12,12 @@ import pytest
 from flagsmith import Flagsmith
 from flagsmith.models import Flag, Flags
 
-from flagsync._encoding.inbox import Call, Inbox
+from flagsync._encoding.calls import Call
+from flagsync._encoding.inbox import Inbox
 from flagsync._encoding.pacer import AS_A_RULE, WHILE_SOMEBODY_WAITS
 from flagsync._stats import Stats
 from flagsync.exceptions import DeliveryError
-from tests.support.encoding import NEVER_SECONDS, WAIT_SECONDS, Encoding, flag, remote
+from tests.support.encoding import NEVER_SECONDS, WAIT_SECONDS, Encoding, call, flag, remote
 
 Build = Callable[..., Encoding]
 CLOSED = "An identity is not mirrored: the client is closed"
@@ -56,7 +57,7 @@ class Gate:
 
 def properties(encoding: Encoding) -> dict[str, Any]:
     """Return the properties that wait, by profile."""
-    return {message.key: json.loads(message.body)["$set"] for message in encoding.messages()}
+    return {message.key: json.loads(message.record)["$set"] for message in encoding.messages()}
 
 
 # By hand: stopped first, and run in this thread.
@@ -94,7 +95,7 @@ def test_encoder_does_not_evaluate_a_call_that_is_superseded_while_it_encodes_an
 
     def value(one: Flag) -> str:
         if not evaluated:
-            encoding.inbox.calls.append(("user_2", remote(a="new"), monotonic()))  # as in another thread
+            encoding.inbox.calls.append(call("user_2", remote(a="new")))  # as in another thread
         evaluated.append(one.value)
         return str(one.value)
 
@@ -125,10 +126,19 @@ def test_encoder_lets_the_latest_call_of_a_profile_win_though_identifiers_differ
 
 def test_encoder_puts_no_message_for_unchanged_flags() -> None:
     encoding = Encoding()
-    encoding.submit("user ", a=1)
-    encoding.submit("user", a=1)
-    encoding.run()
+    for _ in range(2):
+        encoding.submit("user", a=1)
+        encoding.encode()
     assert encoding.stats() == Stats(accepted=2, unchanged=1, pending=1)
+
+
+def test_encoder_takes_the_latest_of_two_identifiers_with_one_profile() -> None:
+    encoding = Encoding()
+    for identifier, value in (("user ", 1), ("user", 2)):
+        encoding.submit(identifier, a=value)
+    encoding.encode()
+    assert properties(encoding) == {"user": {"a": 2}}
+    assert encoding.stats() == Stats(accepted=2, superseded=1, pending=1)
 
 
 def test_encoder_does_not_evaluate_the_same_traits_again(offline: Flagsmith) -> None:
@@ -138,12 +148,14 @@ def test_encoder_does_not_evaluate_the_same_traits_again(offline: Flagsmith) -> 
         read.append(one.feature_name)
         return one.enabled
 
-    encoding = Encoding(property_value=value)
-    for identifier, plan in (("user", "pro"), ("user ", "pro"), (" user", "free")):
-        encoding.encoder.submit(identifier, offline.get_identity_flags("user", {"plan": plan}))
-    encoding.run()
-    assert len(read) == 2 * 24
-    assert encoding.stats() == Stats(accepted=3, unchanged=2, pending=1)
+    encoding, times = Encoding(property_value=value), list[int]()
+    for plan in ("pro", "pro", "free", "pro"):
+        encoding.encoder.submit("user", offline.get_identity_flags("user", {"plan": plan}))
+        encoding.encode()
+        times.append(read.count("mv_split"))
+    assert times == [1, 1, 2, 3]
+    assert read.count("int_on") == 1
+    assert encoding.stats() == Stats(accepted=4, unchanged=3, pending=1)
 
 
 def test_messages_keep_the_time_of_their_evaluation() -> None:
@@ -191,7 +203,7 @@ def test_late_call_that_the_thread_has_collected_is_encoded() -> None:
     def name(feature: str) -> str:
         if feature == "first":
             # Past submit's own check, as a call of another thread that was interrupted there.
-            encoding.inbox.calls.append(("second", remote(second=True), monotonic()))
+            encoding.inbox.calls.append(call("second", remote(second=True)))
         return feature
 
     encoding = Encoding(property_name=name)
@@ -208,7 +220,7 @@ class RacingInbox(Inbox):
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        self.late = [("late", remote(a=1), monotonic())]
+        self.late = [call("late", remote(a=1))]
 
     def wait_for_first(self) -> None:
         while self.late:
@@ -731,3 +743,13 @@ def test_encoder_starts_no_thread_for_a_call_to_a_closed_one() -> None:
     encoding.encoder.stop()
     encoding.submit("late")
     assert not encoding.encoder.worker.is_started
+
+
+def test_call_whose_document_is_forgotten_is_rejected_and_costs_no_other_call() -> None:
+    encoding = Encoding()
+    encoding.inbox.calls.append(("forgotten", 99, b"", monotonic()))
+    encoding.submit("user_1")
+    encoding.run()
+    assert encoding.profiles() == ["user_1"]
+    assert encoding.stats() == Stats(accepted=2, rejected=1, pending=1)
+    assert [str(error) for error in encoding.errors] == ["Flags cannot be mirrored (KeyError): 1 update lost"]

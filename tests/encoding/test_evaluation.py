@@ -1,7 +1,6 @@
-"""What an identity was served: read without a trace, and compared without being evaluated."""
+"""What an identity was served: found in ``Flags`` without asking them, and read without a trace."""
 
 import threading
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -10,28 +9,30 @@ from flagsmith import Flagsmith
 from flagsmith.analytics import AnalyticsProcessor
 from flagsmith.models import DefaultFlag, Flag, Flags
 
-from flagsync._encoding.evaluation import EvaluationKeys, evaluation_of, is_evaluated, read_flags
-from tests.support.encoding import flag, lazy, nothing, remote
+from flagsync._encoding.evaluation import context_of, evaluate, is_evaluated
+from tests.support.encoding import lazy, remote
 
 
-def test_read_flags_reads_all_of_a_lazy_answer_and_fills_no_memo_of_it(offline: Flagsmith) -> None:
+def evaluated(flags: Flags) -> list[Flag]:
+    context = context_of(flags)
+    assert context is not None
+    return evaluate(context)
+
+
+def test_evaluating_reads_all_of_a_lazy_answer_and_fills_no_memo_of_it(offline: Flagsmith) -> None:
     flags = offline.get_identity_flags("user_1")
-    names = [one.feature_name for one in read_flags(evaluation_of(flags))]
+    names = [one.feature_name for one in evaluated(flags)]
     assert len(names) == 24
     assert flags.flags == {}
 
 
-def test_read_flags_ignores_the_memo_of_the_caller(offline: Flagsmith) -> None:
+def test_evaluating_ignores_the_memo_of_the_caller(offline: Flagsmith) -> None:
     flags = offline.get_identity_flags("user_1")
     flags.flags["str_on"] = Flag(enabled=True, value="memoised", feature_id=3, feature_name="str_on")
-    assert {one.feature_name: one.value for one in read_flags(evaluation_of(flags))}["str_on"] == "blue"
+    assert {one.feature_name: one.value for one in evaluated(flags)}["str_on"] == "blue"
 
 
-def test_read_flags_of_a_remote_answer_returns_those_that_came() -> None:
-    assert [*read_flags(evaluation_of(remote(one="x")))] == [flag("one", "x")]
-
-
-def test_read_flags_does_not_count_as_usage(offline: Flagsmith) -> None:
+def test_evaluating_does_not_count_as_usage(offline: Flagsmith) -> None:
     counted: list[str] = []
 
     class Analytics(AnalyticsProcessor):
@@ -42,15 +43,15 @@ def test_read_flags_does_not_count_as_usage(offline: Flagsmith) -> None:
         offline.get_identity_flags("user_1"),
         _analytics_processor=Analytics("key", "https://flagsmith.example.com/"),
     )
-    read_flags(evaluation_of(flags))
+    evaluated(flags)
     assert counted == []
     flags.get_flag("str_on")
     assert counted == ["str_on"]
 
 
-def test_read_flags_does_not_race_with_a_caller_who_reads_meanwhile(offline: Flagsmith) -> None:
+def test_evaluating_does_not_race_with_a_caller_who_reads_meanwhile(offline: Flagsmith) -> None:
     flags = offline.get_identity_flags("user_1")
-    expected = read_flags(evaluation_of(flags))
+    expected = evaluated(flags)
     ended = threading.Event()
 
     def read() -> None:
@@ -61,96 +62,28 @@ def test_read_flags_does_not_race_with_a_caller_who_reads_meanwhile(offline: Fla
 
     reader = threading.Thread(target=read)
     reader.start()
-    seen = [read_flags(evaluation_of(flags)) for _ in range(200)]
+    seen = [evaluated(flags) for _ in range(200)]
     ended.set()
     reader.join()
     assert seen == [expected] * 200
 
 
-def test_evaluation_key_is_the_same_for_a_refreshed_document_with_the_same_content(
-    document: dict[str, Any],
-) -> None:
-    keys = EvaluationKeys(nothing)
-    assert keys.of(evaluation_of(lazy(document))) == keys.of(evaluation_of(lazy(document)))
-
-
-def change_value(document: dict[str, Any]) -> None:
-    document["feature_states"][7]["feature_state_value"] = 1  # it was True, which is equal
-
-
-def change_segment(document: dict[str, Any]) -> None:
-    document["project"]["segments"][0]["rules"][0]["rules"][0]["conditions"][0]["value"] = "gold"
-
-
-def change_environment(document: dict[str, Any]) -> None:
-    document["api_key"] = "another"  # part of the hash that decides on variants
-
-
-@pytest.mark.parametrize("change", [change_value, change_segment, change_environment])
-def test_evaluation_key_is_another_for_a_changed_document(
-    document: dict[str, Any], change: Callable[[dict[str, Any]], None]
-) -> None:
-    keys = EvaluationKeys(nothing)
-    before = keys.of(evaluation_of(lazy(document)))
-    change(document)
-    assert keys.of(evaluation_of(lazy(document))) != before
-
-
-def test_evaluation_keys_read_documents_that_alternate_once_each(document: dict[str, Any]) -> None:
-    pauses: list[None] = []
-    keys = EvaluationKeys(lambda: pauses.append(None))
-    old, new = lazy(document), lazy(document)
-    for flags in (old, new, old, new):
-        keys.of(evaluation_of(flags))
-    assert len(pauses) == 2 * (24 + 2)
-
-
-@pytest.mark.parametrize(
-    ("one", "other"),
-    [({"a": True}, {"a": 1}), ({"a": -1}, {"a": -2}), ({"a": 1}, {"b": 1}), ({"a": [1]}, {"a": [2]})],
-)
-def test_evaluation_key_depends_on_traits_by_name_value_and_type(
-    document: dict[str, Any], one: dict[str, Any], other: dict[str, Any]
-) -> None:
-    keys = EvaluationKeys(nothing)
-    assert keys.of(evaluation_of(lazy(document, traits=one))) != keys.of(
-        evaluation_of(lazy(document, traits=other))
-    )
-
-
-def test_evaluation_key_is_the_same_for_equal_traits_in_other_objects(document: dict[str, Any]) -> None:
-    keys, shared = EvaluationKeys(nothing), "gold member"
-    one = lazy(document, traits={"a": shared, "b": shared, "gold member": 1})
-    other = lazy(document, traits={"a": "".join([*shared]), "b": "".join([*shared]), "".join([*shared]): 1})
-    assert keys.of(evaluation_of(one)) == keys.of(evaluation_of(other))
-
-
-def test_evaluation_key_is_another_for_each_identity(document: dict[str, Any]) -> None:
-    keys = EvaluationKeys(nothing)
-    assert keys.of(evaluation_of(lazy(document, "user_1"))) != keys.of(evaluation_of(lazy(document, "user_2")))
-
-
-def test_evaluation_key_is_unknown_for_a_trait_of_the_applications_own_type(document: dict[str, Any]) -> None:
-    assert EvaluationKeys(nothing).of(evaluation_of(lazy(document, traits={"a": object()}))) is None
-
-
-def test_evaluation_key_is_unknown_for_a_remote_answer() -> None:
-    assert EvaluationKeys(nothing).of(evaluation_of(Flags())) is None
-
-
-def test_evaluation_of_a_lazy_answer_is_its_context(offline: Flagsmith) -> None:
-    context = evaluation_of(offline.get_identity_flags("user_1"))
-    assert isinstance(context, dict)
+def test_context_of_a_lazy_answer_has_its_identity(offline: Flagsmith) -> None:
+    context = context_of(offline.get_identity_flags("user_1"))
+    assert context is not None
     assert context["identity"]["identifier"] == "user_1"
 
 
-def test_evaluation_of_flags_of_a_derived_type_is_read_like_others(document: dict[str, Any]) -> None:
+def test_context_of_flags_of_a_derived_type_is_found_like_others(document: dict[str, Any]) -> None:
     class Derived(Flags):
         pass
 
-    flags = lazy(document)
-    derived = Derived(_context=flags._context)
-    assert read_flags(evaluation_of(derived)) == read_flags(evaluation_of(flags))
+    context = lazy(document)._context
+    assert context_of(Derived(_context=context)) is context
+
+
+def test_context_of_a_remote_answer_is_none() -> None:
+    assert context_of(remote(one="x")) is None
 
 
 class Odd:
@@ -170,17 +103,16 @@ class OddFlags(Flags):
 
 
 @pytest.mark.parametrize("made", [Odd, Flags, None, "no flags", {"a": True}])
-def test_evaluation_of_any_object_is_returned_without_asking_the_object(made: Any) -> None:
+def test_context_of_any_object_is_looked_for_without_asking_the_object(made: Any) -> None:
     odd = object.__new__(made) if isinstance(made, type) else made
-    assert evaluation_of(odd) is odd
+    assert context_of(odd) is None
 
 
-def test_evaluation_of_flags_whose_attributes_raise_does_not_raise() -> None:
-    odd = object.__new__(OddFlags)
-    assert evaluation_of(odd) is odd
+def test_context_of_flags_whose_attributes_raise_does_not_raise() -> None:
+    assert context_of(object.__new__(OddFlags)) is None
 
 
-def test_evaluation_of_flags_lets_an_interrupt_of_the_main_thread_through() -> None:
+def test_context_of_flags_lets_an_interrupt_of_the_main_thread_through() -> None:
     class Interrupted(Flags):
         def __getattribute__(self, name: str) -> Any:
             if name == "_context":
@@ -188,12 +120,9 @@ def test_evaluation_of_flags_lets_an_interrupt_of_the_main_thread_through() -> N
             return super().__getattribute__(name)
 
     with pytest.raises(KeyboardInterrupt):
-        evaluation_of(object.__new__(Interrupted))
+        context_of(object.__new__(Interrupted))
 
 
-def test_is_evaluated_is_false_only_for_the_empty_flags_of_a_default_handler(offline: Flagsmith) -> None:
-    assert not is_evaluated(
-        evaluation_of(Flags(default_flag_handler=lambda _: DefaultFlag(enabled=True, value=1)))
-    )
-    assert is_evaluated(evaluation_of(offline.get_identity_flags("user_1")))
-    assert is_evaluated(evaluation_of(remote(one="x")))
+def test_is_evaluated_is_false_only_for_the_empty_flags_of_a_default_handler() -> None:
+    assert not is_evaluated(Flags(default_flag_handler=lambda _: DefaultFlag(enabled=True, value=1)))
+    assert is_evaluated(remote(one="x"))

@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 from flagsmith.models import Flags
 
-from flagsync._encoding.inbox import Call, Inbox
+from flagsync._encoding.calls import Call
+from flagsync._encoding.inbox import Inbox
 from flagsync._report import Reporter
 from flagsync._stats import Ledger
 from flagsync.exceptions import DeliveryError
-from tests.support.encoding import remote
+from tests.support.encoding import call
 
 
 class Calls:
@@ -25,13 +26,13 @@ class Calls:
     def add(self, *identifiers: object) -> None:
         """Add a call for each identifier; they are numbered by the time of their evaluation."""
         for identifier in identifiers:
-            self.inbox.calls.append((identifier, remote(on=True), float(self.inbox.submitted)))
+            self.inbox.calls.append(call(identifier, at=float(self.inbox.submitted)))
 
     def collected(self) -> list[tuple[object, float]]:
         """Collect the calls and take them out; return identifier and number of each."""
         self.inbox.collect()
         calls = [self.inbox.pop() for _ in range(len(self.inbox))]
-        return [(identifier, evaluated_at) for identifier, _, evaluated_at in calls]
+        return [(identifier, evaluated_at) for identifier, *_, evaluated_at in calls]
 
     def reported(self) -> list[str]:
         self.report.report_deferred(now=True)
@@ -212,7 +213,7 @@ def test_flags_of_a_default_handler_are_skipped_and_leave_an_earlier_call_alone(
 ) -> None:
     calls = Calls()
     calls.add("a")
-    calls.inbox.calls.append(("a", Flags(), 1.0))
+    calls.inbox.calls.append(("a", 0, Flags(), 1.0))
     assert calls.collected() == [("a", 0.0)]
     assert (calls.ledger.counts()["skipped"], calls.ledger.counts()["superseded"]) == (1, 0)
     assert logged() == ["An identity is not mirrored: Flagsmith evaluated no flags"]
@@ -274,7 +275,7 @@ def test_flags_whose_attributes_raise_are_skipped(logged: Callable[[], list[str]
 
     calls = Calls()
     odd: Any = OddFlags()
-    calls.inbox.calls.append(("odd", odd, 0.0))
+    calls.inbox.calls.append(("odd", 0, odd, 0.0))
     calls.add("a")
     assert [identifier for identifier, _ in calls.collected()] == ["a"]
     assert (calls.ledger.counts()["skipped"], logged()) == (1, ["An identity is not mirrored: SystemExit"])

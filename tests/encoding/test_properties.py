@@ -29,9 +29,10 @@ def build(
     """Return the properties of two evaluations in a row, which must be equal, and the warnings."""
     warnings: dict[str, None] = {}
     properties = Properties(name, value, lambda message: warnings.update({message: None}))
-    first = properties.of(flags)
-    assert properties.of(flags) == first
-    return json.loads(first or "{}"), list(warnings)
+    first = properties.members(flags)
+    assert properties.members(flags) == first
+    properties.check_count(len(first))
+    return json.loads(f"{{{','.join(first)}}}"), list(warnings)
 
 
 @pytest.mark.parametrize("value", ["blue", "0", "false", 42, -7, True, 1.5])
@@ -118,8 +119,8 @@ def test_property_names_that_mixpanel_cuts_are_sent_and_reported_with_their_coll
 
 def test_ever_new_values_of_a_flag_are_each_sent() -> None:
     properties = Properties(str, served_value, lambda _: None)
-    written = [properties.of([flag("a", str(number))]) for number in range(1000)]
-    assert written == [f'{{"a":"{number}"}}' for number in range(1000)]
+    written = [properties.members([flag("a", str(number))]) for number in range(1000)]
+    assert written == [[f'"a":"{number}"'] for number in range(1000)]
 
 
 def test_cached_values_of_a_flag_are_bounded() -> None:
@@ -127,9 +128,9 @@ def test_cached_values_of_a_flag_are_bounded() -> None:
     properties = Properties(str, served_value, warnings.append)
     values = [f"{number:0256}" for number in range(MAX_CACHED_VALUES + 1)]
     for value in (*values, values[-1]):
-        properties.of([flag("a", value)])
+        properties.members([flag("a", value)])
     assert len(warnings) == len(values)
-    properties.of([flag("a", values[0])])
+    properties.members([flag("a", values[0])])
     assert len(warnings) == len(values) + 1
 
 
@@ -137,7 +138,7 @@ def test_cached_values_of_a_flag_are_bounded() -> None:
 def test_cached_values_that_are_equal_are_told_apart(values: tuple[PropertyValue, ...]) -> None:
     properties = Properties(str, lambda one: values[one.feature_id], lambda _: None)
     flags = [replace(flag("a"), feature_id=number) for number, _ in enumerate(values)]
-    assert [properties.of([one]) for one in flags] == [f'{{"a":{json.dumps(value)}}}' for value in values]
+    assert [properties.members([one]) for one in flags] == [[f'"a":{json.dumps(value)}'] for value in values]
 
 
 def test_property_name_of_another_flag_is_left_out_and_reported() -> None:
@@ -221,4 +222,4 @@ def test_interrupt_of_the_main_thread_gets_through_properties(callback: str) -> 
     name, value = (interrupt, served_value) if callback == "property_name" else (str, interrupt)
     properties = Properties(name, value, print)
     with pytest.raises(KeyboardInterrupt):
-        properties.of([Flag(enabled=True, value="blue", feature_id=1, feature_name="colour")])
+        properties.members([Flag(enabled=True, value="blue", feature_id=1, feature_name="colour")])

@@ -17,7 +17,18 @@ from flagsync._outbox.options import Staging
 from flagsync._outbox.sent import SentMessages
 from flagsync._outbox.sqlite import SQLiteBackend
 from flagsync._stats import Stats
-from tests.support.outboxes import BEGAN, BY_HAND, BY_HAND_ONCE, HERE, LONG, THERE, Client, message, texts
+from tests.support.outboxes import (
+    BEGAN,
+    BY_HAND,
+    BY_HAND_ONCE,
+    HERE,
+    LONG,
+    THERE,
+    Client,
+    message,
+    repeat,
+    texts,
+)
 from tests.support.reference_backend import ReferenceBackend, ReferenceStore, UnreliableBackend
 
 Logged = Callable[[], list[str]]
@@ -159,10 +170,129 @@ def test_unchanged_message_tells_the_backend_when_it_was_evaluated(
     assert other.stats() == Stats(accepted=1, superseded=1)
 
 
-def test_unchanged_is_not_known_before_the_backend_is_asked(client: Client) -> None:
-    assert client.put_message(message("ann=A", 1, evaluation=1))
-    assert not client.outbox.unchanged(HERE, "ann", 1)
-    assert client.put_message(message("ann=A", 2, evaluation=1))
+def test_unchanged_is_not_known_before_the_backend_is_asked(client: Client, backend: UnreliableBackend) -> None:
+    client.put("ann=A", second=1)
+    client.put("ann=A", second=2)
+    assert client.stats() == Stats(accepted=2, superseded=1, pending=1)  # of memory, and not unchanged
+    client.outbox.save()
+    client.save("ann=A", second=3)
+    assert client.stats() == Stats(accepted=3, superseded=1, unchanged=1, pending=1)
+    assert backend.totals() == Totals(accepted=2, unchanged=1)
+
+
+# Repeats
+
+
+def test_confirm_asks_the_backend_what_other_processes_have_put(client: Client, store: ReferenceStore) -> None:
+    other = Client(ReferenceBackend(store))
+    other.put_message(message("ann=A", 1, evaluation=1))
+    assert client.confirm(repeat("ann", 1)) == ["ann"]
+    other.outbox.save()
+    assert client.confirm(repeat("ann", 1), repeat("bob", 1)) == ["bob"]
+    assert client.stats() == Stats(accepted=1, unchanged=1)
+    assert client.outbox.kept() == 0
+
+
+def test_confirm_stores_what_waits_in_memory_before_the_repeats_are_looked_at(
+    client: Client, backend: UnreliableBackend
+) -> None:
+    client.put_message(message("ann=A", 1, evaluation=1))
+    client.put_message(message("bob=B", 1, evaluation=2))
+    assert client.confirm(repeat("ann", 1), repeat("bob", 1)) == ["bob"]
+    assert len(backend.deadlines) == 1  # one transaction
+    assert (backend.totals(), len(client.memory)) == (Totals(accepted=3, unchanged=1), 0)
+    assert client.stats() == Stats(accepted=3, unchanged=1, pending=2)
+
+
+def test_confirm_of_nothing_is_a_save(client: Client, backend: UnreliableBackend) -> None:
+    assert client.confirm() == []
+    assert backend.deadlines == []
+    client.put("ann=1")
+    assert client.confirm() == []
+    assert backend.totals() == Totals(accepted=1)
+
+
+def test_confirm_waits_for_other_processes_to_the_deadline_of_the_client(
+    client: Client, backend: UnreliableBackend
+) -> None:
+    client.outbox.set_deadline(5.0)
+    client.confirm(repeat("ann"))
+    assert backend.deadlines == [5.0]
+
+
+def test_confirm_puts_off_the_next_save(backend: UnreliableBackend) -> None:
+    client = Client(backend, staging=replace(BY_HAND, save_messages=2))
+    client.put("ann=1")
+    client.confirm(repeat("ann"))
+    client.put("bob=1")
+    assert (backend.totals().accepted, len(client.memory)) == (1, 1)
+
+
+def test_confirm_waits_for_the_sender_that_uses_the_backend(client: Client, backend: UnreliableBackend) -> None:
+    client.put_message(message("ann=A", 1, evaluation=1))
+    client.outbox.save()
+    pause = Pause(backend, "claim")
+    join_sender = in_thread(client.claim)
+    assert pause.is_reached.wait(LONG)
+    join_encoder = in_thread(lambda: client.confirm(repeat("ann", 1)))
+    pause.go_on()
+    join_sender()
+    join_encoder()
+    assert client.stats() == Stats(accepted=2, unchanged=1, pending=1)
+
+
+def test_repeat_is_the_latest_evaluation_for_another_process_too(client: Client, store: ReferenceStore) -> None:
+    other = Client(ReferenceBackend(store))
+    client.put_message(message("ann=A", 1, evaluation=1))
+    client.outbox.save()
+    assert client.deliver() == ["ann=A"]
+    other.put_message(message("ann=B", 20, evaluation=2))  # which its process has not saved yet
+    assert client.confirm(repeat("ann", 1, second=30)) == []
+    other.outbox.save()
+    assert client.deliver() == []
+    other.put_message(message("ann=B", 40, evaluation=2))
+    assert other.confirm(repeat("ann", 2, second=50)) == []
+    assert client.confirm(repeat("ann", 1, second=45)) == ["ann"]
+    client.save("ann=A", second=45)
+    assert client.deliver() == ["ann=B"]
+    other.flushes()
+    assert client.stats() == Stats(accepted=3, delivered=1, unchanged=1, superseded=1)
+    assert other.stats() == Stats(accepted=3, delivered=1, unchanged=1, superseded=1)
+
+
+def test_repeats_of_a_process_that_puts_nothing_are_its_own(client: Client, store: ReferenceStore) -> None:
+    other = Client(ReferenceBackend(store))
+    client.put_message(message("ann=A", 1, evaluation=1))
+    client.outbox.save()
+    for second in (2, 3):
+        assert other.confirm(repeat("ann", 1, second)) == []
+    assert client.deliver() == ["ann=A"]
+    assert (client.stats(), other.stats()) == (Stats(accepted=1, delivered=1), Stats(accepted=2, unchanged=2))
+    assert other.outbox.kept() == 0
+    assert other.flushes()
+
+
+@pytest.mark.parametrize("replaced", ["store", "account"])
+def test_repeats_that_a_store_has_forgotten_stay_unchanged(
+    replaced: str, client: Client, backend: UnreliableBackend, logged: Logged
+) -> None:
+    client.put_message(message("ann=A", 1, evaluation=1))
+    assert client.confirm(repeat("ann", 1)) == []
+    assert client.deliver() == ["ann=A"]
+    if replaced == "store":
+        backend.shared = ReferenceStore()
+    else:
+        del backend.shared.counts[backend]
+    new = client.confirm(repeat("ann", 1, 3))
+    assert new == (["ann"] if replaced == "store" else [])
+    for _ in new:
+        client.put_message(message("ann=A", 3, evaluation=1))
+    assert client.confirm(repeat("ann", 1, 4)) == []
+    client.deliver()
+    client.flushes()
+    assert client.stats() == Stats(accepted=4, delivered=1 + len(new), unchanged=3 - len(new))
+    client.report.report_deferred()
+    assert logged() == []
 
 
 def test_save_waits_for_other_processes_for_busy_seconds_and_to_the_deadline_of_the_client(
@@ -415,14 +545,70 @@ def test_outage_leaves_waiting_messages_of_the_backend_alone_until_they_are_eval
 
 def test_outage_lets_memory_know_what_is_unchanged(backend: UnreliableBackend) -> None:
     client = Client(backend, staging=BY_HAND_ONCE)
-    assert client.put_message(message("ann=A", 1, evaluation=1))
-    assert not client.outbox.unchanged(HERE, "ann", 1)
+    client.put_message(message("ann=A", 1, evaluation=1))
     backend.break_all()
     client.outbox.save()
-    assert client.outbox.unchanged(HERE, "ann", 1)
-    assert not client.put_message(message("ann=A", 2, evaluation=2))
+    assert client.confirm(repeat("ann", 1), repeat("bob", 1)) == ["bob"]
+    client.put_message(message("ann=A", 2, evaluation=2))
+    assert client.confirm(repeat("ann", 1)) == ["ann"]
+    assert client.confirm(repeat("ann", 2)) == []
     assert client.deliver() == ["ann=A"]
-    assert client.stats() == Stats(accepted=2, delivered=1, unchanged=1)
+    assert client.confirm(repeat("ann", 2)) == []
+    assert client.stats() == Stats(accepted=5, delivered=1, unchanged=4)
+
+
+def test_outage_that_repeats_find_out_lets_memory_answer(
+    client: Client, backend: UnreliableBackend, logged: Logged
+) -> None:
+    client.put_message(message("ann=A", 1, evaluation=1))
+    client.outbox.save()
+    client.put_message(message("bob=A", 1, evaluation=1))
+    backend.break_all()
+    assert client.confirm(repeat("ann", 1), repeat("bob", 1)) == ["ann"]  # which only the backend knows
+    client.put_message(message("ann=A", 2, evaluation=1))
+    assert client.stats() == Stats(accepted=4, unchanged=1, pending=3)
+    assert client.deliver() == ["bob=A", "ann=A"]
+    backend.mend()
+    assert client.confirm(repeat("cid", 1)) == ["cid"]
+    assert client.deliver() == []
+    assert client.stats() == Stats(accepted=4, delivered=2, unchanged=1, superseded=1)
+    client.report.report_deferred()
+    assert [line.split(" (")[0] for line in logged()] == [CANNOT, IN_USE]
+
+
+def test_outage_that_is_over_lets_the_backend_answer(client: Client, backend: UnreliableBackend) -> None:
+    backend.break_all()
+    client.put_message(message("ann=A", 1, evaluation=1))
+    assert client.confirm(repeat("ann", 1)) == []
+    backend.mend()
+    assert client.confirm(repeat("ann", 1, 3)) == []
+    assert backend.totals() == Totals(accepted=2, unchanged=1)
+    assert client.stats() == Stats(accepted=3, unchanged=2, pending=1)
+
+
+def test_outage_asks_the_backend_for_repeats_no_more_often_than_for_messages(
+    backend: UnreliableBackend,
+) -> None:
+    client = Client(backend, staging=BY_HAND_ONCE)
+    backend.break_all()
+    for _ in range(3):
+        assert client.confirm(repeat("ann", 1)) == ["ann"]
+    assert len(backend.deadlines) == 1
+
+
+def test_outage_after_messages_were_sent_from_memory_has_repeats_evaluated_once_more(
+    client: Client, backend: UnreliableBackend
+) -> None:
+    backend.break_all()
+    client.put_message(message("ann=A", 1, evaluation=1))
+    client.outbox.save()
+    assert client.deliver() == ["ann=A"]
+    backend.mend()
+    assert client.confirm(repeat("ann", 1, 2)) == ["ann"]
+    client.put_message(message("ann=A", 2, evaluation=1))
+    assert client.confirm(repeat("ann", 1, 3)) == []
+    assert client.deliver() == []
+    assert client.stats() == Stats(accepted=3, delivered=1, unchanged=2)
 
 
 def test_outage_lets_memory_forget_what_only_the_backend_knows(backend: UnreliableBackend) -> None:
@@ -782,6 +968,56 @@ def test_store_that_succeeds_and_raises_all_the_same_counts_each_message_once(
     assert client.stats().pending == 0
 
 
+def test_store_that_succeeds_and_raises_counts_each_message_once_though_other_repeats_were_new(
+    client: Client, backend: UnreliableBackend
+) -> None:
+    assert client.confirm(repeat("bob"), repeat("cid")) == ["bob", "cid"]
+    backend.after = {"store"}
+    client.save("ann=1")
+    backend.after = set()
+    client.outbox.save()
+    assert client.stats() == Stats(accepted=1, pending=1)
+    assert client.deliver() == ["ann=1"]
+    assert client.stats() == Stats(accepted=1, delivered=1)
+
+
+def test_store_that_succeeds_and_raises_all_the_same_counts_each_repeat_once(
+    client: Client, backend: UnreliableBackend
+) -> None:
+    for name in ("ann", "bob"):
+        client.put_message(message(f"{name}=A", 1, evaluation=1))
+    client.outbox.save()
+    client.put_message(message("cid=A", 1, evaluation=1))
+    backend.after = {"store"}
+    repeats = [repeat(name, 1) for name in ("ann", "bob", "cid")]
+    assert client.confirm(*repeats) == ["ann", "bob"]  # memory knows one of those that the backend has counted
+    backend.after = set()
+    for name in ("ann", "bob"):
+        client.put_message(message(f"{name}=A", 2, evaluation=1))
+    client.outbox.save()
+    assert client.stats() == Stats(accepted=6, unchanged=3, pending=3)
+    assert client.deliver() == ["ann=A", "bob=A", "cid=A"]
+    assert client.confirm(*repeats) == []
+    client.flushes()
+    assert client.stats() == Stats(accepted=9, delivered=3, unchanged=6)
+
+
+@pytest.mark.parametrize("knows", [True, False])
+def test_status_that_fails_after_a_store_counts_each_repeat_once(
+    knows: bool, client: Client, backend: UnreliableBackend
+) -> None:
+    client.put_message(message("ann=A", 1, evaluation=1))
+    client.outbox.save()
+    backend.broken = {"status"}
+    name = "ann" if knows else "bob"
+    for key in client.confirm(repeat(name, 1)):
+        client.put_message(message(f"{key}=A", 2, evaluation=1))
+    backend.mend()
+    client.outbox.save()
+    client.deliver()
+    assert client.stats() == Stats(accepted=2, delivered=2 - knows, unchanged=int(knows))
+
+
 def test_account_that_the_store_has_forgotten_is_noticed_though_it_has_as_many_messages_again(
     client: Client, backend: UnreliableBackend
 ) -> None:
@@ -830,6 +1066,18 @@ def test_durable_outbox_of_a_file_survives_its_process(path: Path) -> None:
     assert second.deliver() == ["ann=1", "bob=1"]
     assert second.stats() == Stats(accepted=1, delivered=1)
     second.outbox.close()
+
+
+def test_durable_outbox_of_a_file_knows_repeats_of_a_former_process(path: Path) -> None:
+    first = Client(SQLiteBackend(str(path)))
+    first.put_message(message("ann=1", evaluation=-(2**63), tail=b"+"))
+    first.outbox.save()
+    first.outbox.close()
+    second = Client(SQLiteBackend(str(path)))
+    assert second.confirm(repeat("ann", -(2**63)), repeat("bob", 1)) == ["bob"]
+    assert second.deliver() == ["ann=1+"]
+    second.outbox.close()
+    assert second.stats() == Stats(accepted=1, unchanged=1)
 
 
 def test_durable_outbox_uses_memory_while_there_is_no_file_and_the_file_afterwards(

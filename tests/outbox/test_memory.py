@@ -1,5 +1,6 @@
 """What every outbox promises to the threads of a client, and what only the one in memory does."""
 
+import gc
 from collections.abc import Callable, Iterator
 from itertools import count, pairwise
 from math import inf
@@ -10,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flagsync._outbox import change, memory, sqlite
+from flagsync._outbox import change, memory, queue, sqlite
 from flagsync._outbox.contract import Claim, Destination, Limits, Mark
 from flagsync._outbox.options import FileBounds
 from flagsync._outbox.sqlite import SQLiteBackend
 from flagsync._stats import Stats
-from tests.support.outboxes import BEGAN, BY_HAND, HERE, THERE, Client, message, texts
+from tests.support.outboxes import BEGAN, BY_HAND, HERE, THERE, Client, message, repeat, texts
 
 moments = count()  # of evaluation
 Build = Callable[..., Client]
@@ -48,24 +49,31 @@ def build_in_memory() -> Build:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [1000.0]
-    monkeypatch.setattr(memory, "monotonic", lambda: now[0])
+    for module in (memory, queue):
+        monkeypatch.setattr(module, "monotonic", lambda: now[0])
     monkeypatch.setattr(change, "time", lambda: now[0])
     monkeypatch.setattr(sqlite, "time", lambda: now[0])
     return now
 
 
 def put(client: Client, *states: str, resend: float = 300.0, destination: Destination = HERE) -> None:
-    """Put texts, each evaluated later than the one before, where they are not known to be unchanged; save them."""
+    """Put texts, each evaluated later than the one before, where they are no repeats; save them."""
     for text in states:
         key, _, body = text.partition("=")
-        if client.outbox.unchanged(destination, key, hash(body)):
-            client.submitted += 1
-            client.ledger.count("unchanged")
-        else:
-            moment = next(moments) / 1000
+        moment = next(moments) / 1000
+        if client.confirm(repeat(key, hash(body), moment, destination)):
             put_one = message(text, moment, destination, resend_after_seconds=resend, evaluation=hash(body))
             client.put_message(put_one)
     client.outbox.save()
+
+
+def known(
+    client: Client, *keys: str, evaluation: int = hash("1"), destination: Destination = HERE
+) -> list[str]:
+    """Return the keys whose last evaluation is this one."""
+    repeats = [repeat(key, evaluation, next(moments) / 1000, destination) for key in keys]
+    new = client.confirm(*repeats)
+    return [key for key in keys if key not in new]
 
 
 def test_claim_has_messages_in_the_order_in_which_they_came(build: Build) -> None:
@@ -138,6 +146,100 @@ def test_resend_after_zero_seconds_sends_a_delivered_message_always(build: Build
     for _ in range(2):
         put(client, "ann=1", resend=0.0)
         assert client.deliver() == ["ann=1"]
+
+
+def test_repeat_is_unchanged_while_its_equal_waits_flies_or_is_accepted(build: Build) -> None:
+    client = build()
+    client.put_message(message("ann=1", evaluation=7))
+    assert client.confirm(repeat("ann", 7, 2), repeat("bob", 7, 2)) == ["bob"]
+    batch = client.outbox.claim({}, urgent=True).messages
+    assert client.confirm(repeat("ann", 7, 3)) == []
+    client.outbox.settle(batch, [])
+    assert client.confirm(repeat("ann", 7, 4)) == []
+    assert client.deliver() == []
+    assert client.stats() == Stats(accepted=4, delivered=1, unchanged=3)
+
+
+def test_repeat_that_must_be_put_counts_nothing(build: Build) -> None:
+    client = build()
+    client.save("ann=1")
+    before = client.stats()
+    assert client.confirm(repeat("ann", 1), repeat("bob", 1), repeat("ann", 1, destination=THERE)) == [
+        *("ann", "bob", "ann")
+    ]
+    assert client.stats() == before == Stats(accepted=1, pending=1)
+    assert client.confirm() == []
+
+
+def test_repeat_of_the_last_but_one_evaluation_must_be_put(build: Build) -> None:
+    client = build()
+    for second, (text, evaluation) in enumerate([("ann=A", 1), ("ann=B", 2)]):
+        client.put_message(message(text, second, evaluation=evaluation))
+    assert client.confirm(repeat("ann", 1)) == ["ann"]
+    assert client.deliver() == ["ann=B"]
+    assert client.confirm(repeat("ann", 1)) == ["ann"]
+    assert client.confirm(repeat("ann", 2)) == []
+
+
+def test_repeat_must_be_put_after_resend_after_seconds(build: Build, clock: list[float]) -> None:
+    client = build()
+    client.put_message(message("ann=1", evaluation=1))
+    client.outbox.save()
+    clock[0] += 1000
+    assert client.confirm(repeat("ann", 1)) == []
+    client.deliver()
+    clock[0] += 299
+    assert client.confirm(repeat("ann", 1)) == []
+    clock[0] += 1
+    assert client.confirm(repeat("ann", 1)) == ["ann"]
+
+
+def test_repeat_of_a_rejected_message_must_be_put(build: Build) -> None:
+    client = build()
+    client.put_message(message("ann=1", evaluation=1))
+    client.outbox.save()
+    client.outbox.settle([], client.outbox.claim({}, urgent=True).messages)
+    assert client.confirm(repeat("ann", 1)) == ["ann"]
+
+
+def test_repeat_of_a_message_that_failed_is_unchanged(build: Build) -> None:
+    client = build()
+    client.put_message(message("ann=1", evaluation=1))
+    client.outbox.save()
+    client.claim()
+    client.outbox.settle([], [])
+    assert client.confirm(repeat("ann", 1)) == []
+    assert client.deliver() == ["ann=1"]
+
+
+def test_repeat_of_a_dropped_message_must_be_put(build: Build) -> None:
+    client = build(max_pending=1)
+    for name in ("ann", "bob"):
+        client.put_message(message(f"{name}=1", evaluation=1))
+        client.outbox.save()
+    assert client.stats() == Stats(accepted=2, dropped=1, pending=1)
+    assert client.confirm(repeat("ann", 1), repeat("bob", 1)) == ["ann"]
+
+
+def test_record_comes_back_whole_and_the_same_tail_is_of_many(build: Build) -> None:
+    client = build()
+    for number in range(6):
+        client.put_message(message(f"{number}=1", tail=(b"", b"+", b"+-")[number % 3]))
+    client.outbox.save()
+    client.claim()
+    client.outbox.settle([], [], last=True)
+    assert sorted(client.deliver()) == ["0=1", "1=1+", "2=1+-", "3=1", "4=1+", "5=1+-"]
+
+
+def test_message_of_another_tail_is_another_message(build: Build) -> None:
+    client = build()
+    client.put_message(message("ann=1", 1, tail=b"+"))
+    client.outbox.save()
+    assert client.deliver() == ["ann=1+"]
+    client.put_message(message("ann=1", 2, tail=b"-"))
+    client.put_message(message("bob=1", 2, tail=b"-"))
+    client.outbox.save()
+    assert client.deliver() == ["ann=1-", "bob=1-"]
 
 
 def test_claim_leaves_a_resting_destination_alone(build: Build) -> None:
@@ -245,10 +347,14 @@ def test_claim_has_at_most_2000_messages(build: Build) -> None:
     assert (len(claim.messages), claim.has_more) == (1000, False)
 
 
+@pytest.mark.parametrize("tail", [b"", b"45"])
 @pytest.mark.parametrize(("max_bytes", "fit"), [(9, 2), (8, 1), (1, 1)])
-def test_claim_has_room_for_brackets_and_commas(max_bytes: int, fit: int, build: Build) -> None:
+def test_claim_has_room_for_brackets_and_commas(max_bytes: int, fit: int, tail: bytes, build: Build) -> None:
     client = build(max_batch_bytes=max_bytes)
-    put(client, "ann=123", "bob=123")
+    body = "123"[len(tail) :]
+    for name in ("ann", "bob"):
+        client.put_message(message(f"{name}={body}", tail=tail))
+    client.outbox.save()
     assert len(client.claim()) == fit
 
 
@@ -317,7 +423,8 @@ def test_full_batch_waits_when_there_are_bytes_enough(
     build_in_memory: Build, max_bytes: int, full: bool
 ) -> None:
     client = build_in_memory(max_batch_bytes=max_bytes)
-    put(client, "ann=123", "bob=123")
+    client.put_message(message("ann=123"))
+    client.put_message(message("bob=1", tail=b"23"))
     assert client.outbox.has_full_batch() is full
     assert client.deliver() == ["ann=123", "bob=123"]
     assert not client.outbox.has_full_batch()
@@ -327,10 +434,12 @@ def test_full_batch_waits_when_there_are_bytes_enough(
 def test_batch_is_as_large_as_two_megabytes_allow_and_never_larger(sizes: list[int]) -> None:
     outbox = Client().outbox
     for number, size in enumerate(sizes):
-        outbox.put(message(f"{number}=")._replace(body=b"x" * size, fingerprint=b"%16d" % number))
+        tail = b"x" * (size // 2)
+        one = message(f"{number}=", tail=tail)
+        outbox.put(one._replace(body=b"x" * (size - len(tail)), fingerprint=b"%16d" % number))
     batches: list[list[int]] = []
     while batch := outbox.claim({}, urgent=True).messages:
-        batches.append([len(message.body) for message in batch])
+        batches.append([len(message.record) for message in batch])
         outbox.settle(batch, [])
     assert [size for batch in batches for size in batch] == sizes
     bodies = [len(f"[{','.join('x' * size for size in batch)}]") for batch in batches]
@@ -376,13 +485,14 @@ def test_abandoned_outbox_drops_what_waits_and_what_comes_and_what_fails(
 
 def test_equal_message_of_another_evaluation_is_known_by_that_from_then_on(build_in_memory: Build) -> None:
     client = build_in_memory()
-    assert client.put_message(message("ann=A", 1, evaluation=1))
-    assert not client.put_message(message("ann=A", 2, evaluation=2))
-    assert [client.outbox.unchanged(HERE, "ann", key) for key in (1, 2)] == [False, True]
+    client.put_message(message("ann=A", 1, evaluation=1))
+    client.put_message(message("ann=A", 2, evaluation=2))
+    assert client.stats() == Stats(accepted=2, unchanged=1, pending=1)
+    assert [known(client, "ann", evaluation=evaluation) for evaluation in (1, 2)] == [[], ["ann"]]
     assert client.deliver() == ["ann=A"]
-    assert client.outbox.unchanged(HERE, "ann", 2)
-    assert not client.outbox.unchanged(THERE, "ann", 2)
-    assert not client.outbox.unchanged(HERE, "bob", 2)
+    assert known(client, "ann", "bob", evaluation=2) == ["ann"]
+    assert known(client, "ann", evaluation=2, destination=THERE) == []
+    assert client.stats() == Stats(accepted=4, delivered=1, unchanged=3)
 
 
 def test_unchanged_messages_do_not_put_off_when_one_is_sent_again(
@@ -392,25 +502,62 @@ def test_unchanged_messages_do_not_put_off_when_one_is_sent_again(
     put(client, "ann=A")
     assert client.deliver() == ["ann=A"]
     clock[0] += 200
-    assert not client.put_message(message("ann=A", 2, evaluation=2))
+    client.put_message(message("ann=A", 2, evaluation=2))
+    assert client.stats().unchanged == 1
     clock[0] += 101
-    assert not client.outbox.unchanged(HERE, "ann", 2)
-    assert client.put_message(message("ann=A", 3, evaluation=3))
+    assert known(client, "ann", evaluation=2) == []
+    client.put_message(message("ann=A", 3, evaluation=3))
+    assert client.stats() == Stats(accepted=3, delivered=1, unchanged=1, pending=1)
 
 
 def test_dropped_message_is_not_taken_for_known(build_in_memory: Build) -> None:
     client = build_in_memory(max_pending=1)
     put(client, "ann=1", "bob=1")
-    assert [client.outbox.unchanged(HERE, name, hash("1")) for name in ("ann", "bob")] == [False, True]
+    assert known(client, "ann", "bob") == ["bob"]
 
 
 def test_remembered_keys_are_bounded(build_in_memory: Build) -> None:
     client = build_in_memory(max_pending=1000, max_remembered=10)
     put(client, *(f"{number}=1" for number in range(100)))
     client.deliver()
-    remembered = [number for number in range(100) if client.outbox.unchanged(HERE, str(number), hash("1"))]
+    remembered = known(client, *map(str, range(100)))
     assert 10 <= len(remembered) <= 20
-    assert remembered[-1] == 99
+    assert remembered[-1] == "99"
+
+
+def test_repeats_keep_their_key_remembered(build_in_memory: Build) -> None:
+    client = build_in_memory(max_pending=1000, max_remembered=10)
+    for number in range(100):
+        put(client, "ann=1", f"{number}=1")
+    assert client.stats().unchanged == 99
+    client.deliver()
+    assert client.stats().delivered == 101
+
+
+def test_what_waits_or_is_remembered_is_nothing_that_the_garbage_collector_looks_at(
+    build_in_memory: Build,
+) -> None:
+    client = build_in_memory()
+    client.put_message(message("ann=1", evaluation=1, tail=b"+"))
+    client.put_message(message("ann\0event=1", tail=b"+", replaces=False))
+    client.put_message(message("bob=1", evaluation=2**63 - 1))
+    client.claim()
+    client.outbox.settle([], [])
+    [queue] = client.memory._queues.values()
+    kept = [*queue.waiting.values(), *queue.known._young.values()]
+    gc.collect()
+    assert len(kept) == 6
+    assert not [one for one in kept if gc.is_tracked(one)]
+
+
+def test_messages_with_the_same_tail_share_it(build_in_memory: Build) -> None:
+    client = build_in_memory()
+    tail = b"a tail that is not interned"
+    client.put_message(message("ann=1", tail=tail))
+    client.put_message(message("bob=1", tail=tail))
+    batch = client.outbox.claim({}, urgent=True).messages
+    client.outbox.settle([], [])
+    assert all(one.tail is tail for one in [*batch, *client.memory.messages()])
 
 
 def test_memory_keeps_nothing_beyond_its_process_and_waits_for_no_store(build_in_memory: Build) -> None:
@@ -455,9 +602,21 @@ def test_destinations_are_those_that_messages_were_put_for(build_in_memory: Buil
     assert {*client.memory.destinations()} == {HERE, THERE}
 
 
+def test_hand_over_forgets_which_evaluations_are_known(build_in_memory: Build) -> None:
+    client = build_in_memory()
+    put(client, "ann=1")
+    assert known(client, "ann") == ["ann"]
+    client.memory.hand_over(client.memory.messages())
+    assert known(client, "ann") == []
+
+
 def test_destination_keeps_its_url_out_of_its_text() -> None:
     assert repr(Destination("https://user:secret@proxy.invalid", "1")) == "Destination(project='1')"
 
 
 def test_distinct_id_of_a_message_is_its_key_up_to_nul() -> None:
     assert [message(f"{key}=1").distinct_id for key in ("ann", "ann\0experiment")] == ["ann", "ann"]
+
+
+def test_record_of_a_message_is_its_body_and_its_tail() -> None:
+    assert message("ann=1", tail=b"+").record == b"1+"

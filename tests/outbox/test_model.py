@@ -22,18 +22,19 @@ from flagsync._delivery.sender import Sending
 from flagsync._options import Tuning
 from flagsync._outbox import change, memory, sqlite
 from flagsync._outbox.backend import Status
-from flagsync._outbox.contract import Destination, Limits, Message
+from flagsync._outbox.contract import Destination, Limits, Message, Repeat
 from flagsync._outbox.options import FileBounds
 from flagsync._outbox.sqlite import SQLiteBackend
 from flagsync.testing import MixpanelServer
 from tests.support import reference_backend
-from tests.support.outboxes import HERE, THERE, message
+from tests.support.outboxes import HERE, THERE, message, repeat
 from tests.support.reference_backend import ReferenceBackend, ReferenceStore
 
 DOCUMENT = str(Path(__file__).parents[1] / "data" / "environment-document.json")
 OFFLINE = Flagsmith(offline_mode=True, offline_handler=LocalFileHandler(DOCUMENT))
 USERS = st.sampled_from(["ann", "bob", "cid"])
 VALUES = st.sampled_from(["blue", "green", 1, True])
+KEYS = st.sampled_from(["ann", "bob", "bob\0event", "b\\ob"])
 FAULTS: list[dict[str, Any]] = [
     {"status": 503},
     {"status": 429, "headers": {"Retry-After": "0"}},
@@ -181,30 +182,48 @@ class AnyBackend(RuleBasedStateMachine):
 
     messages = st.lists(
         st.builds(
-            lambda key, body, second, where, resend, *, replaces: message(
-                f"{key}={body}", second, where, resend_after_seconds=resend, replaces=replaces
+            lambda key, body, second, where, resend, evaluation, tail, *, replaces: message(
+                f"{key}={body}",
+                second,
+                where,
+                resend_after_seconds=resend,
+                evaluation=evaluation,
+                tail=tail,
+                replaces=replaces,
             ),
-            st.sampled_from(["ann", "bob", "bob\0event", "b\\ob"]),
+            KEYS,
             st.sampled_from("AB"),
             st.integers(1, 6),
             st.sampled_from([HERE, THERE]),
             st.sampled_from([0.0, 300.0]),
+            st.sampled_from([None, 1, 2]),
+            st.sampled_from([b"", b"+", b"-"]),
             replaces=st.sampled_from([True, True, False]),
         ),
         max_size=6,
     )
+    repeats = st.lists(
+        st.builds(repeat, KEYS, st.sampled_from([1, 2]), st.integers(1, 6), st.sampled_from([HERE, THERE])),
+        max_size=6,
+        unique_by=lambda one: one[:2],  # destination and key
+    )
 
-    @rule(process=st.integers(0, processes - 1), messages=messages)
-    def store(self, process: int, messages: list[Message]) -> None:
-        for backend in self.pairs[process]:
-            backend.store(messages, [], time.monotonic() + 10)
+    @rule(process=st.integers(0, processes - 1), messages=messages, repeats=repeats)
+    def store(self, process: int, messages: list[Message], repeats: list[Repeat]) -> None:
+        one, other = self.pairs[process]
+        new = one.store(messages, [], repeats, time.monotonic() + 10)
+        assert {*new} == {*other.store(messages, [], repeats, time.monotonic() + 10)}
+
+    @rule(process=st.integers(0, processes - 1), repeats=repeats)
+    def confirm(self, process: int, repeats: list[Repeat]) -> None:
+        self.store(process, [], repeats)
 
     @rule(process=st.integers(0, processes - 1), messages=messages, certain=st.booleans())
     def tell_sent(self, process: int, messages: list[Message], certain: bool) -> None:
         sent = {(one.destination, one.key): one._replace(body=b"") for one in messages}
         told = [one if certain else one._replace(fingerprint=b"") for one in sent.values()]
         for backend in self.pairs[process]:
-            backend.store([], told, time.monotonic() + 10)
+            backend.store([], told, [], time.monotonic() + 10)
 
     @rule(
         process=st.integers(0, processes - 1),

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from time import monotonic, time
 from typing import Any
@@ -15,14 +16,15 @@ import pytest
 
 from flagsync._outbox import change, schema, sqlite
 from flagsync._outbox.backend import Totals
-from flagsync._outbox.change import boot_number, escaped, unescaped
+from flagsync._outbox.change import boot_number
 from flagsync._outbox.contract import Limits
 from flagsync._outbox.file import check, open_backend, totals
 from flagsync._outbox.options import FileBounds
+from flagsync._outbox.rows import escaped, unescaped
 from flagsync._outbox.schema import OUTBOX
 from flagsync._outbox.sqlite import SQLiteBackend
 from flagsync._stats import Stats
-from tests.support.outboxes import BEGAN, BY_HAND_ONCE, HERE, LONG, THERE, Client, message, texts
+from tests.support.outboxes import BEGAN, BY_HAND_ONCE, HERE, LONG, THERE, Client, message, repeat, texts
 
 Build = Callable[..., SQLiteBackend]
 Logged = Callable[[], list[str]]
@@ -79,7 +81,7 @@ def soon() -> float:
 
 
 def store(backend: SQLiteBackend, *states: str, second: float = 1.0, **others: Any) -> None:
-    backend.store([message(text, second, **others) for text in states], [], soon())
+    backend.store([message(text, second, **others) for text in states], [], [], soon())
 
 
 def claim(backend: SQLiteBackend) -> list[str]:
@@ -98,6 +100,18 @@ def keys(path: Path) -> list[str]:
     """Return the keys that a file knows, the oldest message first."""
     with closing(sqlite3.connect(path)) as connection:
         return [key for [key] in connection.execute("SELECT key FROM messages ORDER BY version")]
+
+
+def confirm(backend: SQLiteBackend, *keys: str, evaluation: int = 1, second: float = 2.0) -> list[str]:
+    """Return the keys of those repeats that are none."""
+    new = backend.store([], [], [repeat(key, evaluation, second) for key in keys], soon())
+    return [repeat.key for repeat in new]
+
+
+def tails(path: Path) -> list[bytes]:
+    """Return the tails that a file keeps, the first one first."""
+    with closing(sqlite3.connect(path)) as connection:
+        return [tail for [tail] in connection.execute("SELECT content FROM tails ORDER BY number")]
 
 
 def accounts(path: Path) -> int:
@@ -350,7 +364,8 @@ def test_work_under_the_write_lock_does_not_grow_with_the_file(
 
     def work(backend: SQLiteBackend, name: str) -> int:
         before = Counting.instructions
-        store(backend, f"{name}=1", f"{name}=2", f"former {name}=1")
+        store(backend, f"{name}=1", f"{name}=2", f"former {name}=1", evaluation=1, tail=name.encode())
+        assert confirm(backend, name, f"former {name}", f"unknown {name}") == [f"unknown {name}"]
         assert len(deliver(backend)) == 2
         return Counting.instructions - before
 
@@ -367,6 +382,245 @@ def test_work_under_the_write_lock_does_not_grow_with_the_file(
     wall_clock[0] += 365 * DAY
     assert work(backend, "many") < 2 * few
     other.close()
+
+
+def test_work_under_the_write_lock_does_not_grow_with_the_tails(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, factory=Counting))
+    backend, work = build(prune_seconds=-1.0, prune_rows=10, prune_tails=10), list[int]()
+    numbers = iter(range(10_000))
+
+    def store_some(count: int) -> None:
+        for number in islice(numbers, count):
+            store(backend, f"{number}=1", tail=b"%d" % number)
+
+    def measure() -> None:
+        before = Counting.instructions
+        store_some(1)
+        work.append(Counting.instructions - before)
+
+    store_some(30)
+    assert backend.try_acquire_lease()
+    measure()
+    store_some(1000)
+    measure()  # all tails are in use
+    deliver(backend)
+    measure()  # and now none is
+    assert max(work[1:]) < 2 * work[0]
+
+
+# Tails
+
+
+def test_tail_of_many_messages_is_in_the_file_once(path: Path, build: Build) -> None:
+    one, other = build(), build()
+    store(one, "ann=1", "bob=1", tail=b"+")
+    store(one, "ann=2", "ann=3", second=2, tail=b"+")
+    store(other, "ann=1", destination=THERE, tail=b"+")
+    store(other, "cid=1", tail=b"-")
+    store(one, "dan=1", tail=b"+")
+    assert tails(path) == [b"+", b"-"]
+    assert sorted([deliver(one), deliver(one)]) == [["ann=1+"], ["bob=1+", "ann=3+", "cid=1-", "dan=1+"]]
+
+
+def test_tail_is_not_in_the_rows_of_messages(path: Path, build: Build) -> None:
+    store(build(), *(f"{number}=1" for number in range(100)), tail=b"+" * 100_000)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    assert path.stat().st_size < 1_000_000
+
+
+def test_tail_of_an_unchanged_or_late_message_is_not_kept(path: Path, build: Build) -> None:
+    backend = build()
+    store(backend, "ann=1", second=2, tail=b"+")
+    backend.store([message("ann=2", 1, tail=b"-"), message("ann=1", 3, tail=b"+")], [], [], soon())
+    assert tails(path) == [b"+"]
+
+
+def test_tail_is_forgotten_by_the_process_that_sends_once_nothing_that_waits_has_it(
+    path: Path, build: Build
+) -> None:
+    sender, other = build(prune_seconds=-1.0), build(prune_seconds=-1.0)
+    store(sender, "ann=1", tail=b"a")
+    store(sender, "bob=1", tail=b"b")
+    store(sender, "cid=1", tail=b"a")
+    store(sender, "dan=1", tail=b"d")
+    assert sender.try_acquire_lease()
+    batch = sender.claim([], Limits())
+    sender.settle(batch[:2], [], [], soon())
+    store(other, "eve=1", tail=b"e")
+    assert tails(path) == [b"a", b"b", b"d", b"e"]
+    store(sender, "fay=1", tail=b"f")
+    assert tails(path) == [b"a", b"d", b"e", b"f"]
+    assert deliver(sender) == ["cid=1a", "dan=1d", "eve=1e", "fay=1f"]
+    store(sender, "gil=1", tail=b"g")
+    assert tails(path) == [b"g"]
+    assert deliver(sender) == ["gil=1g"]
+
+
+def test_tail_of_messages_that_were_superseded_is_forgotten(path: Path, build: Build) -> None:
+    backend = build(prune_seconds=-1.0)
+    store(backend, "ann=1", "bob=1", tail=b"+")
+    assert backend.try_acquire_lease()
+    backend.store([message("bob=2", 2, tail=b"-")], [message("ann=2", 2)._replace(body=b"")], [], soon())
+    store(backend, "cid=1", tail=b"-")
+    assert tails(path) == [b"-"]
+    assert deliver(backend) == ["bob=2-", "cid=1-"]
+
+
+def test_tail_of_messages_that_were_dropped_is_forgotten(path: Path, build: Build) -> None:
+    backend = build(prune_seconds=-1.0, max_pending=1)
+    assert backend.try_acquire_lease()
+    for number in range(3):
+        store(backend, f"{number}=1", tail=b"%d" % number)
+    assert tails(path)[-1:] == [b"2"]
+    assert len(tails(path)) <= 2
+    assert deliver(backend) == ["2=12"]
+
+
+def test_tail_of_a_message_that_waits_behind_all_others_is_kept(path: Path, build: Build) -> None:
+    backend = build(prune_seconds=-1.0)
+    store(backend, "ann=1", tail=b"a")
+    store(backend, "bob=1", tail=b"b")
+    assert backend.try_acquire_lease()
+    for number in range(3):
+        ann, bob, *others = backend.claim([], Limits())
+        assert (ann.key, bob.key) == ("ann", "bob")
+        backend.settle(others, [], [ann, bob], soon())
+        store(backend, f"{number}=1", tail=b"%d" % number)
+        kept = tails(path)
+        assert kept[:2] == [b"a", b"b"]
+        assert len(kept) <= 4  # and not one of each message
+    batch = backend.claim([], Limits())
+    assert texts(batch) == ["ann=1a", "bob=1b", "2=12"]
+    backend.settle([], [], batch[:1], soon())
+    backend.settle(batch[1:], [], [], soon())
+    store(backend, "cid=1")
+    assert tails(path) == [b"a", b""]
+    assert deliver(backend) == ["ann=1a", "cid=1"]
+
+
+def test_tail_of_what_waits_for_a_resting_destination_is_kept(path: Path, build: Build) -> None:
+    backend = build(prune_seconds=-1.0)
+    store(backend, "ann=1", destination=THERE, tail=b"there")
+    assert backend.try_acquire_lease()
+    for number in range(3):
+        store(backend, f"{number}=1", tail=b"%d" % number)
+        batch = backend.claim([THERE], Limits())
+        assert texts(batch) == [f"{number}=1{number}"]
+        backend.settle(batch, [], [], soon())
+    assert b"there" in tails(path)
+    assert texts(backend.claim([HERE], Limits())) == ["ann=1there"]
+
+
+def test_tail_that_was_forgotten_gets_another_number(path: Path, build: Build) -> None:
+    backend = build(prune_seconds=-1.0)
+    for number, tail in enumerate((b"a", b"b", b"a", b"c")):
+        store(backend, f"ann={number}", second=number, tail=tail)
+        assert deliver(backend) == [f"ann={number}{tail.decode()}"]
+    with closing(sqlite3.connect(path)) as connection:
+        numbers = [
+            number
+            for [number] in connection.execute("SELECT tail FROM messages UNION SELECT number FROM tails")
+        ]
+    assert len(numbers) == len({*numbers})
+    assert len(tails(path)) <= 2
+
+
+def test_tails_are_forgotten_once_in_a_while(path: Path, build: Build) -> None:
+    backend = build(prune_seconds=1e9)
+    assert backend.try_acquire_lease()
+    for number in range(3):
+        store(backend, f"{number}=1", tail=b"%d" % number)
+        deliver(backend)
+    assert tails(path) == [b"0", b"1", b"2"]
+
+
+def test_transaction_that_fails_leaves_no_tail(path: Path, build: Build) -> None:
+    backend = build()
+    store(backend, "ann=1", tail=b"a")
+    with pytest.raises(UnicodeEncodeError):
+        backend.store([message("bob=1", tail=b"b"), message("\ud800=1")], [], [], soon())
+    assert tails(path) == [b"a"]
+
+
+# Repeats
+
+
+def test_repeat_of_a_dropped_message_is_new(build: Build) -> None:
+    backend = build(max_pending=1)
+    store(backend, "ann=1", "bob=1", evaluation=1)
+    assert confirm(backend, "ann", "bob") == ["ann"]
+
+
+def test_repeat_of_a_message_that_the_same_call_drops_is_new(build: Build) -> None:
+    backend = build(max_pending=1)
+    messages = [message(f"{name}=1", evaluation=1) for name in ("ann", "bob")]
+    assert backend.store(messages, [], [repeat("ann"), repeat("bob")], soon()) == [repeat("ann")]
+
+
+def test_repeat_of_a_message_that_was_forgotten_is_new(build: Build, wall_clock: list[float]) -> None:
+    backend = build(prune_seconds=-1.0, remember_seconds=100.0)
+    store(backend, "ann=1", evaluation=1, resend_after_seconds=1e6)
+    deliver(backend)
+    wall_clock[0] += 101.0
+    assert confirm(backend, "ann") == []  # which also forgets it
+    assert confirm(backend, "ann") == ["ann"]
+
+
+def test_repeat_is_new_if_the_wall_clock_was_put_back(build: Build, wall_clock: list[float]) -> None:
+    backend = build()
+    store(backend, "ann=1", evaluation=1)
+    deliver(backend)
+    wall_clock[0] -= 1.0
+    assert confirm(backend, "ann") == ["ann"]
+
+
+def test_repeat_is_new_after_the_resend_after_seconds_of_its_message(
+    build: Build, wall_clock: list[float]
+) -> None:
+    backend = build()
+    store(backend, "ann=1", evaluation=1)
+    deliver(backend)
+    wall_clock[0] += 299
+    assert confirm(backend, "ann") == []
+    wall_clock[0] += 1
+    assert confirm(backend, "ann") == ["ann"]
+
+
+def test_repeat_has_the_clock_of_the_present_boot(build: Build, boot: Callable[[bytes | None], None]) -> None:
+    backend = build()
+    boot(b"first")
+    store(backend, "ann=A", second=900, evaluation=1)
+    boot(b"second")
+    assert confirm(backend, "ann", second=20) == []
+    store(backend, "ann=B", second=10)
+    assert deliver(backend) == ["ann=A"]
+
+
+def test_repeat_gives_its_process_an_account_that_is_in_use(
+    path: Path, build: Build, wall_clock: list[float]
+) -> None:
+    sender, other = build(prune_seconds=-1.0, account_seconds=100.0), build()
+    store(sender, "ann=1", evaluation=1, resend_after_seconds=1e6)
+    assert deliver(sender) == ["ann=1"]
+    for _ in range(3):
+        wall_clock[0] += 60.0
+        assert [confirm(other, "ann"), confirm(sender, "ann")] == [[], []]
+    assert accounts(path) == 2
+    assert other.status([]).own == Totals(accepted=3, unchanged=3)
+    assert sender.status([]).own == Totals(accepted=4, delivered=1, unchanged=3)
+
+
+def test_repeats_write_no_message_again(path: Path, build: Build) -> None:
+    backend = build()
+    store(backend, "ann=1", "bob=1", evaluation=1)
+    before = [message.version for message in (backend.try_acquire_lease(), backend.claim([], Limits()))[1]]
+    assert confirm(backend, "ann", "bob", "cid") == ["cid"]
+    assert [message.version for message in backend.claim([], Limits())] == before
+    assert backend.status([]).last_version == before[-1]
+    assert keys(path) == ["ann", "bob"]
 
 
 # Accounts
@@ -521,7 +775,7 @@ def test_totals_of_a_file_are_those_of_the_backend(path: Path) -> None:
         totals(path)
     assert not path.exists()
     backend = open_backend(str(path), FileBounds())
-    backend.store([message("ann=1"), message("bob=1")], [], soon())
+    backend.store([message("ann=1"), message("bob=1")], [], [], soon())
     assert totals(path) == backend.totals() == Totals(accepted=2)
     backend.close()
 
@@ -580,8 +834,8 @@ def test_store_and_settle_wait_for_a_process_that_writes_until_the_deadline(
     assert backend.try_acquire_lease()
     batch = backend.claim([], Limits())
     unlock, began = lock(path), monotonic()
-    calls = {
-        "store": lambda: backend.store([message("bob=1")], [], began + 0.1),
+    calls: dict[str, Callable[[], object]] = {
+        "store": lambda: backend.store([message("bob=1")], [], [], began + 0.1),
         "settle": lambda: backend.settle(batch, [], [], began + 0.1),
     }
     with pytest.raises(sqlite3.OperationalError, match="another process keeps the file locked"):
@@ -629,7 +883,7 @@ def test_claim_goes_on_to_the_next_destination_if_another_process_was_faster(
     store(backend, "ann=old")
     store(backend, "bob=1", destination=THERE)
     sent = message("ann=new", 2)._replace(body=b"")
-    monkeypatch.setattr(Racing, "race", staticmethod(lambda: other.store([], [sent], soon())))
+    monkeypatch.setattr(Racing, "race", staticmethod(partial(other.store, [], [sent], [], soon())))
     assert claim(backend) == ["bob=1"]
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from flagsmith.mappers import map_environment_document_to_context
 from flagsmith.models import Flag, Flags
 
+from flagsync._encoding.calls import Call, Calls
 from flagsync._encoding.encoder import Encoder
 from flagsync._encoding.inbox import Inbox
 from flagsync._encoding.pacer import Pacer
@@ -46,6 +47,11 @@ def lazy(document: Any, identifier: str = "user_1", traits: dict[str, Any] | Non
     context = map_environment_document_to_context(copy.deepcopy(document))
     context["identity"] = {"identifier": identifier, "traits": traits or {}}
     return Flags.from_evaluation_context(context, {}, None, None)
+
+
+def call(identifier: object, flags: Flags | None = None, at: float | None = None) -> Call:
+    """Return a call with flags that the API has answered."""
+    return identifier, 0, flags or remote(on=True), monotonic() if at is None else at
 
 
 class Encoding:
@@ -86,6 +92,7 @@ class Encoding:
         self.inbox = inbox_type(max_pending, enough, self.ledger, self.report)
         limits = Limits(max_batch_messages=max_batch_messages, flush_interval_seconds=inf)
         self.outbox, self.pacer = MemoryOutbox(limits, self.ledger, self.report), Pacer()
+        calls = Calls()
 
         def put() -> None:
             self.puts.put(len(self.outbox))
@@ -93,6 +100,7 @@ class Encoding:
 
         profile = ProfileEncoder(
             "project-token",
+            calls,
             Mapping(distinct_id=distinct_id, property_name=property_name, property_value=property_value),
             DESTINATION,
             resend_after_seconds=300.0,
@@ -100,6 +108,7 @@ class Encoding:
             report=self.report,
         )
         self.encoder = Encoder(
+            calls,
             self.inbox,
             profile,
             self.outbox,
@@ -115,6 +124,10 @@ class Encoding:
     def submit(self, identifier: object, **values: Any) -> None:
         """Submit a remote answer of an identity."""
         self.encoder.submit(identifier, remote(**values or {"on": True}))
+
+    def encode(self) -> None:
+        """Encode by hand what was submitted, and go on."""
+        self.encoder._encode_all()
 
     def run(self) -> None:
         """Stop the encoder, and encode by hand what was submitted."""

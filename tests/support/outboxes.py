@@ -8,7 +8,7 @@ from time import monotonic
 from typing import Protocol
 
 from flagsync._outbox.backend import Backend
-from flagsync._outbox.contract import Claim, Destination, Limits, Message, Outbox
+from flagsync._outbox.contract import Claim, Destination, Limits, Message, Outbox, Repeat
 from flagsync._outbox.durable import DurableOutbox
 from flagsync._outbox.memory import MemoryOutbox
 from flagsync._outbox.options import Staging
@@ -41,17 +41,23 @@ def message(
     *,
     resend_after_seconds: float = 300.0,
     evaluation: int | None = None,
+    tail: bytes = b"",
     replaces: bool = True,
 ) -> Message:
     """Return a message of a text such as ``"ann=1"``: of key and body, evaluated at a second since ``BEGAN``."""
     key, _, body = text.rpartition("=")
-    fingerprint = blake2b(body.encode(), digest_size=16).digest()
+    fingerprint = blake2b(body.encode() + tail, digest_size=16).digest()
     content = fingerprint, body.encode(), BEGAN + second, destination, resend_after_seconds
-    return Message(key, *content, evaluation=evaluation, replaces=replaces)
+    return Message(key, *content, evaluation, tail, replaces)
+
+
+def repeat(key: str, evaluation: int = 1, second: float = 2.0, destination: Destination = HERE) -> Repeat:
+    """Return a repeat of an evaluation, made at a second since ``BEGAN``."""
+    return Repeat(destination, key, evaluation, BEGAN + second)
 
 
 def texts(messages: Iterable[Message]) -> list[str]:
-    return [f"{message.key}={message.body.decode()}" for message in messages]
+    return [f"{message.key}={message.record.decode()}" for message in messages]
 
 
 def claim(outbox: Settler) -> list[str]:
@@ -102,13 +108,17 @@ class Client:
         for text in states:
             self.put_message(message(text, second, destination, replaces=replaces))
 
-    def put_message(self, message: Message) -> bool:
-        """Put a message as an encoder does; return whether it is new."""
+    def put_message(self, message: Message) -> None:
+        """Put a message as an encoder does."""
         self.submitted += 1
-        is_new = self.outbox.put(message)
-        if not is_new:
-            self.ledger.count("unchanged")
-        return is_new
+        self.outbox.put(message)
+
+    def confirm(self, *repeats: Repeat) -> list[str]:
+        """Confirm repeats as an encoder does; return the keys of those that must be put."""
+        new = self.outbox.confirm(repeats)
+        assert {*new} <= {*repeats}
+        self.submitted += len(repeats) - len(new)
+        return [repeat.key for repeat in new]
 
     def save(
         self, *states: str, second: float = 1.0, destination: Destination = HERE, replaces: bool = True

@@ -8,7 +8,7 @@ from math import inf
 from time import monotonic, time
 
 from flagsync._outbox.backend import Status, Totals
-from flagsync._outbox.contract import Destination, Limits, Message, fitting
+from flagsync._outbox.contract import Destination, Limits, Message, Repeat, fitting
 
 Slot = tuple[Destination, str]
 _numbers = count(1)
@@ -21,6 +21,8 @@ class Last:
     version: int
     fingerprint: bytes
     evaluated_at: float
+    evaluation: int | None
+    resend_after_seconds: float
     accepted_at: float = -inf
 
 
@@ -65,7 +67,9 @@ class ReferenceBackend:
         self.shared = store
         self.turn = -1  # the place of the destination that was claimed last
 
-    def store(self, messages: Sequence[Message], sent: Sequence[Message], deadline: float) -> None:
+    def store(
+        self, messages: Sequence[Message], sent: Sequence[Message], repeats: Sequence[Repeat], deadline: float
+    ) -> Sequence[Repeat]:
         for message in sent:
             self.note_destination(message.destination)
             self.add_sent(message)
@@ -77,6 +81,9 @@ class ReferenceBackend:
             pending = self.shared.pending_of(destination)
             for message in pending[: max(0, len(pending) - self.shared.max_pending)]:
                 self.drop(message)
+        for repeat in repeats:
+            self.note_destination(repeat.destination)  # its message comes next
+        return [repeat for repeat in repeats if not self.confirm(repeat)]
 
     def add_sent(self, message: Message) -> None:
         last = self.last(message)
@@ -84,17 +91,14 @@ class ReferenceBackend:
             return
         if last is not None and message.replaces and last.version in self.shared.waiting:
             self.shared.end(self.shared.waiting[last.version][0], "superseded")
-        version = self.shared.next_version()
-        known = Last(version, message.fingerprint, message.evaluated_at, time())
-        self.shared.last[message.destination, message.key] = known
+        self.remember(message, self.shared.next_version(), accepted_at=time())
 
     def add(self, message: Message) -> None:
         last = self.last(message)
         is_late = last is not None and self.is_late(message, last)
         if last is not None and self.is_unchanged(message, last):
             self.counts["unchanged"] += 1
-            if not is_late:
-                self.touch(last, message.evaluated_at)
+            self.touch(last, message)
         elif is_late and message.replaces:
             self.counts["superseded"] += 1
         else:
@@ -107,21 +111,46 @@ class ReferenceBackend:
             )
             self.shared.waits_since[version] = message.evaluated_at
             if not is_late:
-                known = Last(version, message.fingerprint, message.evaluated_at)
-                self.shared.last[message.destination, message.key] = known
+                self.remember(message, version)
 
-    def touch(self, last: Last, evaluated_at: float) -> None:
-        last.evaluated_at = evaluated_at
+    def confirm(self, repeat: Repeat) -> bool:
+        last = self.last(repeat)
+        if last is None or not self.is_repeat(repeat, last):
+            return False
+        self.counts.update(["accepted", "unchanged"])
+        self.touch(last, repeat)
+        return True
+
+    def remember(self, message: Message, version: int, accepted_at: float = -inf) -> None:
+        last = Last(
+            version,
+            message.fingerprint,
+            message.evaluated_at,
+            message.evaluation,
+            message.resend_after_seconds,
+            accepted_at,
+        )
+        self.shared.last[message.destination, message.key] = last
+
+    def touch(self, last: Last, message: Message | Repeat) -> None:
+        if self.is_late(message, last):
+            return
+        last.evaluated_at, last.evaluation = message.evaluated_at, message.evaluation
         if last.version in self.shared.waiting:
-            message, owner = self.shared.waiting[last.version]
-            self.shared.waiting[last.version] = message._replace(evaluated_at=evaluated_at), owner
+            waiting, owner = self.shared.waiting[last.version]
+            self.shared.waiting[last.version] = waiting._replace(evaluated_at=message.evaluated_at), owner
 
-    def is_late(self, message: Message, last: Last) -> bool:
+    def is_late(self, message: Message | Repeat, last: Last) -> bool:
         return message.evaluated_at < last.evaluated_at <= monotonic()
 
     def is_unchanged(self, message: Message, last: Last) -> bool:
-        was_accepted = 0 <= time() - last.accepted_at < message.resend_after_seconds
-        return message.fingerprint == last.fingerprint and (last.version in self.shared.waiting or was_accepted)
+        return message.fingerprint == last.fingerprint and self.is_current(last, message.resend_after_seconds)
+
+    def is_repeat(self, repeat: Repeat, last: Last) -> bool:
+        return repeat.evaluation == last.evaluation and self.is_current(last, last.resend_after_seconds)
+
+    def is_current(self, last: Last, resend_after_seconds: float) -> bool:
+        return last.version in self.shared.waiting or 0 <= time() - last.accepted_at < resend_after_seconds
 
     def drop(self, message: Message) -> None:
         self.shared.end(message, "dropped")
@@ -200,7 +229,7 @@ class ReferenceBackend:
             self.shared.accounts[id(counts)] = len(self.shared.kept)
         return self.shared.counts[self]
 
-    def last(self, message: Message) -> Last | None:
+    def last(self, message: Message | Repeat) -> Last | None:
         return self.shared.last.get((message.destination, message.key))
 
     def note_destination(self, destination: Destination) -> None:
@@ -230,12 +259,15 @@ class UnreliableBackend(ReferenceBackend):
     def mend(self) -> None:
         self.broken = set()
 
-    def store(self, messages: Sequence[Message], sent: Sequence[Message], deadline: float) -> None:
+    def store(
+        self, messages: Sequence[Message], sent: Sequence[Message], repeats: Sequence[Repeat], deadline: float
+    ) -> Sequence[Repeat]:
         self.deadlines.append(deadline)
         self.begin("store")
-        super().store(messages, sent, deadline)
+        new = super().store(messages, sent, repeats, deadline)
         if "store" in self.after:
             raise OSError("no answer came")
+        return new
 
     def claim(self, resting: Collection[Destination], limits: Limits) -> list[Message]:
         self.begin("claim")

@@ -202,7 +202,7 @@ class Sender:
             self._ledger.count("retries")
         seconds = self._sending.request_seconds * min(1 + failures, 3)
         seconds = max(0.1, min(seconds, self._deadline - monotonic()))
-        return self._transport.post(destination.url, [message.body for message in part], seconds)
+        return self._transport.post(destination.url, [message.record for message in part], seconds)
 
     def _fail(self, answer: Answer, kept: Sequence[Message]) -> None:
         until = self._destinations.fail(kept[0].destination, answer)

@@ -4,18 +4,18 @@ Guarantee: ``submit`` appends to a queue, whatever the number of flags; it waits
 identity the latest call counts. Boundary: knows nothing of sending.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from math import inf
-from time import monotonic
+from typing import TypeAlias
 
 from flagsmith.models import Flags
 
+from flagsync._encoding.calls import Call, Calls
 from flagsync._encoding.distinct_id import NotMirrored
-from flagsync._encoding.evaluation import Evaluation, evaluation_of
 from flagsync._encoding.inbox import NOT_MIRRORED, Inbox
 from flagsync._encoding.pacer import AS_A_RULE, WHILE_SOMEBODY_WAITS, Pacer
 from flagsync._encoding.profile import ProfileEncoder
-from flagsync._outbox.contract import Intake
+from flagsync._outbox.contract import Intake, Repeat
 from flagsync._report import Reporter, is_interrupt_of_application
 from flagsync._stats import Ledger
 from flagsync._worker import Flushes, Worker
@@ -24,12 +24,18 @@ GATHER_SECONDS = 0.05
 # A full batch is announced after so many calls: while Mixpanel is down there always is one, and to wake the sender for
 # each call would cost more than encoding it.
 ANNOUNCE_EVERY = 64
+# Calls of which the outbox is asked together whether they repeat what it has, since a store is asked at a price.
+CALLS_AT_ONCE = 512
+
+KeyedCall: TypeAlias = tuple[Call, int | None]
+"""A call, and its evaluation key if it has one."""
 
 
 class Encoder:
     """Takes what was evaluated, and puts what has changed into the outbox.
 
     Args:
+        calls: Where calls are made.
         inbox: Where calls wait.
         profile: Turns a call into a message.
         outbox: Where messages are put.
@@ -44,6 +50,7 @@ class Encoder:
 
     def __init__(
         self,
+        calls: Calls,
         inbox: Inbox,
         profile: ProfileEncoder,
         outbox: Intake,
@@ -56,7 +63,8 @@ class Encoder:
         report: Reporter,
         gather_seconds: float = GATHER_SECONDS,
     ) -> None:
-        self._inbox, self._profile, self._outbox, self._pacer = inbox, profile, outbox, pacer
+        self._calls, self._inbox = calls, inbox
+        self._profile, self._outbox, self._pacer = profile, outbox, pacer
         self._start, self._on_put, self._on_end = start, on_put, on_end
         self._ledger, self._report, self._gather_seconds = ledger, report, gather_seconds
         self.worker = Worker("flagsync-encoder", self._step, report, self._end)
@@ -66,7 +74,7 @@ class Encoder:
         """Let the flags of an identity be mirrored."""
         # Written out here, since each call of a function would be a tenth of what the caller pays.
         calls = self._inbox.calls
-        calls.append((identifier, evaluation_of(flags), monotonic()))
+        calls.append(self._calls.make(identifier, flags))
         if len(calls) >= self._inbox.attend_at:
             self._attend()
 
@@ -92,7 +100,7 @@ class Encoder:
         """Wake the thread and keep the queue within its bound, or refuse the call."""
         if self._inbox.is_closed or self.worker.is_ended:
             if self._inbox.remove_newest():  # else the thread has collected it
-                self._ledger.count(self._not_mirrored(NotMirrored("the client is closed")))
+                self._skip(NotMirrored("the client is closed"))
             return
         if self._start():
             self._inbox.wait_for_next_state()
@@ -130,41 +138,71 @@ class Encoder:
         inbox, pacer, flushes = self._inbox, self._pacer, self._flushes.waiting()
         pacer.rhythm = WHILE_SOMEBODY_WAITS if self._is_hurried() else AS_A_RULE
         inbox.collect()
-        for number in range(len(inbox)):
-            if outcome := self._encode(*inbox.pop()):
-                self._ledger.count(outcome)
-            if number % ANNOUNCE_EVERY == 0 and self._outbox.has_full_batch():
-                self._on_put()
-            pacer.pause()
-            if inbox.calls:
-                inbox.collect()
+        left = len(inbox)
+        while left:
+            calls = [inbox.pop() for _ in range(min(left, CALLS_AT_ONCE))]
+            left -= len(calls)
+            for number, (distinct_id, keyed) in enumerate(self._without_repeats(self._by_profile(calls))):
+                self._encode(distinct_id, *keyed)
+                if number % ANNOUNCE_EVERY == 0 and self._outbox.has_full_batch():
+                    self._on_put()
+                pacer.pause()
+                if inbox.calls:
+                    inbox.collect()
         self._outbox.save()
         self._report.report_deferred()
         self._flushes.finish(flushes)
         self._on_put()
 
-    def _encode(self, identifier: object, evaluation: Evaluation, evaluated_at: float) -> str | None:
-        """Put the message of a call into the outbox; return what became of the call if it waits no more."""
-        profile = self._profile
-        try:
-            distinct_id = profile.distinct_id(identifier)
-            if isinstance(distinct_id, NotMirrored):
-                return self._not_mirrored(distinct_id)
-            key = profile.evaluation_key(evaluation)
-            if key is not None and self._outbox.unchanged(profile.destination, distinct_id, key):
-                return "unchanged"
-            message = profile.encode(distinct_id, evaluation, key, evaluated_at)
-            if isinstance(message, NotMirrored):
-                return self._not_mirrored(message)
-            if not self._outbox.put(message):
-                return "unchanged"
-        except BaseException as error:  # one identity's failure must not cost another's update
-            if is_interrupt_of_application(error):
-                raise
-            self._report.count_loss(f"Flags cannot be mirrored ({type(error).__name__})")
-            return "rejected"
-        return None
+    def _by_profile(self, calls: Iterable[Call]) -> dict[str, KeyedCall]:
+        """Return the latest call of each profile."""
+        found = dict[str, KeyedCall]()
+        for call in calls:
+            try:
+                distinct_id = self._profile.distinct_id(call[0])
+                if isinstance(distinct_id, NotMirrored):
+                    self._skip(distinct_id)
+                else:
+                    key = self._profile.evaluation_key(call)
+                    if found.pop(distinct_id, None):  # another identifier has the same profile
+                        self._ledger.count("superseded")
+                    found[distinct_id] = call, key
+            except BaseException as error:  # noqa: BLE001 - one identity's failure must not cost another's update
+                self._reject(error)
+            self._pacer.pause()
+        return found
 
-    def _not_mirrored(self, reason: NotMirrored) -> str:
+    def _without_repeats(self, calls: dict[str, KeyedCall]) -> Collection[tuple[str, KeyedCall]]:
+        """Return the calls that must be evaluated."""
+        where = self._profile.destination
+        repeats = [Repeat(where, name, key, call[-1]) for name, (call, key) in calls.items() if key is not None]
+        if repeats:
+            new = {repeat.key for repeat in self._outbox.confirm(repeats)}
+            for repeat in repeats:
+                if repeat.key not in new:
+                    del calls[repeat.key]
+        return calls.items()
+
+    def _encode(self, distinct_id: str, call: Call, key: int | None) -> None:
+        """Put the message of a call into the outbox."""
+        try:
+            if self._inbox.has_newer(call):
+                self._ledger.count("superseded")
+                return
+            message = self._profile.encode(distinct_id, call, key)
+            if isinstance(message, NotMirrored):
+                self._skip(message)
+            else:
+                self._outbox.put(message)
+        except BaseException as error:  # noqa: BLE001 - as above
+            self._reject(error)
+
+    def _skip(self, reason: NotMirrored) -> None:
+        self._ledger.count("skipped")
         self._report.warn_once(NOT_MIRRORED.format(reason.reason))
-        return "skipped"
+
+    def _reject(self, error: BaseException) -> None:
+        if is_interrupt_of_application(error):
+            raise error
+        self._ledger.count("rejected")
+        self._report.count_loss(f"Flags cannot be mirrored ({type(error).__name__})")

@@ -7,14 +7,12 @@ import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TypeAlias
 
-from flagsync._encoding.evaluation import Evaluation, is_evaluated
+from flagsync._encoding.calls import Call
+from flagsync._encoding.evaluation import is_evaluated
 from flagsync._report import MAX_PENDING_REACHED, Reporter, is_interrupt_of_application
 from flagsync._stats import Ledger
 
-Call: TypeAlias = tuple[object, Evaluation, float]
-"""An identifier, its evaluation, and when it was made: ``time.monotonic()``."""
 NOT_MIRRORED = "An identity is not mirrored: {}"
 
 
@@ -113,6 +111,10 @@ class Inbox:
         """Take out the identity that has waited longest."""
         return self._latest.popitem(last=False)[1]
 
+    def has_newer(self, call: Call) -> bool:
+        """Return whether a later call of the same identity is collected. May raise what an identifier raises."""
+        return _key(call[0]) in self._latest
+
     def count_removed(self) -> None:
         """Count a call that has come and does not wait."""
         with self._lock:
@@ -131,12 +133,12 @@ class Inbox:
         return False
 
     def _receive(self, call: Call) -> None:
-        identifier, evaluation, _ = call
+        identifier, number, evaluated, _ = call
         try:
-            if type(evaluation) is not dict and not is_evaluated(evaluation):
+            if not number and not is_evaluated(evaluated):  # type: ignore[arg-type] # they are Flags
                 self._skip("Flagsmith evaluated no flags")
                 return
-            key = identifier if type(identifier) is str else _key(identifier)
+            key = _key(identifier)
             if self._latest.pop(key, None) is not None:
                 self._ledger.count("superseded")
             self._latest[key] = call  # last in line: another identifier may have the same profile
@@ -154,7 +156,9 @@ class Inbox:
         self._report.count_loss(MAX_PENDING_REACHED, count)
 
 
-def _key(identifier: object) -> tuple[int, str]:
+def _key(identifier: object) -> str | tuple[int, str]:
     """Return what tells an identifier from others: its text, and its type, since 1 and 1.0 and True are equal."""
+    if type(identifier) is str:
+        return identifier
     hash(identifier)  # raises for a list or a dictionary, which is no identifier
     return id(type(identifier)), str(identifier)

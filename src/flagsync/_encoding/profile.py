@@ -1,22 +1,31 @@
 """An identity and its flags -> the message that sets the properties of its profile.
 
-Guarantee: a message holds all of the identity's flags, or there is none and a reason why. Boundary: does no I/O.
+Guarantee: a message holds all of the identity's flags, or there is none and a reason why. What is the same for every
+identity is evaluated and encoded once a document. Boundary: does no I/O.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import blake2b
+from marshal import dumps
 from time import perf_counter
 
 from flagsmith.models import Flag
 
+from flagsync._encoding.calls import EXACT_FORMAT, KEPT_DOCUMENTS, Call, Calls, identity_of
 from flagsync._encoding.distinct_id import NotMirrored, distinct_id_of
+from flagsync._encoding.division import divide
+from flagsync._encoding.document import MAX_TRAITS_BYTES, Document, digest_of
 from flagsync._encoding.envelope import Envelope
-from flagsync._encoding.evaluation import Evaluation, EvaluationKeys, read_flags
+from flagsync._encoding.evaluation import Context, Identity
 from flagsync._encoding.pacer import Pacer
-from flagsync._encoding.properties import Properties, PropertyValue
+from flagsync._encoding.properties import Properties, PropertyValue, served_value
 from flagsync._outbox.contract import MAX_MESSAGE_BYTES, Destination, Message
+from flagsync._recent import Recent
 from flagsync._report import Reporter
+
+NO_DOCUMENT = Document(digest=b"", features=(), constant=(), traits=(), by_traits={}, by_identity={}, whole={})
+MAX_REMEMBERED_TRAITS = 1000  # combinations of values, under one document
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +48,7 @@ class ProfileEncoder:
 
     Args:
         token: Of the project.
+        calls: Where calls are made.
         mapping: How identities and flags are named.
         destination: Of the messages.
         resend_after_seconds: Of the messages.
@@ -49,6 +59,7 @@ class ProfileEncoder:
     def __init__(
         self,
         token: str,
+        calls: Calls,
         mapping: Mapping,
         destination: Destination,
         *,
@@ -57,38 +68,123 @@ class ProfileEncoder:
         report: Reporter,
     ) -> None:
         self.destination, self._resend_after_seconds = destination, resend_after_seconds
-        self._distinct_id, self._pacer = mapping.distinct_id, pacer
-        self._envelope, self._keys = Envelope(token), EvaluationKeys(pacer.pause)
+        self._calls, self._distinct_id, self._pacer = calls, mapping.distinct_id, pacer
+        self._envelope = Envelope(token)
         self._properties = Properties(mapping.property_name, mapping.property_value, report.warn_once)
+        # An application's own function is called for each identity.
+        self._knows_values = mapping.property_value is served_value
+        self._templates: dict[int, _Template] = {}  # by the number of the document
+        self._no_template = self._new_template(NO_DOCUMENT)
         self._evaluation_seconds = 0.0  # that the last one took, in one piece
 
     def distinct_id(self, identifier: object) -> str | NotMirrored:
         """Return the profile of an identifier."""
         return distinct_id_of(identifier, self._distinct_id)
 
-    def evaluation_key(self, evaluation: Evaluation) -> int | None:
-        """Return a number that is equal for evaluations which must have the same result; None if unknown."""
-        return self._keys.of(evaluation)
+    def evaluation_key(self, call: Call) -> int | None:
+        """Return a number that is equal for calls which must have the same result; None if unknown.
 
-    def encode(
-        self, distinct_id: str, evaluation: Evaluation, key: int | None, evaluated_at: float
-    ) -> Message | NotMirrored:
+        It is the same in every process: a digest of the document, the names of properties, the identifier and the
+        traits. Traits count by name, value and type, since ``True`` and ``1`` match different segments.
+
+        Raises:
+            KeyError: The call waited so long that its document is forgotten.
+        """
+        identifier, number, traits, _ = call
+        if not isinstance(traits, bytes):
+            return None
+        try:
+            key = self._template(number).key.copy()
+            key.update(dumps(identifier, EXACT_FORMAT))  # type: ignore[arg-type] # or a ValueError
+        except ValueError:
+            return None  # an identifier of the application's own type
+        key.update(traits)
+        return int.from_bytes(key.digest(), signed=True)
+
+    def encode(self, distinct_id: str, call: Call, key: int | None) -> Message | NotMirrored:
         """Return the message that sets all properties of a profile.
 
         Raises:
             OverflowError: Mixpanel does not take a record of this size.
             Exception: What Flagsmith's engine raises.
         """
+        evaluated_at = call[-1]
+        template = self._template(call[1]) if call[1] else self._no_template
         self._pacer.pause(self._evaluation_seconds)
         began = perf_counter()
-        flags = read_flags(evaluation)
+        members = self._members(template, call)
         self._evaluation_seconds = perf_counter() - began
         self._pacer.pause()
-        if not (properties := self._properties.of(flags)):
+        if not (template.count or members):
             return NotMirrored("no flag has a property name")
-        body = self._envelope.people_set(distinct_id, properties)
-        if len(body) > MAX_MESSAGE_BYTES:
+        self._properties.check_count(template.count + len(members))
+        varying = ",".join((*members, "") if members and template.count else members)
+        body, tail = self._envelope.people_set(distinct_id, varying), template.tail
+        if len(body) + len(tail) > MAX_MESSAGE_BYTES:
             raise OverflowError
-        fingerprint = blake2b(properties.encode(), digest_size=16).digest()
+        fingerprint = template.fingerprint.copy()
+        fingerprint.update(varying.encode())
         where, resend = self.destination, self._resend_after_seconds
-        return Message(distinct_id, fingerprint, body, evaluated_at, where, resend, key)
+        return Message(distinct_id, fingerprint.digest(), body, evaluated_at, where, resend, key, tail)
+
+    def _members(self, template: "_Template", call: Call) -> list[str]:
+        """Return the properties of a call that are not the same for every identity, as members of a JSON object."""
+        identifier, number, evaluated, _ = call
+        document, members = template.document, self._properties.members
+        if not number:
+            return members(evaluated.flags.values())  # type: ignore[union-attr] # they are Flags
+        if not isinstance(evaluated, bytes):
+            return members(document.evaluate_whole(evaluated))  # type: ignore[arg-type] # it is an identity
+        identity = identity_of(identifier, evaluated)
+        if len(evaluated) > MAX_TRAITS_BYTES:
+            return members(document.evaluate_whole(identity))
+        shared = self._members_by_traits(template, identity) if document.by_traits["features"] else ()
+        return [*shared, *members(document.evaluate_by_identity(identity))]
+
+    def _members_by_traits(self, template: "_Template", identity: Identity) -> tuple[str, ...]:
+        key = template.document.traits_key(identity)
+        if (members := template.by_traits.get(key)) is None:
+            members = tuple(self._properties.members(template.document.evaluate_by_traits(identity)))
+            template.by_traits[key] = members
+        return members
+
+    def _template(self, number: int) -> "_Template":
+        if (template := self._templates.get(number)) is None:
+            context = self._calls.document(number)
+            digest = digest_of(context, self._pacer.pause)
+            same = (one for one in self._templates.values() if one.document.digest == digest)
+            template = next(same, None) or self._new_template(self._divide(context, digest))
+            self._templates[number] = template
+            for old in [other for other in self._templates if other <= number - KEPT_DOCUMENTS]:
+                del self._templates[old]
+        return template
+
+    def _divide(self, context: Context, digest: bytes) -> Document:
+        return divide(context, digest, self._pacer.pause, by_traits=self._knows_values)
+
+    def _new_template(self, document: Document) -> "_Template":
+        names = self._properties.declare(document.features)
+        members = self._properties.members(document.constant)
+        constant = ",".join(members)
+        return _Template(document, constant, self._envelope.end(constant), len(members), names)
+
+
+class _Template:
+    """What all profiles have in common under one document.
+
+    Args:
+        document: It.
+        constant: The properties that are the same for every identity, as members of a JSON object.
+        tail: The end of every record, with them.
+        count: How many there are.
+        names: The names of all properties.
+
+    Attributes:
+        by_traits: The properties that are the same for equal traits.
+    """
+
+    def __init__(self, document: Document, constant: str, tail: bytes, count: int, names: str) -> None:
+        self.document, self.tail, self.count = document, tail, count
+        self.fingerprint = blake2b(constant.encode(), digest_size=16)
+        self.key = blake2b(document.digest + self.fingerprint.digest() + names.encode(), digest_size=8)
+        self.by_traits = Recent[bytes, tuple[str, ...]](MAX_REMEMBERED_TRAITS)

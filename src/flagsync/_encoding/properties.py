@@ -51,8 +51,13 @@ class Properties:
         self._properties: dict[str, _Property | None] = {}  # by feature; None: left out
         self._names: dict[str, set[str]] = {}  # a name as Mixpanel stores it -> the names that are cut to it
 
-    def of(self, flags: Iterable[Flag]) -> str:
-        """Return a JSON object, in the order of the flags; an empty text if no flag has a property."""
+    def declare(self, features: Iterable[str]) -> str:
+        """Give features their names, in this order; return the names as text, which is equal for equal names."""
+        found = [self._properties[name] if name in self._properties else self._add(name) for name in features]
+        return "\0".join(member.true for member in found if member is not None)
+
+    def members(self, flags: Iterable[Flag]) -> list[str]:
+        """Return the members of a JSON object, in the order of the flags; those without a property are left out."""
         members = []
         properties, value_of = self._properties, self._value
         for flag in flags:
@@ -71,11 +76,14 @@ class Properties:
                 if is_interrupt_of_application(error):
                     raise
                 self._leave_out(feature, f"no property value ({type(error).__name__})")
-        if len(members) > MAX_PROPERTIES:
+        return members
+
+    def check_count(self, count: int) -> None:
+        """Warn of more properties than Mixpanel takes."""
+        if count > MAX_PROPERTIES:
             self._warn(
                 f"Mixpanel fails what is past {MAX_PROPERTIES} properties: let property_name leave out some"
             )
-        return f"{{{','.join(members)}}}" if members else ""
 
     def _add(self, feature: str) -> "_Property | None":
         """Return the property of a feature that was not seen before; None if the feature is left out."""

@@ -7,7 +7,7 @@ one machine can show it. Boundary: staging, fallback and accounting are the dura
 from collections.abc import Collection, Sequence
 from typing import NamedTuple, Protocol
 
-from flagsync._outbox.contract import Destination, Limits, Message
+from flagsync._outbox.contract import Destination, Limits, Message, Repeat
 
 
 class Totals(NamedTuple):
@@ -69,7 +69,9 @@ class Backend(Protocol):
     changed nothing, or the whole of what it was asked to.
     """
 
-    def store(self, messages: Sequence[Message], sent: Sequence[Message], deadline: float) -> None:
+    def store(
+        self, messages: Sequence[Message], sent: Sequence[Message], repeats: Sequence[Repeat], deadline: float
+    ) -> Sequence[Repeat]:
         """Store messages as one change, in their order, and count them to this process.
 
         A message is unchanged if it equals the last one of its key and that one waits, or was accepted less than
@@ -78,11 +80,16 @@ class Backend(Protocol):
         waits, behind all others, in the place of a waiting one of its key if it ``replaces``. At the bound of the
         store, the oldest waiting messages are dropped.
 
+        Then look at the repeats. One is unchanged if the last message of its key has this ``evaluation``, and waits or
+        was accepted less than its ``resend_after_seconds`` ago; it counts as stored, and if it was evaluated later, its
+        time of evaluation counts from then on. The others are returned, and change nothing.
+
         Args:
             messages: What is to wait.
             sent: What this process has sent meanwhile without the store, one message a key, without bodies. If
                 it ``replaces``, an older waiting message of its key is superseded. An empty fingerprint says that
                 Mixpanel may or may not have it.
+            repeats: Evaluations that may have been made before, of different keys.
             deadline: The time of ``time.monotonic()`` until which another process may be waited for.
         """
 

@@ -10,19 +10,19 @@ from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from functools import cache
 from hashlib import blake2b
-from itertools import chain
 from math import inf
 from pathlib import Path
 from time import monotonic, time
-from typing import NamedTuple
+from typing import TypeVar
 
 from flagsync._files.sqlite import read
 from flagsync._outbox import schema as sql
-from flagsync._outbox.contract import Destination, Message
+from flagsync._outbox.contract import Destination, Message, Repeat
+from flagsync._outbox.rows import Known, Rows, escaped
 
-# With one statement a row, another thread may take the interpreter after each, and keep it for milliseconds.
-ROWS_AT_ONCE = 50
 NEVER = -inf  # seconds since 1970
+
+M = TypeVar("M", Message, Repeat)
 
 
 class Change:
@@ -38,21 +38,37 @@ class Change:
         self._now, self._clock, self._boot = time(), monotonic(), boot_number()
         self._account = 0
         self._numbers: dict[Destination, int] = {}
+        self._tails: dict[bytes, int] = {}
         self._outcomes = Counter[tuple[int, str]]()  # by account and outcome
         self._pending, self._remembered = Counter[int](), Counter[int]()  # by destination
-        self._rows = _Rows()
+        self._rows = Rows()
 
     def add(self, messages: Sequence[Message]) -> None:
         """Store messages of different keys. One without a body was sent already, and is only remembered."""
         for destination, those in _by_destination(messages).items():
-            number, self._account = self._number(destination), self._account or self._find_account()
-            keys = json.dumps([escaped(message.key) for message in those])
-            rows = self._file.execute(sql.KNOWN, (keys, number)).fetchall()
-            known = {row[0]: _Known._make(row[1:]) for row in rows}
+            number = self._number(destination)
+            known = self._known(number, those)
             for message in those:
                 key = escaped(message.key)
                 self._add(number, key, message, known.get(key))
         self._rows.write(self._file)
+        self._file.executemany(sql.USE_TAIL, [(number,) for number in self._tails.values()])
+
+    def confirm(self, repeats: Sequence[Repeat]) -> list[Repeat]:
+        """Touch the rows that repeats of different keys are equal to; return those that are equal to none."""
+        new = list[Repeat]()
+        for destination, those in _by_destination(repeats).items():
+            known = self._known(self._number(destination), those)
+            for repeat in those:
+                row = known.get(escaped(repeat.key))
+                if row is None or row.evaluation != repeat.evaluation or not self._is_current(row, row):
+                    new.append(repeat)
+                    continue
+                self._outcomes[self._account, "accepted"] += 1
+                self._outcomes[self._account, "unchanged"] += 1
+                self._touch(row, repeat)
+        self._rows.write(self._file)
+        return new
 
     def settle(self, destination: int, messages: Collection[Message], outcome: str, accepted_at: float) -> None:
         """End the waiting of messages that still have the version that was sent."""
@@ -71,6 +87,7 @@ class Change:
         for message in messages:
             if self._file.execute(sql.POSTPONE, (message.version,)).rowcount:
                 self._file.execute(sql.COUNT_VERSION)
+                self._file.execute(sql.USE_TAIL_OF_LAST)
 
     def drop_beyond(self, max_pending: int) -> None:
         """Drop the oldest waiting messages of the destinations that have got new ones, beyond a bound."""
@@ -87,6 +104,10 @@ class Change:
         self._file.executemany(sql.DELETE, [(version,) for version, _ in rows])
         self._remembered.subtract(destination for _, destination in rows)
 
+    def forget_tails(self, before_version: int, limit: int) -> None:
+        """Delete the ends of records that no message of this or a higher version has."""
+        self._file.execute(sql.UNUSED_TAILS, (before_version, limit))
+
     def close_accounts(self, used_before: float, limit: int) -> None:
         """Add the counts of idle accounts, of which nothing waits, to that of former processes."""
         rows = self._file.execute(sql.IDLE_ACCOUNTS, (used_before, self._account, limit)).fetchall()
@@ -102,15 +123,14 @@ class Change:
         if self._account:
             self._file.execute(sql.USE_ACCOUNT, (self._now, self._account))
 
-    def _add(self, number: int, key: str, message: Message, row: "_Known | None") -> None:
+    def _add(self, number: int, key: str, message: Message, row: "Known | None") -> None:
         if message.body:
             self._outcomes[self._account, "accepted"] += 1
         is_late = row is not None and self._is_late(message, row)
         if row is not None:
-            if message.body and self._is_unchanged(message, row):
+            if message.body and row.fingerprint == message.fingerprint and self._is_current(row, message):
                 self._outcomes[self._account, "unchanged"] += 1
-                if not is_late:
-                    self._rows.touched.append((self._boot, message.evaluated_at, row.version))
+                self._touch(row, message)
                 return
             if is_late and message.replaces:
                 self._outcomes[self._account, "superseded"] += bool(message.body)
@@ -119,12 +139,13 @@ class Change:
                 self._displace(number, message, row)
         (self._pending if message.body else self._remembered)[number] += 1
         waits_since = self._now - (self._clock - message.evaluated_at)
-        when = self._boot, message.evaluated_at, waits_since
+        when = self._boot, message.evaluated_at, waits_since, message.evaluation
         accepted = message.fingerprint, NEVER if message.body else self._now
-        owner = message.resend_after_seconds, self._account, message.body or None
-        self._rows.new.append((number, key, not is_late, *when, *accepted, *owner))
+        owner = message.resend_after_seconds, self._account
+        content = (self._tail(message.tail), message.body) if message.body else (None, None)
+        self._rows.new.append((number, key, not is_late, *when, *accepted, *owner, *content))
 
-    def _displace(self, number: int, message: Message, row: "_Known") -> None:
+    def _displace(self, number: int, message: Message, row: "Known") -> None:
         """Count the row whose place a message takes, or let both be."""
         if not row.waits:
             self._remembered[number] -= 1
@@ -134,13 +155,25 @@ class Change:
         else:
             self._rows.older.append((row.version,))
 
-    def _is_late(self, message: Message, row: "_Known") -> bool:
+    def _touch(self, row: "Known", message: Message | Repeat) -> None:
+        """Note an evaluation with the same result, unless a later one was."""
+        if not self._is_late(message, row):
+            self._rows.touched.append((self._boot, message.evaluated_at, message.evaluation, row.version))
+
+    def _is_late(self, message: Message | Repeat, row: "Known") -> bool:
         """Whether the row was evaluated later. The clock is one for all processes of a host, until it boots."""
         return row.boot == self._boot and message.evaluated_at < row.evaluated_at <= self._clock
 
-    def _is_unchanged(self, message: Message, row: "_Known") -> bool:
-        is_fresh = 0 <= self._now - row.accepted_at < message.resend_after_seconds
-        return row.fingerprint == message.fingerprint and bool(row.waits or is_fresh)
+    def _is_current(self, row: "Known", equal: "Message | Known") -> bool:
+        """Whether an equal message need not be sent."""
+        return bool(row.waits) or 0 <= self._now - row.accepted_at < equal.resend_after_seconds
+
+    def _known(self, number: int, those: Sequence[Message | Repeat]) -> "dict[str, Known]":
+        """Return the latest rows of keys, which are escaped."""
+        self._account = self._account or self._find_account()
+        keys = json.dumps([escaped(one.key) for one in those])
+        rows = self._file.execute(sql.KNOWN, (keys, number)).fetchall()
+        return {row[0]: Known._make(row[1:]) for row in rows}
 
     def _number(self, destination: Destination) -> int:
         if destination not in self._numbers:
@@ -148,57 +181,16 @@ class Change:
             self._numbers[destination] = read(self._file, sql.DESTINATION, *destination)
         return self._numbers[destination]
 
+    def _tail(self, content: bytes) -> int:
+        if content not in self._tails:
+            digest = blake2b(content, digest_size=16).digest()
+            self._file.execute(sql.NEW_TAIL, (digest, content))
+            self._tails[content] = read(self._file, sql.TAIL, digest)
+        return self._tails[content]
+
     def _find_account(self) -> int:
         self._file.execute(sql.NEW_ACCOUNT, (self._process,))
         return read(self._file, sql.ACCOUNT, self._process)
-
-
-class _Known(NamedTuple):
-    """What a file knows of a key."""
-
-    version: int
-    boot: int
-    evaluated_at: float
-    fingerprint: bytes
-    accepted_at: float
-    account: int
-    waits: int
-
-
-class _Rows:
-    """Rows that are written together."""
-
-    def __init__(self) -> None:
-        self.older: list[tuple[object, ...]] = []
-        self.touched: list[tuple[object, ...]] = []
-        self.new: list[tuple[object, ...]] = []
-
-    def write(self, file: sqlite3.Connection) -> None:
-        """Write them, in an order that keeps one row of each key the latest."""
-        file.executemany(sql.NOT_LATEST, self.older)
-        file.executemany(sql.TOUCH, self.touched)
-        for start in range(0, len(self.new), ROWS_AT_ONCE):
-            rows = self.new[start : start + ROWS_AT_ONCE]
-            file.execute(_new_messages(len(rows)), [*chain.from_iterable(rows)])
-        for rows in (self.older, self.touched, self.new):
-            rows.clear()
-
-
-def escaped(key: str) -> str:
-    """Return a key without NUL, at which SQLite's JSON functions end a text."""
-    return key.replace("\\", "\\\\").replace("\0", "\\0") if "\0" in key or "\\" in key else key
-
-
-def unescaped(text: str) -> str:
-    """Undo ``escaped``."""
-    return "\\".join(part.replace("\\0", "\0") for part in text.split("\\\\")) if "\\" in text else text
-
-
-@cache
-def _new_messages(rows: int) -> str:
-    """Return the statement that inserts so many rows."""
-    row = f"({', '.join('?' * sql.MESSAGE_COLUMNS)})"
-    return sql.NEW_MESSAGES.format(", ".join([row] * rows))
 
 
 @cache
@@ -210,8 +202,8 @@ def boot_number() -> int:
     return 0
 
 
-def _by_destination(messages: Iterable[Message]) -> dict[Destination, list[Message]]:
-    found: dict[Destination, list[Message]] = {}
+def _by_destination(messages: Iterable[M]) -> dict[Destination, list[M]]:
+    found: dict[Destination, list[M]] = {}
     for message in messages:
         found.setdefault(message.destination, []).append(message)
     return found

@@ -35,11 +35,13 @@ class Message(NamedTuple):
     Attributes:
         key: What it is about: the ``distinct_id``, and where that is not enough a NUL and more text.
         fingerprint: Equal for equal content: 16 bytes.
-        body: JSON, as Mixpanel receives it.
+        body: JSON, as Mixpanel receives it, up to its ``tail``.
         evaluated_at: Seconds of ``time.monotonic()``, one clock for all processes of a host.
         destination: Where it goes.
         resend_after_seconds: An equal message is sent again once this time has passed since it was accepted.
-        evaluation: A number that is equal for evaluations which must have the same result; None if unknown.
+        evaluation: A number of 64 bits that is equal, in every process, for evaluations which must have the same
+            result; None if unknown.
+        tail: The end of the JSON. Many messages have the same one, of which a store keeps one copy.
         replaces: Whether it takes the place of a waiting message of its key. An event does not: both are sent.
         version: Given by the outbox. It rises with each message.
     """
@@ -51,13 +53,32 @@ class Message(NamedTuple):
     destination: Destination
     resend_after_seconds: float
     evaluation: int | None = None
+    tail: bytes = b""
     replaces: bool = True
     version: int = 0
+
+    @property
+    def record(self) -> bytes:
+        """The JSON, as Mixpanel receives it."""
+        return self.body + self.tail
 
     @property
     def distinct_id(self) -> str:
         """The Mixpanel profile that it concerns."""
         return self.key.partition("\0")[0]
+
+
+class Repeat(NamedTuple):
+    """An evaluation that may have been made before, and then need not be made again.
+
+    Attributes:
+        destination, key, evaluation, evaluated_at: As those of the message that it would become.
+    """
+
+    destination: Destination
+    key: str
+    evaluation: int
+    evaluated_at: float
 
 
 class Claim(NamedTuple):
@@ -104,7 +125,7 @@ def fitting(messages: Iterable[Message], limits: Limits) -> list[Message]:
     """Return the first messages that fit into one request; one at least."""
     batch, size = list[Message](), 1  # two brackets, and a comma between messages
     for message in messages:
-        size += len(message.body) + 1
+        size += len(message.body) + len(message.tail) + 1
         if len(batch) == limits.max_batch_messages or (batch and size > limits.max_batch_bytes):
             break
         batch.append(message)
@@ -114,11 +135,15 @@ def fitting(messages: Iterable[Message], limits: Limits) -> list[Message]:
 class Intake(Protocol):
     """The outbox as the encoder sees it; one thread calls these."""
 
-    def unchanged(self, destination: Destination, key: str, evaluation: int) -> bool:
-        """Return whether an evaluation with this number was put last for the key and need not be sent now."""
+    def confirm(self, repeats: Sequence[Repeat]) -> Sequence[Repeat]:
+        """Count repeats of evaluations as unchanged; return those that must be evaluated and put.
 
-    def put(self, message: Message) -> bool:
-        """Let a message wait; False if Mixpanel has an equal one, or gets it anyway."""
+        A repeat has the ``evaluation`` of the last message of its key, which waits or was accepted less than
+        ``resend_after_seconds`` ago. The keys are different ones.
+        """
+
+    def put(self, message: Message) -> None:
+        """Let a message wait. It counts as unchanged if Mixpanel has an equal one, or gets it anyway."""
 
     def save(self) -> None:
         """Make what was put as safe as it will be. Other processes and ``claim`` see it from then on."""

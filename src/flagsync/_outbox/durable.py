@@ -13,7 +13,7 @@ from time import monotonic
 
 from flagsync._outbox.accounting import Accounting
 from flagsync._outbox.backend import Backend
-from flagsync._outbox.contract import Claim, Destination, Limits, Mark, Message
+from flagsync._outbox.contract import Claim, Destination, Limits, Mark, Message, Repeat
 from flagsync._outbox.memory import MemoryOutbox
 from flagsync._outbox.options import Staging
 from flagsync._outbox.outage import BackendOutage
@@ -59,20 +59,20 @@ class DurableOutbox:
         self._is_abandoned = False
         self._postponed_up_to = 0  # the last version of a message that was put behind all others
 
-    def unchanged(self, destination: Destination, key: str, evaluation: int) -> bool:
-        """Ask memory during an outage. Otherwise only ``save`` finds out what other processes have put."""
-        return self._outage.is_active and self._memory.unchanged(destination, key, evaluation)
+    def confirm(self, repeats: Sequence[Repeat]) -> Sequence[Repeat]:
+        with self._io:
+            new = self._save(repeats)
+        return self._memory.confirm(repeats) if new is None else new
 
-    def put(self, message: Message) -> bool:
+    def put(self, message: Message) -> None:
         # Even an equal message tells the backend when it was evaluated.
-        is_new = self._memory.put(message, is_news=not self._outage.is_active)
+        self._memory.put(message, is_news=not self._outage.is_active)
         # While the sender uses the backend, go on encoding, but not for ever.
         if self._schedule.is_due_after_put() and self._io.acquire(blocking=self._schedule.is_overdue()):
             try:
                 self._save()
             finally:
                 self._io.release()
-        return is_new
 
     def save(self) -> None:
         with self._io:
@@ -88,7 +88,9 @@ class DurableOutbox:
             # The encoder's thread saves, unless it is held up, or there is an outage that may be over.
             has_unsaved = bool(len(self._memory) or len(self._sent))
             is_overdue = has_unsaved and self._schedule.is_late()
-            if (is_overdue or self._outage.is_active) and not self._save():
+            if is_overdue or self._outage.is_active:
+                self._save()
+            if self._outage.is_active:
                 return self._claim_from_memory(resting, urgent=urgent)
             try:
                 return self._claim_from_backend(resting, urgent=urgent)
@@ -151,30 +153,32 @@ class DurableOutbox:
         with self._io, suppress(Exception):
             self._backend.close()
 
-    def _save(self) -> bool:
-        """Hand over what waits in memory; return whether the backend can be used."""
+    def _save(self, repeats: Sequence[Repeat] = ()) -> Sequence[Repeat] | None:
+        """Hand over what waits in memory; return the repeats that are none, or None if the backend cannot be used."""
         self._schedule.note_save()
         if not self._outage.may_use_backend():
-            return False
+            return None
+        new: Sequence[Repeat] | None = None
         try:
-            if len(self._memory) or len(self._sent) or self._outage.is_active:
-                self._store()
+            if len(self._memory) or len(self._sent) or self._outage.is_active or repeats:
+                new = self._store(repeats)
                 self._outage.end()
                 self._read_status()
         except Exception as error:  # noqa: BLE001 - whatever it is, the thread and its messages go on
             self._outage.begin(error, len(self._memory))
-            return False
         finally:
             if self._is_abandoned:
                 self._memory.abandon()
-        return True
+        return new
 
-    def _store(self) -> None:
+    def _store(self, repeats: Sequence[Repeat] = ()) -> Sequence[Repeat]:
         messages = self._memory.messages()
-        self._backend.store(messages, self._sent.messages(), self._schedule.busy_deadline())
-        self._accounting.note_stored(len(messages))
+        deadline = self._schedule.busy_deadline()
+        new = self._backend.store(messages, self._sent.messages(), repeats, deadline)
+        self._accounting.note_stored(len(messages) + len(repeats) - len(new))
         self._memory.hand_over(messages)
         self._sent.clear()
+        return new
 
     def _claim_from_memory(self, resting: Mapping[Destination, float], *, urgent: bool) -> Claim:
         if not self._may_send_from_memory():

@@ -5,22 +5,15 @@ garbage collector nothing. Boundary: it is lost with the process.
 """
 
 import threading
-from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
 from math import inf
 from time import monotonic
-from typing import TypeAlias
 
-from flagsync._outbox.contract import Claim, Destination, Limits, Mark, Message, fitting
+from flagsync._outbox.contract import Claim, Destination, Limits, Mark, Message, Repeat, fitting
+from flagsync._outbox.queue import UNKNOWN, Queue, message_of, slot_of
 from flagsync._recent import Recent
 from flagsync._report import MAX_PENDING_REACHED, Reporter
 from flagsync._stats import Ledger
-
-Entry: TypeAlias = tuple[str, bytes, bytes, float, float, int | None, bool, int]
-"""A waiting message without its destination, in the order of ``Message``'s attributes."""
-Known: TypeAlias = tuple[int | None, bytes, float]
-"""The last message of a key that Mixpanel has or gets: evaluation, fingerprint, and until when that counts."""
-UNKNOWN: Known = (None, b"", -inf)
 
 
 class MemoryOutbox:
@@ -37,7 +30,7 @@ class MemoryOutbox:
     def __init__(self, limits: Limits, ledger: Ledger, report: Reporter) -> None:
         self._limits, self._ledger, self._report = limits, ledger, report
         self._lock = threading.RLock()  # held while dictionaries change, and never while calling out
-        self._queues: dict[Destination, _Queue] = {}
+        self._queues: dict[Destination, Queue] = {}
         self._in_flight: dict[str, Message] = {}
         self._version = 0
         self._is_abandoned = False
@@ -46,14 +39,14 @@ class MemoryOutbox:
         """How many messages wait."""
         return sum(len(queue.waiting) for queue in [*self._queues.values()])
 
-    def unchanged(self, destination: Destination, key: str, evaluation: int) -> bool:
-        if (queue := self._queues.get(destination)) is None:
-            return False
+    def confirm(self, repeats: Sequence[Repeat]) -> Sequence[Repeat]:
         with self._lock:
-            known, _, until = queue.known.get(key) or UNKNOWN
-        return known == evaluation and monotonic() < until
+            now = monotonic()
+            new = [repeat for repeat in repeats if not self._is_known(repeat, now)]
+        self._ledger.count("unchanged", len(repeats) - len(new))
+        return new
 
-    def put(self, message: Message, *, is_news: bool = False) -> bool:
+    def put(self, message: Message, *, is_news: bool = False) -> None:
         """Let a message wait; with ``is_news`` even if it equals the last one of its key."""
         with self._lock:
             queue = self._queue(message.destination)
@@ -65,7 +58,8 @@ class MemoryOutbox:
                 if queue.add(message, self._version):
                     self._ledger.count("superseded")
                 self._keep_bounds(queue)
-            return is_new
+            else:
+                self._ledger.count("unchanged")
 
     def save(self) -> None:
         """Do nothing: memory is as safe as it gets."""
@@ -134,7 +128,7 @@ class MemoryOutbox:
         """Return all that waits, for a store that takes it over with ``hand_over``."""
         with self._lock:
             return [
-                _message(entry, destination)
+                message_of(entry, destination)
                 for destination, queue in self._queues.items()
                 for entry in queue.waiting.values()
             ]
@@ -149,7 +143,7 @@ class MemoryOutbox:
                     queue.waiting.clear()
                     queue.size = 0
             for message in () if is_all else messages:
-                queue, slot = self._queue(message.destination), _slot(message)
+                queue, slot = self._queue(message.destination), slot_of(message)
                 if (entry := queue.waiting.get(slot)) is not None and entry[-1] == message.version:
                     queue.remove(slot)
 
@@ -157,30 +151,36 @@ class MemoryOutbox:
         """Return the destinations that messages were put for."""
         return [*self._queues]
 
-    def _queue(self, destination: Destination) -> "_Queue":
+    def _is_known(self, repeat: Repeat, now: float) -> bool:
+        if (queue := self._queues.get(repeat.destination)) is None:
+            return False
+        evaluation, _, until = queue.known.get(repeat.key) or UNKNOWN
+        return evaluation == repeat.evaluation and now < until
+
+    def _queue(self, destination: Destination) -> "Queue":
         if (queue := self._queues.get(destination)) is None:
-            queue = self._queues[destination] = _Queue(self._limits.max_remembered)
+            queue = self._queues[destination] = Queue(self._limits.max_remembered)
         return queue
 
-    def _is_full(self, queue: "_Queue") -> bool:
+    def _is_full(self, queue: "Queue") -> bool:
         size = queue.size + len(queue.waiting) + 1  # two brackets, and a comma between messages
         # A bound that is reached is as good as a full request.
         bound = min(self._limits.max_batch_messages, self._limits.max_pending)
         return size >= self._limits.max_batch_bytes or len(queue.waiting) >= bound
 
-    def _take(self, destination: Destination, queue: "_Queue") -> Claim:
-        batch = fitting((_message(entry, destination) for entry in queue.waiting.values()), self._limits)
+    def _take(self, destination: Destination, queue: "Queue") -> Claim:
+        batch = fitting((message_of(entry, destination) for entry in queue.waiting.values()), self._limits)
         for message in batch:
-            queue.remove(_slot(message))
-            self._in_flight[_slot(message)] = message
+            queue.remove(slot_of(message))
+            self._in_flight[slot_of(message)] = message
         self._queues[destination] = self._queues.pop(destination)  # destinations take turns
         return Claim(batch, has_more=bool(queue.waiting))
 
     def _end(self, message: Message, until: float) -> None:
-        del self._in_flight[_slot(message)]
+        del self._in_flight[slot_of(message)]
         self._queue(message.destination).know(message.key, message.fingerprint, until)
 
-    def _keep_bounds(self, queue: "_Queue") -> None:
+    def _keep_bounds(self, queue: "Queue") -> None:
         # What is in flight counts, too, but never keeps the newest message out.
         bound = 0 if self._is_abandoned else max(1, self._limits.max_pending - len(self._in_flight))
         while len(queue.waiting) > bound:
@@ -189,60 +189,3 @@ class MemoryOutbox:
             self._ledger.count("dropped")
             if not self._is_abandoned:
                 self._report.count_loss(MAX_PENDING_REACHED)
-
-
-class _Queue:
-    """What waits for one destination, the oldest first, and what is known of its keys."""
-
-    def __init__(self, max_remembered: int) -> None:
-        self.waiting: OrderedDict[str, Entry] = OrderedDict()
-        self.size = 0  # bytes of the bodies
-        self.waits_since = -inf
-        self.known: Recent[Known] = Recent(max_remembered)
-
-    def add(self, message: Message, version: int) -> bool:
-        """Let a message wait at the end; return whether it took the place of another one."""
-        slot = message.key if message.replaces else _slot_of_event(message.key, version)
-        if replaced := slot in self.waiting:
-            self.remove(slot)
-        self._insert(slot, (*message[:4], *message[5:8], version))
-        return replaced
-
-    def put_back(self, message: Message, *, last: bool) -> bool:
-        """Let a message wait again; False if a newer one took its place."""
-        slot = _slot(message)
-        if slot in self.waiting:
-            return False
-        self._insert(slot, (*message[:4], *message[5:8], message.version))
-        self.waiting.move_to_end(slot, last=last)
-        return True
-
-    def remove(self, slot: str) -> Entry:
-        entry = self.waiting.pop(slot)
-        self.size -= len(entry[2])
-        return entry
-
-    def know(self, key: str, fingerprint: bytes, until: float) -> None:
-        """Note until when a message counts as known, unless a newer one was put."""
-        evaluation, known, _ = self.known.get(key) or UNKNOWN
-        if known == fingerprint:
-            self.known[key] = evaluation, known, until
-
-    def _insert(self, slot: str, entry: Entry) -> None:
-        if not self.waiting:
-            self.waits_since = monotonic()
-        self.waiting[slot] = entry
-        self.size += len(entry[2])
-
-
-def _slot(message: Message) -> str:
-    """Return what a waiting message is found by: its key, or if it replaces none, a text of its own."""
-    return message.key if message.replaces else _slot_of_event(message.key, message.version)
-
-
-def _slot_of_event(key: str, version: int) -> str:
-    return f"{key}\0{version}"
-
-
-def _message(entry: Entry, destination: Destination) -> Message:
-    return Message._make((*entry[:4], destination, *entry[4:]))

@@ -31,6 +31,7 @@ class FileBounds:
         max_remembered: Keys whose last message is remembered.
         remember_seconds: How long a message is remembered after it was accepted.
         prune_rows: How many rows one transaction looks at to forget old ones.
+        prune_tails: How many unused ends of records it forgets; one may have many kilobytes.
         prune_seconds: How often it does if ``max_remembered`` is not exceeded.
         account_seconds: How long the account of an idle process is kept apart.
     """
@@ -39,5 +40,6 @@ class FileBounds:
     max_remembered: int = 1_000_000
     remember_seconds: float = 30 * 86400.0
     prune_rows: int = 1000
+    prune_tails: int = 50
     prune_seconds: float = 60.0
     account_seconds: float = 30 * 86400.0

@@ -18,8 +18,11 @@ CREATE TABLE accounts (number INTEGER PRIMARY KEY AUTOINCREMENT, process TEXT UN
     {", ".join(f"{count} INTEGER DEFAULT 0" for count in COUNTS)});
 INSERT INTO accounts (number, process) VALUES (0, 'former processes');
 CREATE TABLE messages (version INTEGER PRIMARY KEY AUTOINCREMENT, destination INTEGER, key TEXT, latest INTEGER,
-    boot INTEGER, evaluated_at REAL, waits_since REAL, fingerprint BLOB, accepted_at REAL,
-    resend_after_seconds REAL, account INTEGER, body BLOB);
+    boot INTEGER, evaluated_at REAL, waits_since REAL, evaluation INTEGER, fingerprint BLOB, accepted_at REAL,
+    resend_after_seconds REAL, account INTEGER, tail INTEGER, body BLOB);
+CREATE TABLE tails (number INTEGER PRIMARY KEY AUTOINCREMENT, digest BLOB UNIQUE, last_version INTEGER,
+    content BLOB);
+CREATE INDEX last_used ON tails (last_version);
 CREATE UNIQUE INDEX latest ON messages (destination, key) WHERE latest;
 CREATE INDEX pending ON messages (destination, version) WHERE body NOTNULL
 """
@@ -58,14 +61,15 @@ DELETE_ACCOUNT = "DELETE FROM accounts WHERE number = ?"
 
 # One statement for many rows: between two, another thread may keep the interpreter for milliseconds. CROSS JOIN makes
 # SQLite look each key up, where it would rather read all rows of the destination.
-KNOWN = """SELECT messages.key, version, boot, evaluated_at, fingerprint, accepted_at, account, body NOTNULL
+KNOWN = """SELECT messages.key, version, boot, evaluated_at, evaluation, fingerprint, accepted_at,
+    resend_after_seconds, account, body NOTNULL
     FROM json_each(?) CROSS JOIN messages ON destination = ? AND messages.key = value AND latest"""
 NEW_MESSAGES = """INSERT OR REPLACE INTO messages (destination, key, latest, boot, evaluated_at, waits_since,
-    fingerprint, accepted_at, resend_after_seconds, account, body) VALUES {}"""
-MESSAGE_COLUMNS = 11
-TOUCH = "UPDATE messages SET boot = ?, evaluated_at = ? WHERE version = ?"
+    evaluation, fingerprint, accepted_at, resend_after_seconds, account, tail, body) VALUES {}"""
+MESSAGE_COLUMNS = 13
+TOUCH = "UPDATE messages SET boot = ?, evaluated_at = ?, evaluation = ? WHERE version = ?"
 NOT_LATEST = "UPDATE messages SET latest = 0 WHERE version = ?"
-OLDEST = """SELECT key, fingerprint, body, evaluated_at, resend_after_seconds, version FROM messages
+OLDEST = """SELECT key, fingerprint, body, evaluated_at, resend_after_seconds, tail, version FROM messages
     WHERE destination = ? AND body NOTNULL ORDER BY version LIMIT ?"""
 FIRST = "SELECT min(version) FROM messages WHERE destination = ? AND body NOTNULL"
 BUSY_DESTINATIONS = "SELECT number FROM destinations WHERE pending > 0"
@@ -76,6 +80,14 @@ CLAIMED_OF = f"SELECT account, count(*), sum(latest) FROM messages {CLAIMED} GRO
 SETTLE = f"UPDATE messages SET body = NULL, accepted_at = ? {CLAIMED} AND latest"
 SETTLE_OLDER = f"DELETE FROM messages {CLAIMED} AND NOT latest"
 POSTPONE = f"UPDATE messages SET version = ({LAST}) + 1 WHERE body NOTNULL AND version = ?"
+NEW_TAIL = "INSERT OR IGNORE INTO tails (digest, content) VALUES (?, ?)"
+TAIL = "SELECT number FROM tails WHERE digest = ?"
+TAIL_CONTENT = "SELECT content FROM tails WHERE number = ?"
+USE_TAIL = f"UPDATE tails SET last_version = ({LAST}) WHERE number = ?"
+USE_TAIL_OF_LAST = f"""UPDATE tails SET last_version = ({LAST})
+    WHERE number = (SELECT tail FROM messages WHERE version = ({LAST}))"""
+UNUSED_TAILS = """DELETE FROM tails WHERE number IN (
+    SELECT number FROM tails WHERE last_version < ? ORDER BY last_version LIMIT ?)"""
 COUNT_VERSION = "UPDATE sqlite_sequence SET seq = seq + 1 WHERE name = 'messages'"
 OVER_BOUND = """SELECT version, account FROM messages WHERE destination = ? AND body NOTNULL
     ORDER BY version LIMIT ?"""

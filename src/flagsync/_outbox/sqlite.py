@@ -5,19 +5,20 @@ whatever the size of the file. Boundary: local file systems, whose locks the ker
 """
 
 import sqlite3
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
 from contextlib import closing
 from time import monotonic, time
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from uuid import uuid4
 
 from flagsync._files.shared import SharedFile
 from flagsync._files.sqlite import BUSY_SECONDS, read
 from flagsync._outbox import schema as sql
 from flagsync._outbox.backend import Status, Totals
-from flagsync._outbox.change import NEVER, Change, unescaped
-from flagsync._outbox.contract import Destination, Limits, Message, fitting
+from flagsync._outbox.change import NEVER, Change
+from flagsync._outbox.contract import Destination, Limits, Message, Repeat, fitting
 from flagsync._outbox.options import FileBounds
+from flagsync._outbox.rows import unescaped
 from flagsync._outbox.schema import OUTBOX
 
 LONG_AGO = 1e9
@@ -37,24 +38,28 @@ class SQLiteBackend:
         self._claimed = _Claimed()
         self._pruned_at, self._pruned_up_to = -LONG_AGO, 0
 
-    def store(self, messages: Sequence[Message], sent: Sequence[Message], deadline: float) -> None:
+    def store(
+        self, messages: Sequence[Message], sent: Sequence[Message], repeats: Sequence[Repeat], deadline: float
+    ) -> Sequence[Repeat]:
         with self._file.write(deadline) as file:
             change = Change(file, self._process)
             change.add(sent)
             for part in _of_different_keys(messages):
                 change.add(part)
             change.drop_beyond(self._bounds.max_pending)
+            new = change.confirm(repeats)
             if self._file.lease.is_held:
                 self._prune(file, change)
             change.finish()
+        return new
 
     def claim(self, resting: Collection[Destination], limits: Limits) -> list[Message]:
         with self._file.read(monotonic() + BUSY_SECONDS) as file:
             for number, *where in file.execute(sql.IN_TURN, (self._claimed.destination,)).fetchall():
                 if (destination := Destination(*where)) in resting:
                     continue
-                with closing(file.execute(sql.OLDEST, (number, limits.max_batch_messages))) as rows:
-                    batch = fitting((_message(row, destination) for row in rows), limits)
+                with closing(_messages(file, number, destination, limits.max_batch_messages)) as messages:
+                    batch = fitting(messages, limits)
                 if batch:
                     self._claimed = _Claimed(read(file, sql.STORE), number)
                     return batch
@@ -122,6 +127,9 @@ class SQLiteBackend:
         change.forget(old)
         # Go on behind what must stay, until all rows were seen; then begin anew.
         self._pruned_up_to = rows[-1][0] if len(rows) == self._bounds.prune_rows else 0
+        # Messages stored now have higher versions; but what waited before may have been superseded.
+        first = _first_version(file)
+        change.forget_tails(read(file, sql.LAST) if first is None else first, self._bounds.prune_tails)
         change.close_accounts(time() - self._bounds.account_seconds, self._bounds.prune_rows)
 
 
@@ -144,19 +152,32 @@ def _of_different_keys(messages: Sequence[Message]) -> Iterator[list[Message]]:
     yield part
 
 
-def _message(row: Sequence[Any], destination: Destination) -> Message:
-    key, fingerprint, body, evaluated_at, resend_after_seconds, version = row
-    return Message(
-        unescaped(key), fingerprint, body, evaluated_at, destination, resend_after_seconds, version=version
-    )
+def _messages(
+    file: sqlite3.Connection, number: int, destination: Destination, limit: int
+) -> Generator[Message]:
+    """Return the oldest messages that wait for a destination."""
+    tails = dict[int, bytes]()
+    with closing(file.execute(sql.OLDEST, (number, limit))) as rows:
+        for key, fingerprint, body, evaluated_at, resend_after_seconds, tail, version in rows:
+            if tail not in tails:
+                [tails[tail]] = file.execute(sql.TAIL_CONTENT, (tail,)).fetchone()
+            message = Message(
+                unescaped(key), fingerprint, body, evaluated_at, destination, resend_after_seconds
+            )
+            yield message._replace(tail=tails[tail], version=version)
 
 
 def _oldest_seconds(file: sqlite3.Connection) -> float:
     """Return how long the first message has waited; long, if the clock was put back since."""
-    numbers = [number for [number] in file.execute(sql.BUSY_DESTINATIONS).fetchall()]
-    firsts = [version for number in numbers for [version] in file.execute(sql.FIRST, (number,)) if version]
-    if not firsts:
+    if (first := _first_version(file)) is None:
         return 0.0
-    [(waits_since,)] = file.execute(sql.WAITS_SINCE, (min(firsts),)).fetchall()
+    [(waits_since,)] = file.execute(sql.WAITS_SINCE, (first,)).fetchall()
     seconds = time() - waits_since
     return float(seconds) if seconds >= 0 else LONG_AGO
+
+
+def _first_version(file: sqlite3.Connection) -> int | None:
+    """Return the lowest version that waits; None if nothing does."""
+    numbers = [number for [number] in file.execute(sql.BUSY_DESTINATIONS).fetchall()]
+    firsts = [version for number in numbers for [version] in file.execute(sql.FIRST, (number,)) if version]
+    return min(firsts, default=None)

@@ -64,7 +64,7 @@ class CohortTraits:
         clock: Callable[[], float] = monotonic,
     ) -> None:
         self._store, self._report, self._freshness, self._clock = store, report, freshness, clock
-        self._cached: Recent[tuple[object, Traits]] = Recent(freshness.max_remembered)
+        self._cached: Recent[str, tuple[object, Traits]] = Recent(freshness.max_remembered)
         self._shared: dict[tuple[tuple[str, bool], ...], Traits] = {}  # most identities have the same
         self._version: object = None
         self._fresh_until = self._rests_until = -inf

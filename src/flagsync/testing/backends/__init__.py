@@ -11,13 +11,17 @@ import pytest
 
 from flagsync._outbox.backend import Backend
 from flagsync.testing.backends.events import EventContract
+from flagsync.testing.backends.repeating import RepeatContract
 from flagsync.testing.backends.reporting import ReportingContract
 from flagsync.testing.backends.sending import SendingContract
 from flagsync.testing.backends.storing import StoringContract
 from flagsync.testing.backends.support import Connect, connections
+from flagsync.testing.backends.tails import TailContract
 
 
-class OutboxBackendContract(StoringContract, EventContract, SendingContract, ReportingContract):
+class OutboxBackendContract(
+    StoringContract, RepeatContract, EventContract, SendingContract, TailContract, ReportingContract
+):
     """Tests that an outbox backend of your own must pass.
 
     Subclass them in a test module, and override ``make_backend``.

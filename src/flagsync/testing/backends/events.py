@@ -72,6 +72,7 @@ class EventContract:
         backend.store(
             [message_of("ann=B", 2), message_of("bob=A", 2)],
             [sent_message("ann=A"), sent_message("bob=A")],
+            [],
             soon(),
         )
         assert deliver(backend) == ["ann=B"]

@@ -22,6 +22,7 @@ from flagsync.testing.backends.support import (
 
 UNUSUAL_KEYS = (
     *(
+        "",
         "ann",
         "Ann",
         "ann ",
@@ -54,10 +55,11 @@ class SendingContract:
 
     def test_claim_returns_whole_messages(self, connect: Connect) -> None:
         backend = connect()
-        message = message_of("ann=\xe4", second=7.125, resend_after_seconds=12.5)
-        backend.store([message], [], soon())
+        message = message_of("ann=\xe4", second=7.125, resend_after_seconds=12.5, tail=b" and more")
+        backend.store([message], [], [], soon())
         [claimed] = claim(backend)
-        assert claimed._replace(version=0) == message._replace(evaluation=None)
+        whole = claimed._replace(body=claimed.record, tail=b"", version=0, evaluation=None)
+        assert whole == message._replace(body=message.record, tail=b"", evaluation=None)
         assert claimed.version > 0
 
     def test_claim_has_a_higher_version_for_each_message(self, connect: Connect) -> None:
@@ -125,7 +127,7 @@ class SendingContract:
         backend = connect()
         for second in (1, 2):
             messages = [message_of(f"{key}=1", second, replaces=replaces) for key in UNUSUAL_KEYS]
-            backend.store(messages, [], soon())
+            backend.store(messages, [], [], soon())
         batch = claim(backend)
         assert [message.key for message in batch] == [*UNUSUAL_KEYS]
         settle(backend, accepted=batch)

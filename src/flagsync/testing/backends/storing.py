@@ -38,14 +38,14 @@ class StoringContract:
 
     def test_store_needs_no_time_while_no_other_process_writes(self, connect: Connect) -> None:
         backend = connect()
-        backend.store([message_of("ann=1")], [], monotonic() - 1.0)
+        backend.store([message_of("ann=1")], [], [], monotonic() - 1.0)
         assert waiting(backend) == ["ann=1"]
 
     def test_store_that_fails_changes_nothing_at_all(self, connect: Connect) -> None:
         backend = connect()
         store(backend, "ann=1")
         with suppress(Exception):  # no store needs to hold text that has no encoding
-            backend.store([message_of("bob=1"), message_of("\ud800=1")], [], soon())
+            backend.store([message_of("bob=1"), message_of("\ud800=1")], [], [], soon())
         assert backend.totals().accepted in (1, 3)
         assert len(waiting(backend)) == backend.totals().accepted
 
@@ -74,7 +74,7 @@ class StoringContract:
     def test_latest_evaluation_wins_within_one_call(self, connect: Connect) -> None:
         backend = connect()
         messages = [message_of("ann=new", 20), message_of("ann=old", 10)]
-        backend.store(messages, [], soon())
+        backend.store(messages, [], [], soon())
         assert waiting(backend) == ["ann=new"]
         assert backend.totals() == Totals(accepted=2, superseded=1)
 
@@ -98,7 +98,7 @@ class StoringContract:
         backend = connect()
         elsewhere = HERE._replace(project="2")
         messages = [message_of("ann=1", destination=where) for where in (HERE, THERE, elsewhere)]
-        backend.store(messages, [], soon())
+        backend.store(messages, [], [], soon())
         assert {tuple(deliver(backend)) for _ in range(3)} == {("ann=1",)}
         assert backend.totals() == Totals(accepted=3, delivered=3)
 

@@ -10,7 +10,7 @@ from time import monotonic
 from typing import Protocol
 
 from flagsync._outbox.backend import Backend, Status, Totals
-from flagsync._outbox.contract import Destination, Limits, Message
+from flagsync._outbox.contract import Destination, Limits, Message, Repeat
 
 BEGAN = monotonic() - 1000.0
 HERE, THERE = Destination("https://here.invalid/engage", "1"), Destination("https://there.invalid/engage", "1")
@@ -46,13 +46,20 @@ def message_of(
     *,
     destination: Destination = HERE,
     resend_after_seconds: float = 3600.0,
+    evaluation: int | None = None,
+    tail: bytes = b"",
     replaces: bool = True,
 ) -> Message:
     """Return a message of a text such as ``"ann=1"``: of key and body, evaluated at a second since ``BEGAN``."""
     key, _, body = text.rpartition("=")
     evaluated_at = BEGAN + second
     owner = fingerprint_of(body), body.encode(), evaluated_at, destination, resend_after_seconds
-    return Message(key, *owner, replaces=replaces)
+    return Message(key, *owner, evaluation, tail, replaces)
+
+
+def repeat_of(key: str, evaluation: int = 1, second: float = 2.0, destination: Destination = HERE) -> Repeat:
+    """Return a repeat of an evaluation, made at a second since ``BEGAN``."""
+    return Repeat(destination, key, evaluation, BEGAN + second)
 
 
 @cache
@@ -72,20 +79,43 @@ def store(
     second: float = 1.0,
     destination: Destination = HERE,
     resend_after_seconds: float = 3600.0,
+    evaluation: int | None = None,
+    tail: bytes = b"",
     replaces: bool = True,
 ) -> None:
     messages = [
         message_of(
-            text, second, destination=destination, resend_after_seconds=resend_after_seconds, replaces=replaces
+            text,
+            second,
+            destination=destination,
+            resend_after_seconds=resend_after_seconds,
+            evaluation=evaluation,
+            tail=tail,
+            replaces=replaces,
         )
         for text in texts
     ]
-    backend.store(messages, [], soon())
+    assert not backend.store(messages, [], [], soon())
     assert_adds_up(backend)
 
 
+def confirm(
+    backend: Backend,
+    *keys: str,
+    evaluation: int = 1,
+    second: float = 2.0,
+    destination: Destination = HERE,
+) -> list[str]:
+    """Store repeats of one evaluation; return the keys of those that are none."""
+    repeats = [repeat_of(key, evaluation, second, destination) for key in keys]
+    new = backend.store([], [], repeats, soon())
+    assert {*new} <= {*repeats}
+    assert_adds_up(backend)
+    return sorted(repeat.key for repeat in new)
+
+
 def tell_sent(backend: Backend, text: str, *, second: float = 1.0, replaces: bool = True) -> None:
-    backend.store([], [sent_message(text, second, replaces=replaces)], soon())
+    assert not backend.store([], [sent_message(text, second, replaces=replaces)], [], soon())
     assert_adds_up(backend)
 
 
@@ -115,7 +145,7 @@ def settle(
 
 def waiting(backend: Backend) -> list[str]:
     """Return the texts of the batch that a sender would get."""
-    return [f"{message.key}={message.body.decode()}" for message in claim(backend)]
+    return texts_of(claim(backend))
 
 
 def deliver(
@@ -127,7 +157,11 @@ def deliver(
     """Claim a batch, have it accepted, and return its texts."""
     batch = claim(backend, limits, resting=resting)
     settle(backend, accepted=batch)
-    return [f"{message.key}={message.body.decode()}" for message in batch]
+    return texts_of(batch)
+
+
+def texts_of(batch: Sequence[Message]) -> list[str]:
+    return [f"{message.key}={message.record.decode()}" for message in batch]
 
 
 def own_totals(backend: Backend) -> Totals:

@@ -1,0 +1,100 @@
+"""Calls that wait to be encoded, as text, bytes and numbers.
+
+Guarantee: under local evaluation a call that waits holds nothing that the garbage collector must look at: the
+identity's part is bytes, and the environment document, which all calls share, is a number. Making a call takes no lock
+but for the first one of a document.
+"""
+
+import threading
+from itertools import count
+from marshal import dumps, loads
+from time import monotonic
+from typing import NamedTuple, TypeAlias
+
+from flagsmith.models import Flags
+
+from flagsync._encoding.evaluation import Context, Identity, context_of
+
+# The format that tells True from 1 from 1.0, and writes equal values equally, in every process.
+EXACT_FORMAT = 0
+# A call may be made under a document while the encoder is already at the next ones.
+KEPT_DOCUMENTS = 8
+
+Call: TypeAlias = tuple[object, int, bytes | Identity | Flags, float]
+"""An identifier, the number of a document, what is evaluated, and when: ``time.monotonic()``.
+
+What is evaluated are the identity's traits, marshalled, or where they are not enough the identity. Flags that did not
+come from a document are kept themselves; the number is 0.
+"""
+
+
+class Calls:
+    """Makes calls, and keeps the documents that they refer to."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()  # held while documents are added and forgotten
+        self._next = count(1)
+        self._documents: dict[int, Context] = {}
+        self._found: dict[
+            int, _Found
+        ] = {}  # by the id() of their features, of which each refresh makes new ones
+        self._last = _NONE
+
+    def make(self, identifier: object, flags: Flags) -> Call:
+        """Return a call. Never raises, whatever the objects are."""
+        if (context := context_of(flags)) is None:
+            return identifier, 0, flags, monotonic()
+        # Written for speed: the caller pays for it.
+        features, segments, number = self._last
+        try:
+            identity = context["identity"]
+            if context["features"] is not features or context["segments"] is not segments:
+                number = self._number(context)
+            if identity["identifier"] is identifier and "key" not in identity:
+                return identifier, number, dumps(identity["traits"], EXACT_FORMAT), monotonic()
+        except ValueError:  # a trait of the application's own type
+            pass
+        except (LookupError, TypeError):  # no context of Flagsmith's
+            return identifier, 0, flags, monotonic()
+        return identifier, number, identity, monotonic()
+
+    def document(self, number: int) -> Context:
+        """Return a document: a context without an identity. Those long before it are forgotten.
+
+        Raises:
+            KeyError: It is forgotten.
+        """
+        with self._lock:
+            for old in [other for other in self._documents if other <= number - KEPT_DOCUMENTS]:
+                del self._documents[old]
+            found = self._found.items()
+            self._found = {key: known for key, known in found if known.number in self._documents}
+            if self._last.number not in self._documents:
+                self._last = _NONE
+            return self._documents[number]
+
+    def _number(self, context: Context) -> int:
+        features, segments = context["features"], context["segments"]
+        with self._lock:
+            found = self._found.get(id(features))
+            if found is None or found.segments is not segments:
+                found = self._found[id(features)] = _Found(features, segments, next(self._next))
+                self._documents[found.number] = {k: v for k, v in context.items() if k != "identity"}
+            self._last = found
+            return found.number
+
+
+class _Found(NamedTuple):
+    """A document that calls are made under: its features and segments, so that no other object gets their ``id()``."""
+
+    features: object
+    segments: object
+    number: int
+
+
+_NONE = _Found(object(), object(), 0)
+
+
+def identity_of(identifier: object, traits: bytes) -> Identity:
+    """Return the identity of a call whose traits are marshalled, as Flagsmith's engine takes it."""
+    return {"identifier": identifier, "traits": loads(traits)}  # noqa: S302 - bytes of this process

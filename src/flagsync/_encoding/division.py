@@ -1,0 +1,181 @@
+"""Decides which flags of an environment document are the same for every identity, or for equal traits.
+
+Guarantee: where that is not certain, a flag counts as different for each identity, and where that is not enough, the
+whole document is one part.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from itertools import islice
+from typing import Any, TypeAlias
+
+from flagsmith.models import Flag
+
+from flagsync._encoding.document import Document
+from flagsync._encoding.evaluation import Context, evaluate
+
+# JSONPath that reads nothing but the identity and the environment, which every part of a document is evaluated with.
+# A second $ could begin anywhere again.
+HARMLESS_PATH = re.compile(r"\$\.(identity|environment)\b[^$]*")
+HARMLESS_PROPERTIES = ("$.identity.identifier", "$.identity.key", "$.environment.key", "$.environment.name")
+# Operators that raise nothing, whatever they compare (flagsmith-flag-engine 11.1). A regular expression may be wrong, a
+# divisor 0, and text that is not valid Unicode has no percentage.
+HARMLESS_OPERATORS = frozenset(
+    "IN EQUAL NOT_EQUAL GREATER_THAN GREATER_THAN_INCLUSIVE LESS_THAN LESS_THAN_INCLUSIVE CONTAINS NOT_CONTAINS "
+    "IS_SET IS_NOT_SET".split()
+)
+RULE_TYPES = ("ALL", "ANY", "NONE")
+FEATURES_AT_ONCE = 50  # that are evaluated without a rest
+
+Item: TypeAlias = Mapping[str, Any]
+"""A feature, segment, rule or condition, as Flagsmith's engine takes it."""
+
+
+def divide(context: Context, digest: bytes, pause: Callable[[], None], *, by_traits: bool = True) -> Document:
+    """Divide a document.
+
+    Args:
+        context: The document: a context without an identity.
+        digest: Of the document.
+        pause: Called between pieces of work.
+        by_traits: Whether flags may be told apart that are the same for equal traits.
+    """
+    features: dict[str, Item] = context.get("features") or {}
+    nothing = {**context, "features": {}, "segments": {}}
+    whole = Document(
+        digest=digest,
+        features=tuple(features),
+        constant=(),
+        traits=(),
+        by_traits=nothing,
+        by_identity=context,
+        whole=context,
+    )
+    with suppress(Exception):  # the engine will raise it for those whom it concerns
+        segments: dict[str, Item] = context.get("segments") or {}
+        if _reads_flags(segments.values(), pause) or any(name != one["name"] for name, one in features.items()):
+            return whole
+        return _divide(whole, features, segments, pause, by_traits=by_traits)
+    return whole
+
+
+def _divide(
+    whole: Document,
+    features: dict[str, Item],
+    segments: dict[str, Item],
+    pause: Callable[[], None],
+    *,
+    by_traits: bool,
+) -> Document:
+    overridden, of_identity = (
+        set[str](),
+        {name for name, feature in features.items() if feature.get("variants")},
+    )
+    for segment in segments.values():
+        pause()
+        is_of_traits = by_traits and _traits_of(segment) is not None
+        for override in segment.get("overrides") or ():
+            overridden.add(override["name"])
+            if override.get("variants") or not is_of_traits:
+                of_identity.add(override["name"])
+    _add_neighbours(of_identity, segments.values())
+    of_traits = {name for name in features if name in overridden and name not in of_identity}
+    constant = {name: one for name, one in features.items() if name not in of_traits | of_identity}
+    parts = _parts(segments, of_traits)
+    traits = {name for segment in parts[0].values() for name in _traits_of(segment) or ()}
+    return Document(
+        digest=whole.digest,
+        features=whole.features,
+        constant=tuple(_evaluated(whole.whole, constant, pause)),
+        traits=tuple(sorted(traits)),
+        by_traits=_part(whole.whole, of_traits, parts[0]),
+        by_identity=_part(whole.whole, of_identity, parts[1]),
+        whole=whole.whole,
+    )
+
+
+def _add_neighbours(names: set[str], segments: Iterable[Item]) -> None:
+    """Add the flags that share a segment with one of the names, so that no segment is matched for two parts."""
+    groups = [{override["name"] for override in segment.get("overrides") or ()} for segment in segments]
+    while any(names & group and not group <= names for group in groups):
+        names.update(*(group for group in groups if names & group))
+
+
+def _parts(segments: dict[str, Item], of_traits: set[str]) -> tuple[dict[str, Item], dict[str, Item]]:
+    """Return the segments that flags by traits need, and those that flags by identity need or that may raise."""
+    by_traits, by_identity = dict[str, Item](), dict[str, Item]()
+    for key, segment in segments.items():
+        names = {override["name"] for override in segment.get("overrides") or ()}
+        if names & of_traits:
+            by_traits[key] = segment
+        elif names or not _is_harmless(segment):
+            by_identity[key] = segment
+    return by_traits, by_identity
+
+
+def _part(context: Context, names: set[str], segments: dict[str, Item]) -> Context:
+    features = {name: feature for name, feature in context["features"].items() if name in names}
+    return {**context, "features": features, "segments": segments}
+
+
+def _evaluated(context: Context, features: dict[str, Item], pause: Callable[[], None]) -> Iterator[Flag]:
+    """Evaluate flags that are the same for every identity."""
+    names = iter(features)
+    while part := {name: features[name] for name in islice(names, FEATURES_AT_ONCE)}:
+        yield from evaluate({**context, "features": part, "segments": {}})
+        pause()
+
+
+def _conditions(rules: Iterable[Item]) -> Iterator[Item]:
+    """Return the conditions of rules, at every depth."""
+    for rule in rules:
+        yield from rule.get("conditions") or ()
+        yield from _conditions(rule.get("rules") or ())
+
+
+def _reads_flags(segments: Iterable[Item], pause: Callable[[], None]) -> bool:
+    """Whether conditions may read more than what every part of a document is evaluated with."""
+    for segment in segments:
+        pause()
+        for condition in _conditions(segment["rules"]):
+            name = condition["property"]
+            if name.startswith("$.") and HARMLESS_PATH.fullmatch(name) is None:
+                return True
+    return False
+
+
+def _traits_of(segment: Item) -> set[str] | None:
+    """Return the traits that decide who is in a segment; None if something else does, too."""
+    traits = set[str]()
+    for condition in _conditions(segment["rules"]):
+        name = condition["property"]
+        if name.startswith("$.") or not name:  # no property: the percentage is one of the identity
+            return None
+        traits.add(name)
+    return traits
+
+
+def _is_harmless(segment: Item) -> bool:
+    """Whether a segment raises nothing, whatever the identity."""
+    return (
+        all(type(segment[name]) is str for name in ("name", "key"))
+        and all(rule["type"] in RULE_TYPES for rule in _rules(segment["rules"]))
+        and all(map(_is_harmless_condition, _conditions(segment["rules"])))
+    )
+
+
+def _rules(rules: Iterable[Item]) -> Iterator[Item]:
+    """Return rules, at every depth."""
+    for rule in rules:
+        yield rule
+        yield from _rules(rule.get("rules") or ())
+
+
+def _is_harmless_condition(condition: Item) -> bool:
+    name, operator, value = condition["property"], condition["operator"], condition.get("value")
+    return (
+        (not name.startswith("$.") or name in HARMLESS_PROPERTIES)
+        and operator in HARMLESS_OPERATORS
+        and (type(value) is str or (operator == "IN" and type(value) is list))
+    )

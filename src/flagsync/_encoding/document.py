@@ -1,0 +1,89 @@
+"""An environment document in parts: what is the same for every identity, for equal traits, and for nobody else.
+
+Guarantee: the flags of the parts are together what Flagsmith's engine makes of the whole document, and it raises what
+it would raise. Boundary: ``division`` decides which part a flag is in.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from hashlib import blake2b
+from marshal import dumps
+
+from flagsmith.models import Flag
+
+from flagsync._encoding.calls import EXACT_FORMAT
+from flagsync._encoding.evaluation import Context, Identity, evaluate
+
+# Python refuses to make a number of more digits (sys.get_int_max_str_digits), which the engine tries with every trait.
+MAX_TRAITS_BYTES = 4000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Document:
+    """What is known of an environment document.
+
+    Attributes:
+        digest: Equal for equal content, in every process: 16 bytes.
+        features: The names of all features, in their order.
+        constant: The flags that are the same for every identity.
+        traits: The names of the traits that ``by_traits`` depends on.
+        by_traits: The part whose flags are the same for equal ``traits``; a context without an identity.
+        by_identity: The part with the other flags.
+        whole: The document.
+    """
+
+    digest: bytes
+    features: tuple[str, ...]
+    constant: tuple[Flag, ...]
+    traits: tuple[str, ...]
+    by_traits: Context
+    by_identity: Context
+    whole: Context
+
+    def traits_key(self, identity: Identity) -> bytes:
+        """Return what ``by_traits`` depends on; equal for equal values of equal types."""
+        traits = identity["traits"]
+        return dumps([traits.get(name) for name in self.traits], EXACT_FORMAT)
+
+    def evaluate_by_traits(self, identity: Identity) -> list[Flag]:
+        """Return the flags that depend on ``traits``. Raises what the engine raises."""
+        return evaluate({**self.by_traits, "identity": identity})
+
+    def evaluate_by_identity(self, identity: Identity) -> list[Flag]:
+        """Return the flags that are in neither of the other parts. Raises what the engine raises."""
+        return evaluate({**self.by_identity, "identity": identity})
+
+    def evaluate_whole(self, identity: Identity) -> list[Flag]:
+        """Return all flags but the constant ones, in the order of the parts. Raises what the engine raises.
+
+        It is for identities whose traits the engine may refuse wherever it meets them: of other types than Python's own
+        ones, or longer than ``MAX_TRAITS_BYTES``.
+        """
+        if self.by_identity is self.whole:
+            return self.evaluate_by_identity(identity)
+        flags = {flag.feature_name: flag for flag in evaluate({**self.whole, "identity": identity})}
+        return [
+            flags[name] for part in (self.by_traits, self.by_identity) for name in part.get("features") or ()
+        ]
+
+
+def digest_of(context: Context, pause: Callable[[], None]) -> bytes:
+    """Return a digest of the content of a document: each refresh builds new objects, changed or not."""
+    content = blake2b(repr(context.get("environment")).encode(errors="surrogatepass"), digest_size=16)
+    for name in ("features", "segments"):
+        part = context.get(name)
+        for item in part.items() if isinstance(part, Mapping) else ():
+            content.update(repr(_without_random_key(*item)).encode(errors="surrogatepass"))
+            pause()
+        content.update(b"\0")
+    return content.digest()
+
+
+def _without_random_key(key: object, item: object) -> object:
+    """Leave out the key of a segment that stands for overrides of identities.
+
+    It is a hash of Python's, another one in each process, and nothing depends on it (flagsmith 6.3).
+    """
+    if isinstance(item, Mapping) and item.get("metadata") == {"source": "identity_overrides"}:
+        return {name: value for name, value in item.items() if name != "key"}
+    return key, item

@@ -1,0 +1,79 @@
+"""What waits for one destination in memory, and what is known of its keys.
+
+Guarantee: kept as text, bytes, numbers and exact tuples of those, which cost the garbage collector nothing.
+"""
+
+from collections import OrderedDict
+from math import inf
+from time import monotonic
+from typing import TypeAlias
+
+from flagsync._outbox.contract import Destination, Message
+from flagsync._recent import Recent
+
+Entry: TypeAlias = tuple[str, bytes, bytes, float, float, int | None, bytes, bool, int]
+"""A waiting message without its destination, in the order of ``Message``'s attributes."""
+Known: TypeAlias = tuple[int | None, bytes, float]
+"""The last message of a key that Mixpanel has or gets: evaluation, fingerprint, and until when that counts."""
+UNKNOWN: Known = (None, b"", -inf)
+
+
+class Queue:
+    """What waits for one destination, the oldest first, and what is known of its keys."""
+
+    def __init__(self, max_remembered: int) -> None:
+        self.waiting: OrderedDict[str, Entry] = OrderedDict()
+        self.size = 0  # bytes of the bodies
+        self.waits_since = -inf
+        self.known: Recent[str, Known] = Recent(max_remembered)
+
+    def add(self, message: Message, version: int) -> bool:
+        """Let a message wait at the end; return whether it took the place of another one."""
+        slot = message.key if message.replaces else slot_of_event(message.key, version)
+        if replaced := slot in self.waiting:
+            self.remove(slot)
+        self._insert(slot, (*message[:4], *message[5:9], version))
+        return replaced
+
+    def put_back(self, message: Message, *, last: bool) -> bool:
+        """Let a message wait again; False if a newer one took its place."""
+        slot = slot_of(message)
+        if slot in self.waiting:
+            return False
+        self._insert(slot, (*message[:4], *message[5:9], message.version))
+        self.waiting.move_to_end(slot, last=last)
+        return True
+
+    def remove(self, slot: str) -> Entry:
+        entry = self.waiting.pop(slot)
+        self.size -= size_of(entry)
+        return entry
+
+    def know(self, key: str, fingerprint: bytes, until: float) -> None:
+        """Note until when a message counts as known, unless a newer one was put."""
+        evaluation, known, _ = self.known.get(key) or UNKNOWN
+        if known == fingerprint:
+            self.known[key] = evaluation, known, until
+
+    def _insert(self, slot: str, entry: Entry) -> None:
+        if not self.waiting:
+            self.waits_since = monotonic()
+        self.waiting[slot] = entry
+        self.size += size_of(entry)
+
+
+def size_of(entry: Entry) -> int:
+    return len(entry[2]) + len(entry[6])
+
+
+def slot_of(message: Message) -> str:
+    """Return what a waiting message is found by: its key, or if it replaces none, a text of its own."""
+    return message.key if message.replaces else slot_of_event(message.key, message.version)
+
+
+def slot_of_event(key: str, version: int) -> str:
+    return f"{key}\0{version}"
+
+
+def message_of(entry: Entry, destination: Destination) -> Message:
+    return Message._make((*entry[:4], destination, *entry[4:]))

@@ -1,0 +1,61 @@
+"""Rows of the messages of an outbox file: what is known of a key, and what is written together."""
+
+import sqlite3
+from functools import cache
+from itertools import chain
+from typing import NamedTuple
+
+from flagsync._outbox import schema as sql
+
+# With one statement a row, another thread may take the interpreter after each, and keep it for milliseconds.
+ROWS_AT_ONCE = 50
+
+
+class Known(NamedTuple):
+    """What a file knows of a key."""
+
+    version: int
+    boot: int
+    evaluated_at: float
+    evaluation: int | None
+    fingerprint: bytes
+    accepted_at: float
+    resend_after_seconds: float
+    account: int
+    waits: int
+
+
+class Rows:
+    """Rows that are written together."""
+
+    def __init__(self) -> None:
+        self.older: list[tuple[object, ...]] = []
+        self.touched: list[tuple[object, ...]] = []
+        self.new: list[tuple[object, ...]] = []
+
+    def write(self, file: sqlite3.Connection) -> None:
+        """Write them, in an order that keeps one row of each key the latest."""
+        file.executemany(sql.NOT_LATEST, self.older)
+        file.executemany(sql.TOUCH, self.touched)
+        for start in range(0, len(self.new), ROWS_AT_ONCE):
+            rows = self.new[start : start + ROWS_AT_ONCE]
+            file.execute(_new_messages(len(rows)), [*chain.from_iterable(rows)])
+        for rows in (self.older, self.touched, self.new):
+            rows.clear()
+
+
+def escaped(key: str) -> str:
+    """Return a key without NUL, at which SQLite's JSON functions end a text."""
+    return key.replace("\\", "\\\\").replace("\0", "\\0") if "\0" in key or "\\" in key else key
+
+
+def unescaped(text: str) -> str:
+    """Undo ``escaped``."""
+    return "\\".join(part.replace("\\0", "\0") for part in text.split("\\\\")) if "\\" in text else text
+
+
+@cache
+def _new_messages(rows: int) -> str:
+    """Return the statement that inserts so many rows."""
+    row = f"({', '.join('?' * sql.MESSAGE_COLUMNS)})"
+    return sql.NEW_MESSAGES.format(", ".join([row] * rows))

@@ -1,0 +1,125 @@
+"""Calls under local evaluation, as text, bytes and numbers; and the documents that they refer to."""
+
+import gc
+import threading
+from typing import Any
+from uuid import UUID
+
+import pytest
+from flagsmith import Flagsmith
+from flagsmith.models import Flags
+
+from flagsync._encoding.calls import KEPT_DOCUMENTS, Calls, identity_of
+from tests.support.encoding import lazy, remote
+
+
+def test_call_under_local_evaluation_holds_the_traits_as_bytes_and_the_document_as_a_number(
+    offline: Flagsmith,
+) -> None:
+    calls = Calls()
+    traits: Any = {"plan": "pro", "age": 42, "ratio": 0.5, "beta": True, "tags": ["a", 1]}
+    identifier, number, evaluated, _ = calls.make("user_1", offline.get_identity_flags("user_1", traits))
+    assert isinstance(evaluated, bytes)
+    assert identity_of(identifier, evaluated) == {"identifier": "user_1", "traits": traits}
+    assert set(calls.document(number)) == {"environment", "features", "segments"}
+
+
+@pytest.mark.parametrize("identifier", ["user_1", 7, True, 1.5])
+def test_call_that_waits_is_not_tracked_by_the_garbage_collector(document: Any, identifier: Any) -> None:
+    call = Calls().make(identifier, lazy(document, identifier, {"plan": "pro"}))
+    gc.collect()
+    assert not gc.is_tracked(call)
+
+
+def test_calls_under_one_document_have_one_number(offline: Flagsmith) -> None:
+    calls = Calls()
+    numbers = {calls.make(name, offline.get_identity_flags(name))[1] for name in ("a", "b", "c")}
+    assert len(numbers) == 1
+
+
+def test_call_keeps_the_identity_if_a_trait_is_of_the_applications_own_type(offline: Flagsmith) -> None:
+    calls = Calls()
+    trait: Any = UUID(int=1)
+    _, number, evaluated, _ = calls.make("user_1", offline.get_identity_flags("user_1", {"id": trait}))
+    assert evaluated == {"identifier": "user_1", "traits": {"id": trait}}
+    assert calls.document(number)
+
+
+def test_call_for_another_identifier_than_the_evaluated_one_keeps_the_identity(offline: Flagsmith) -> None:
+    call = Calls().make("account_7", offline.get_identity_flags("user_1", {"plan": "pro"}))
+    assert (call[0], call[2]) == ("account_7", {"identifier": "user_1", "traits": {"plan": "pro"}})
+
+
+def test_call_with_a_key_in_its_identity_keeps_the_identity(document: Any) -> None:
+    flags = lazy(document)
+    identity: Any = flags._context["identity"]  # type: ignore[index]
+    identity["key"] = "another key"
+    assert Calls().make(identity["identifier"], flags)[2] is identity
+
+
+@pytest.mark.parametrize("context", [{}, {"features": {}}, {"identity": {}, "features": {}}, [1], "context"])
+def test_call_of_what_is_no_context_keeps_the_flags(context: Any) -> None:
+    flags = Flags(_context=context)
+    assert Calls().make("user_1", flags)[1:3] == (0, flags)
+
+
+def test_call_of_a_remote_answer_keeps_the_flags() -> None:
+    flags = remote(a=1)
+    assert Calls().make("user_1", flags)[1:3] == (0, flags)
+
+
+def test_documents_that_alternate_keep_their_numbers(document: Any) -> None:
+    calls, one, other = Calls(), lazy(document), lazy(document)
+    numbers = [calls.make("user_1", flags)[1] for flags in (one, other, one, other)]
+    assert numbers == [1, 2, 1, 2]
+
+
+def test_document_with_the_features_of_another_and_other_segments_has_its_own_number(document: Any) -> None:
+    calls, flags = Calls(), lazy(document)
+    context: Any = flags._context
+    context = {**context, "segments": {}}
+    other = Flags(_context=context)
+    numbers = [calls.make("user_1", one)[1] for one in (flags, other)]
+    assert numbers == [1, 2]
+    assert [len(calls.document(number)["segments"]) > 0 for number in numbers] == [True, False]
+
+
+def test_old_documents_are_forgotten_and_get_another_number_when_they_come_again(document: Any) -> None:
+    calls, old = Calls(), lazy(document)
+    calls.make("user_1", old)
+    for number in range(2, KEPT_DOCUMENTS + 2):
+        assert calls.make("user_1", lazy(document))[1] == number
+    calls.document(number - 1)
+    assert calls.document(1)
+    calls.document(number)
+    with pytest.raises(KeyError):
+        calls.document(1)
+    assert calls.make("user_1", old)[1] == number + 1
+
+
+def test_last_document_that_is_forgotten_is_not_used_again(document: Any) -> None:
+    calls, old = Calls(), lazy(document)
+    numbers = [calls.make("user_1", lazy(document))[1] for _ in range(KEPT_DOCUMENTS)]
+    assert calls.make("user_1", old)[1] == numbers[-1] + 1
+    calls.document(numbers[-1] + 1)
+    for _ in range(KEPT_DOCUMENTS):
+        calls.make("user_1", lazy(document))
+    calls.make("user_1", old)
+    calls.document(numbers[-1] + 1 + KEPT_DOCUMENTS)
+    assert calls.make("user_1", old)[1] == numbers[-1] + 2 + KEPT_DOCUMENTS
+
+
+def test_threads_that_meet_a_new_document_together_get_one_number(document: Any) -> None:
+    calls, flags, start = Calls(), lazy(document), threading.Barrier(8)
+    numbers = list[int]()
+
+    def make() -> None:
+        start.wait()
+        numbers.append(calls.make("user_1", flags)[1])
+
+    threads = [threading.Thread(target=make) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert set(numbers) == {1}
