@@ -18,7 +18,12 @@ Build = Callable[..., FileLease]
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    return tmp_path / "lock"
+    """The lock file."""
+    return tmp_path / "diary.db-sender"
+
+
+def lease_of(lock: Path) -> FileLease:
+    return FileLease(f"{lock}".removesuffix("-sender"))
 
 
 @pytest.fixture
@@ -27,7 +32,7 @@ def build(path: Path) -> Iterator[Build]:
     leases: list[FileLease] = []
 
     def build_lease(where: Path = path) -> FileLease:
-        leases.append(FileLease(f"{where}"))
+        leases.append(lease_of(where))
         return leases[-1]
 
     yield build_lease
@@ -44,7 +49,7 @@ def test_lease_has_one_holder(build: Build) -> None:
 
 def test_lease_has_one_holder_among_processes(path: Path, build: Build) -> None:
     assert build().try_acquire()
-    assert in_child(lambda: not FileLease(f"{path}").try_acquire())
+    assert in_child(lambda: not lease_of(path).try_acquire())
 
 
 def test_lease_that_is_released_can_be_acquired_by_another_process(build: Build) -> None:
@@ -62,7 +67,7 @@ def test_lease_ends_with_the_process_that_holds_it(path: Path, build: Build) -> 
     reading, writing = os.pipe()
     if (child := os.fork()) == 0:
         try:
-            own = FileLease(f"{path}")
+            own = lease_of(path)
             os.write(writing, b"held" if own.try_acquire() else b"free")
             signal.alarm(60)  # should the test end before it kills this process
             signal.pause()
@@ -95,7 +100,7 @@ def test_lock_file_can_be_read_by_its_owner_only(path: Path, build: Build) -> No
 
 def test_lease_in_a_directory_that_does_not_exist_is_an_error(path: Path, build: Build) -> None:
     with pytest.raises(FileNotFoundError):
-        build(path / "lock").try_acquire()
+        build(path / "diary.db-sender").try_acquire()
 
 
 # The lock file
@@ -152,7 +157,7 @@ def test_lease_is_not_acquired_on_a_lock_file_that_was_lost_since_it_was_opened(
 def test_hard_link_to_the_lock_file_is_the_same_lease(path: Path, build: Build) -> None:
     one = build()
     assert one.try_acquire()
-    (link := path.with_suffix(".link")).hardlink_to(path)
+    (link := path.with_name("link-sender")).hardlink_to(path)
     other = build(link)
     assert not other.try_acquire()
     one.release()

@@ -1,10 +1,13 @@
 """SQLite files of flagsync's own: what is refused and left as it is, modes, and waiting for other processes."""
 
 import os
+import shutil
 import sqlite3
 import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from stat import S_IMODE
 from time import monotonic
@@ -13,11 +16,10 @@ from typing import Any
 import pytest
 
 from flagsync._files import sqlite as module
-from flagsync._files.sqlite import begin, connect, identity, is_busy, prepare, read
+from flagsync._files.sqlite import LOG_BYTES, OLDEST_SQLITE, begin, connect, identity, is_busy, prepare, read
 from tests.support.files import DIARY, entries, locked, next_descriptor
 
 SECONDS = 10.0
-OTHER_USER = 12345
 
 
 @pytest.fixture
@@ -29,6 +31,10 @@ def make(path: Path) -> None:
     prepare(f"{path}", DIARY).close()
 
 
+def contents(path: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in path.parent.iterdir() if file.is_file()}
+
+
 def modes(path: Path) -> dict[str, int]:
     return {file.name.removeprefix(path.name): S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
 
@@ -36,23 +42,75 @@ def modes(path: Path) -> dict[str, int]:
 # What is refused
 
 
+FOREIGN = (
+    "it is a database that belongs to another application, or to another part of flagsync; name another path"
+)
+NO_DATABASE = "file is not a database; name another path, or remove a file that is damaged"
+
+
 def make_directory(path: Path) -> None:
     path.mkdir()
+
+
+def make_device(path: Path) -> None:
+    os.mkfifo(path)
 
 
 def make_text(path: Path) -> None:
     path.write_text("Dear diary, today I learned that SQLite files are never as short as this.\n" * 100)
 
 
-def make_foreign_database(path: Path) -> None:
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute("CREATE TABLE diary (entry)")
+def make_short_text(path: Path) -> None:
+    path.write_text("Dear diary")
+
+
+def make_zeros(path: Path) -> None:
+    path.write_bytes(bytes(8192))
+
+
+def make_foreign_database(path: Path, *statements: str) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        for statement in statements or ["CREATE TABLE diary (entry)"]:
+            connection.execute(statement)
 
 
 def make_foreign_wal_database(path: Path) -> None:
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute("PRAGMA journal_mode = WAL")
+    make_foreign_database(path, "PRAGMA journal_mode = WAL", "CREATE TABLE diary (entry)")
+
+
+def make_foreign_database_without_tables(path: Path) -> None:
+    make_foreign_database(path, "PRAGMA application_id = 7")
+
+
+def make_foreign_wal_database_without_tables(path: Path) -> None:
+    make_foreign_database(path, "PRAGMA journal_mode = WAL")
+
+
+def make_other_format(path: Path) -> None:
+    prepare(f"{path}", replace(DIARY, application=DIARY.application + 1)).close()
+
+
+def leave_log(path: Path, connection: sqlite3.Connection) -> None:
+    """Make a file as a process leaves it that is killed while it has a connection."""
+    [(_, _, original)] = connection.execute("PRAGMA database_list")
+    for ending in ("", "-wal"):
+        shutil.copy(f"{original}{ending}", f"{path}{ending}")
+
+
+def make_foreign_database_with_log(path: Path) -> None:
+    with closing(sqlite3.connect(path.with_name("original.db"), isolation_level=None)) as connection:
         connection.execute("CREATE TABLE diary (entry)")
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("INSERT INTO diary VALUES ('one')")
+        leave_log(path, connection)
+
+
+def make_foreign_database_in_its_log(path: Path) -> None:
+    with closing(sqlite3.connect(path.with_name("original.db"), isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA application_id = 7")
+        connection.execute("CREATE TABLE diary (entry)")
+        leave_log(path, connection)
 
 
 def make_version(version: int) -> Callable[[Path], None]:
@@ -67,32 +125,53 @@ def make_version(version: int) -> Callable[[Path], None]:
 @pytest.mark.parametrize(
     ("make_file", "reason"),
     [
-        (make_directory, "unable to open database file"),
-        (make_text, "file is not a database"),
-        (make_foreign_database, "it belongs to another application, or cannot be written"),
-        (make_foreign_wal_database, "it belongs to another application, or cannot be written"),
+        (make_directory, "it is a directory or a device; name a file"),
+        (make_device, "it is a directory or a device; name a file"),
+        (make_text, NO_DATABASE),
+        (make_short_text, NO_DATABASE),
+        (make_zeros, NO_DATABASE),
+        (make_foreign_database, FOREIGN),
+        (make_foreign_wal_database, FOREIGN),
+        (make_foreign_database_without_tables, FOREIGN),
+        (make_foreign_wal_database_without_tables, FOREIGN),
+        (make_foreign_database_with_log, FOREIGN),
+        (make_foreign_database_in_its_log, FOREIGN),
+        (make_other_format, FOREIGN),
         (
             make_version(3),
             "it has format 3, and this version of flagsync uses 2: install a newer version of flagsync",
         ),
         (make_version(1), "it has format 1, and this version of flagsync uses 2: copy its entries by hand"),
     ],
-    ids=["directory", "text", "foreign database", "foreign database with WAL", "newer format", "older format"],
 )
 def test_file_that_is_not_of_this_format_is_refused_and_left_as_it_is(
     make_file: Callable[[Path], None], reason: str, path: Path
 ) -> None:
     make_file(path)
     path.chmod(0o755)
-    before, files = path.read_bytes() if path.is_file() else None, modes(path)
+    before, files = contents(path), modes(path)
     with pytest.raises(ValueError) as raised:
         make(path)
     assert f"{raised.value}" == f"diary: cannot open or create a flagsync file at '{path}': {reason}"
-    assert (path.read_bytes() if path.is_file() else None, modes(path)) == (before, files)
+    assert (contents(path), modes(path)) == (before, files)
+
+
+def test_refused_database_keeps_the_locks_that_this_process_has_on_it(path: Path) -> None:
+    make_foreign_database(path)
+    with locked(path):
+        with pytest.raises(ValueError, match="another application"):
+            make(path)
+        program = "import sqlite3, sys; sqlite3.connect(sys.argv[1], timeout=0).execute('BEGIN IMMEDIATE')"
+        other = subprocess.run(
+            [sys.executable, "-c", program, path], check=False, capture_output=True, text=True
+        )
+        assert "database is locked" in other.stderr
 
 
 def test_file_in_a_directory_that_does_not_exist_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"diary: cannot open or create .* No such file or directory"):
+    with pytest.raises(
+        ValueError, match=r"diary: cannot open or create .*: its directory does not exist; create the directory"
+    ):
         make(tmp_path / "missing" / "diary.db")
 
 
@@ -125,114 +204,6 @@ def test_refused_file_is_not_kept_open(path: Path) -> None:
     assert next_descriptor() == before
 
 
-@pytest.mark.parametrize("name", ["diary.db", "link.db"])
-def test_file_with_a_hard_link_is_refused_by_either_name(path: Path, name: str) -> None:
-    make(path)
-    (path.parent / "link.db").hardlink_to(path)
-    with pytest.raises(ValueError, match="it has a hard link; remove the link, or use a symbolic link"):
-        make(path.parent / name)
-
-
-def test_file_whose_hard_link_was_removed_is_accepted(path: Path) -> None:
-    make(path)
-    (link := path.parent / "link.db").hardlink_to(path)
-    link.unlink()
-    make(path)
-
-
-@pytest.fixture(params=["mounted.db", "with space.db"])
-def mount_point(request: pytest.FixtureRequest, path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A file that a file is mounted on; where that is not allowed, a system that says so."""
-    make(path)
-    (target := path.parent / request.param).touch()
-    with suppress(FileNotFoundError):
-        if subprocess.run(["mount", "--bind", path, target], check=False, capture_output=True).returncode == 0:
-            yield target
-            subprocess.run(["umount", target], check=True)
-            return
-    line = f"36 35 98:0 /x {target} rw - ext4 /dev/root rw\n".replace("with space", "with\\040space")
-    monkeypatch.setattr(Path, "read_text", lambda *_: line)
-    yield target
-
-
-def test_mount_point_is_refused(mount_point: Path) -> None:
-    with pytest.raises(ValueError, match="it is a mount point; mount its directory instead"):
-        make(mount_point)
-
-
-def test_file_is_accepted_where_the_system_lists_no_mount_points(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*_: object) -> str:
-        raise FileNotFoundError
-
-    monkeypatch.setattr(Path, "read_text", fail)
-    make(path)
-
-
-# Modes
-
-
-@pytest.fixture
-def no_umask() -> Iterator[None]:
-    before = os.umask(0)
-    yield
-    os.umask(before)
-
-
-@pytest.mark.usefixtures("no_umask")
-def test_new_file_can_be_read_by_its_owner_only(path: Path) -> None:
-    with closing(prepare(f"{path}", DIARY)) as connection:
-        connection.execute("INSERT INTO entries VALUES ('one')")
-        assert modes(path) == {"": 0o600, "-wal": 0o600, "-shm": 0o600}
-
-
-@pytest.mark.usefixtures("no_umask")
-@pytest.mark.parametrize("is_used", [False, True])
-def test_existing_file_and_its_side_files_become_the_owners_alone(path: Path, *, is_used: bool) -> None:
-    path.touch()
-    with closing(sqlite3.connect(path)) as other:
-        if is_used:
-            make(path)
-            other.execute("INSERT INTO entries VALUES ('one')")
-            other.commit()
-        for file in path.parent.iterdir():
-            file.chmod(0o666)
-        with closing(prepare(f"{path}", DIARY)) as connection:
-            connection.execute("INSERT INTO entries VALUES ('two')")
-            assert modes(path) == {"": 0o600, "-wal": 0o600, "-shm": 0o600}
-
-
-def test_file_of_another_user_that_others_can_read_is_refused(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    make(path)
-    path.chmod(0o640)
-    monkeypatch.setattr(os, "geteuid", lambda: OTHER_USER)
-    with pytest.raises(ValueError, match="other users can read it, and it belongs to one of them"):
-        make(path)
-    assert modes(path) == {"": 0o640}
-
-
-@pytest.mark.parametrize("user", [0, os.geteuid()])
-def test_file_that_others_can_read_is_hidden_by_its_owner_and_by_root(
-    path: Path, monkeypatch: pytest.MonkeyPatch, user: int
-) -> None:
-    make(path)
-    path.chmod(0o644)
-    monkeypatch.setattr(os, "geteuid", lambda: user)
-    make(path)
-    assert modes(path) == {"": 0o600}
-
-
-def test_file_of_another_user_that_nobody_else_can_read_is_accepted_if_it_can_be_opened(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    make(path)
-    monkeypatch.setattr(os, "geteuid", lambda: OTHER_USER)
-    make(path)
-
-
 # How a file is made
 
 
@@ -251,6 +222,94 @@ def test_existing_file_keeps_its_content(path: Path) -> None:
         connection.execute("INSERT INTO entries VALUES ('one')")
     with closing(prepare(f"{path}", DIARY)) as connection:
         assert entries(connection) == ["one"]
+
+
+def test_empty_file_becomes_a_file_of_the_format(path: Path) -> None:
+    path.touch()
+    make(path)
+    with closing(prepare(f"{path}", DIARY)) as connection:
+        assert entries(connection) == []
+
+
+def test_file_with_the_log_of_a_process_that_was_killed_keeps_its_content(path: Path) -> None:
+    with closing(prepare(f"{path.with_name('original.db')}", DIARY)) as connection:
+        connection.execute("INSERT INTO entries VALUES ('one')")
+        leave_log(path, connection)
+    with closing(prepare(f"{path}", DIARY)) as connection:
+        assert entries(connection) == ["one"]
+
+
+def test_file_whose_log_was_half_written_back_keeps_its_content(path: Path) -> None:
+    texts = ["x" * DIARY.page_bytes] * 10
+    original = path.with_name("original.db")
+    with closing(prepare(f"{original}", DIARY)) as connection:
+        connection.executemany("INSERT INTO entries VALUES (?)", [(text,) for text in texts])
+        leave_log(path, connection)
+        connection.execute("PRAGMA wal_checkpoint")
+        with path.open("r+b") as file:  # the first page counts pages that are still in the log
+            file.write(original.read_bytes()[: DIARY.page_bytes])
+    with closing(prepare(f"{path}", DIARY)) as connection:
+        assert entries(connection) == texts
+
+
+class FullDisk(sqlite3.Connection):
+    def executescript(self, script: str) -> sqlite3.Cursor:
+        raise sqlite3.OperationalError("database or disk is full")
+
+
+def test_file_that_cannot_be_made_says_why(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = sqlite3.connect
+    with monkeypatch.context() as full:
+        full.setattr(sqlite3, "connect", lambda *a, **o: real(*a, **o, factory=FullDisk))
+        with pytest.raises(ValueError, match="database or disk is full"):
+            make(path)
+    make(path)
+
+
+def test_log_shrinks_again_after_a_reader_that_stayed_has_left(path: Path) -> None:
+    log = Path(f"{path}-wal")
+    with closing(prepare(f"{path}", DIARY)) as connection, closing(sqlite3.connect(path)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM entries").fetchall()
+        while log.stat().st_size < 2 * LOG_BYTES:
+            connection.executemany("INSERT INTO entries VALUES (?)", [("x" * 100_000,)] * 10)
+        reader.rollback()
+        for _ in range(2):  # the first one ends with a checkpoint, the second one begins the log anew
+            connection.execute("INSERT INTO entries VALUES ('one')")
+        assert log.stat().st_size <= LOG_BYTES
+
+
+# SQLite itself
+
+
+def test_sqlite_that_is_too_old_is_refused_before_a_file_is_made(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 23, 1))
+    monkeypatch.setattr(sqlite3, "sqlite_version", "3.23.1")
+    with pytest.raises(ValueError, match=r"needs SQLite 3\.24 or newer .* this Python has 3\.23\.1; install"):
+        make(path)
+    assert not path.exists()
+
+
+class WithoutJson(sqlite3.Connection):
+    def execute(self, query: str, *values: Any) -> sqlite3.Cursor:
+        return super().execute(query.replace("json_each", "no_such_function"), *values)
+
+
+def test_sqlite_without_json_functions_is_refused_before_a_file_is_made(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *a, **o: real(*a, **o, factory=WithoutJson))
+    with pytest.raises(ValueError, match="with JSON functions"):
+        make(path)
+    assert not path.exists()
+
+
+def test_oldest_sqlite_that_is_supported_is_accepted(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite3, "sqlite_version_info", OLDEST_SQLITE)
+    make(path)
 
 
 def test_reader_does_not_wait_for_a_writer(path: Path) -> None:

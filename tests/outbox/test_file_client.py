@@ -157,6 +157,42 @@ def test_account_of_an_idle_client_may_be_closed_and_its_counts_stay(
     assert outbox_stats(path).pending == outbox_stats(path).dropped == 0
 
 
+# Options
+
+
+@pytest.mark.parametrize(
+    ("outbox", "reason"),
+    [
+        (":memory:", "outbox: ':memory:' is no file that processes can share; it takes the path of a file"),
+        ("redis://:secret@cache:6379/0", "outbox: 'redis:…' is a URL; it takes the path of a file"),
+        (
+            Path("postgresql://user:secret@db/app"),
+            "outbox: 'postgresql:…' is a URL; it takes the path of a file",
+        ),
+        ("file:outbox.db?mode=rwc", "outbox: 'file:…' is a URL; it takes the path of a file"),
+        ("", "it is a directory or a device; name a file"),
+        (".", "it is a directory or a device; name a file"),
+        ("missing/outbox.db", "its directory does not exist; create the directory"),
+    ],
+)
+def test_outbox_that_is_no_path_of_a_file_is_refused_and_nothing_is_made(
+    outbox: str | Path, reason: str, offline: Flagsmith, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError) as raised:
+        FlagSync(offline, "project-token", outbox=outbox)
+    assert reason in f"{raised.value}"
+    assert "secret" not in f"{raised.value}"
+    assert [*tmp_path.iterdir()] == []
+
+
+@pytest.mark.parametrize("outbox", [":memory:", "redis://:secret@cache:6379/0"])
+def test_stats_of_an_outbox_that_is_no_path_of_a_file_are_refused(outbox: str) -> None:
+    with pytest.raises(ValueError, match="it takes the path of a file") as raised:
+        outbox_stats(outbox)
+    assert "secret" not in f"{raised.value}"
+
+
 # Bounds
 
 

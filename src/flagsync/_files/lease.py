@@ -9,15 +9,21 @@ from contextlib import suppress
 from pathlib import Path
 from time import time
 
+from flagsync._files.place import make
+
 with suppress(ImportError):  # without it no shared file is made, see sqlite.prepare
     import fcntl
 
 
 class FileLease:
-    """A lock on a file beside the shared one."""
+    """A lock on a file beside the shared one.
+
+    Args:
+        path: Absolute path of the shared file.
+    """
 
     def __init__(self, path: str) -> None:
-        self._path = path
+        self._shared, self._path = path, f"{path}-sender"
         self._descriptor: int | None = None
         self._is_refused = False  # another process held it at the last attempt
 
@@ -53,7 +59,8 @@ class FileLease:
         return 0.0
 
     def _acquire(self) -> None:
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+        make(self._path, self._shared)
+        descriptor = os.open(self._path, os.O_RDWR)
         self._is_refused = False
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -53,7 +53,7 @@ class SharedFile:
     """
 
     def __init__(self, path: str, kind: Format) -> None:
-        self.path, self.lease = path, FileLease(f"{path}-sender")
+        self.path, self.lease = path, FileLease(path)
         self._kind = kind
         self._lock = threading.RLock()  # whoever uses the connection holds it
         self._process = _open_files.get()

@@ -1,23 +1,24 @@
 """SQLite files of flagsync's own: how they are made, checked and opened.
 
-Guarantee: a file that is not flagsync's own is never written to, and nobody but its owner can read one that is.
-Boundary: local file systems.
+Guarantee: a file that is not flagsync's own is left as it is, its log too. An empty file becomes flagsync's own.
+Boundary: local file systems; SQLite 3.24, of 2018, or newer.
 """
 
 import os
-import re
 import sqlite3
-import stat
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, sleep
 
+from flagsync._files.place import check_directory, check_file, check_name, hide_from_others, make
+
+OLDEST_SQLITE = (3, 24, 0)  # the first with upserts
 BUSY_SECONDS = 2.0
 # SQLite waits so long by itself; longer waits are repetitions of this one, between which others get their turn.
 BUSY_TIMEOUT_SECONDS = 0.05
-SIDE_FILES = ("-wal", "-shm")
-ESCAPED = re.compile(r"\\([0-7]{3})")  # a character of a path in the list of mount points
+# The log grows as long as somebody reads, and shrinks to this size once it is written from its beginning again.
+LOG_BYTES = 8 * 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,24 +51,27 @@ def connect(path: str, kind: Format, deadline: float) -> sqlite3.Connection:
         OSError: The path cannot be used, something else is there, or a second path leads to the file.
         sqlite3.Error: SQLite cannot use the file.
     """
-    with suppress(FileExistsError):
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o600))
-    _check(path)
+    check_directory(path)
+    make(path, path)
+    check_file(path)
+    _check_header(path, kind)
     timeout = max(BUSY_TIMEOUT_SECONDS, deadline - monotonic())
     connection = sqlite3.connect(path, timeout=timeout, isolation_level=None, check_same_thread=False)
     try:
         if not read(connection, "SELECT count(*) FROM sqlite_master"):
             _make(connection, kind)
-        if read(connection, "PRAGMA application_id") != kind.application:
-            raise OSError("it belongs to another application, or cannot be written")
+        _check_application(connection, kind)
         if (version := read(connection, "PRAGMA user_version")) != kind.version:
             advice = kind.advice if version < kind.version else "install a newer version of flagsync"
             raise OSError(
                 f"it has format {version}, and this version of flagsync uses {kind.version}: {advice}"
             )
         _use_wal(connection, deadline)
-        connection.executescript(f"{kind.settings}; PRAGMA busy_timeout = {int(1000 * BUSY_TIMEOUT_SECONDS)}")
-        _hide_from_others(path)
+        connection.executescript(
+            f"""{kind.settings}; PRAGMA journal_size_limit = {LOG_BYTES};
+            PRAGMA busy_timeout = {int(1000 * BUSY_TIMEOUT_SECONDS)}"""
+        )
+        hide_from_others(path)
     except BaseException:
         connection.close()
         raise
@@ -82,8 +86,8 @@ def prepare(path: str, kind: Format, busy_seconds: float = BUSY_SECONDS) -> sqli
     """
     deadline = monotonic() + busy_seconds
     try:
-        if os.name != "posix":
-            raise OSError("it needs the file locks of a POSIX system")
+        _check_system()
+        check_name(path, kind.name)
         with ExitStack() as stack:
             connection = stack.enter_context(closing(connect(path, kind, deadline)))
             if begin(connection):  # a file that another process writes to can be written
@@ -123,31 +127,48 @@ def read(connection: sqlite3.Connection, query: str, *values: object) -> int:
     return int(connection.execute(query, values).fetchone()[0])
 
 
-def _check(path: str) -> None:
-    """Raise for a file that another path leads to: SQLite would keep a log beside each path, and lose data."""
-    status = Path(path).stat()
-    if stat.S_ISREG(status.st_mode) and status.st_nlink > 1:
-        raise OSError("it has a hard link; remove the link, or use a symbolic link")
-    if status.st_mode & 0o077 and os.geteuid() not in (0, status.st_uid):
-        raise OSError("other users can read it, and it belongs to one of them")
-    if path in _mount_points():
-        raise OSError("it is a mount point; mount its directory instead")
+def _check_system() -> None:
+    """Raise where no file can be shared."""
+    if os.name != "posix":
+        raise OSError("it needs the file locks of a POSIX system")
+    if sqlite3.sqlite_version_info < OLDEST_SQLITE or not _has_json():
+        oldest = ".".join(map(str, OLDEST_SQLITE[:2]))
+        raise OSError(
+            f"it needs SQLite {oldest} or newer with JSON functions, and this Python has {sqlite3.sqlite_version}; "
+            "install a newer SQLite, or a Python that brings one"
+        )
 
 
-def _mount_points() -> list[str]:
-    """Return the mount points of this process, where the system lists them; proc(5) says how."""
-    with suppress(OSError):
-        mounts = Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape").splitlines()
-        return [ESCAPED.sub(lambda found: chr(int(found[1], 8)), mount.split(" ")[4]) for mount in mounts]
-    return []
+def _has_json() -> bool:
+    """Return whether SQLite has JSON functions. Before 3.38, whoever built it decided that."""
+    with suppress(sqlite3.OperationalError), closing(sqlite3.connect(":memory:")) as connection:
+        connection.execute("SELECT value FROM json_each('[]')")
+        return True
+    return False
 
 
-def _hide_from_others(path: str) -> None:
-    """Take away the rights of other users; SQLite gives new side files the mode of the file."""
-    for file in (path, *(path + ending for ending in SIDE_FILES)):
-        with suppress(FileNotFoundError):
-            if (mode := stat.S_IMODE(Path(file).stat().st_mode)) & 0o077:
-                Path(file).chmod(mode & 0o700)
+def _check_header(path: str, kind: Format) -> None:
+    """Raise for a file of another application, without a lock, a change or a look into its log.
+
+    SQLite reads it as a file that never changes. To read it without SQLite would be dangerous: who closes a
+    descriptor of a file gives up all locks that this process has on the file, those of other connections too.
+    """
+    if not Path(path).stat().st_size:
+        return
+    with closing(sqlite3.connect(f"{Path(path).as_uri()}?mode=ro&immutable=1", uri=True)) as header:
+        # Do not mind that pages are missing: they may be in the log, or another process writes them right now.
+        header.execute("PRAGMA writable_schema = ON")
+        try:
+            _check_application(header, kind)
+        except sqlite3.DatabaseError as error:
+            raise OSError(f"{error}; name another path, or remove a file that is damaged") from error
+
+
+def _check_application(connection: sqlite3.Connection, kind: Format) -> None:
+    if read(connection, "PRAGMA application_id") != kind.application:
+        raise OSError(
+            "it is a database that belongs to another application, or to another part of flagsync; name another path"
+        )
 
 
 def _make(connection: sqlite3.Connection, kind: Format) -> None:
@@ -155,8 +176,10 @@ def _make(connection: sqlite3.Connection, kind: Format) -> None:
     try:
         connection.execute(f"PRAGMA page_size = {kind.page_bytes}")
         connection.executescript(f"BEGIN IMMEDIATE; {kind.tables}; {numbers}; COMMIT")
-    except sqlite3.OperationalError:  # another process was faster
+    except sqlite3.OperationalError:
         connection.rollback()
+        if not read(connection, "SELECT count(*) FROM sqlite_master"):  # else another process was faster
+            raise
 
 
 def _use_wal(connection: sqlite3.Connection, deadline: float) -> None:

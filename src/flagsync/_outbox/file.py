@@ -7,6 +7,7 @@ import os
 from contextlib import closing
 from pathlib import Path
 
+from flagsync._files.place import check_name
 from flagsync._files.sqlite import prepare
 from flagsync._outbox import schema as sql
 from flagsync._outbox.backend import Backend, Totals
@@ -31,6 +32,7 @@ def totals(path: str | os.PathLike[str]) -> Totals:
         FileNotFoundError: There is no file.
         ValueError: It is something else.
     """
+    check_name(os.fsdecode(path), sql.OUTBOX.name)
     where = str(Path(os.fsdecode(path)).resolve(strict=True))
     with closing(prepare(where, sql.OUTBOX)) as file:
         return Totals(*file.execute(sql.TOTALS).fetchone())

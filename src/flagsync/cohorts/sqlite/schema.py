@@ -63,7 +63,7 @@ RAISE_FLOOR = "UPDATE cohorts SET floor = ?, swept = '' WHERE number = ?"
 
 ON_PAGE = "SELECT value FROM json_each(:members)"
 JOIN = f"""INSERT INTO members SELECT :cohort, value, :seen FROM ({ON_PAGE}) WHERE true ORDER BY value
-    ON CONFLICT DO UPDATE SET seen = max(seen, excluded.seen)"""
+    ON CONFLICT (cohort, identifier) DO UPDATE SET seen = max(seen, excluded.seen)"""
 LEAVE = f"DELETE FROM members WHERE cohort = :cohort AND identifier IN ({ON_PAGE})"
 LOG_JOINERS = f"""INSERT INTO changes (cohort, identifier) SELECT :cohort, value FROM ({ON_PAGE})
     WHERE NOT EXISTS (SELECT 1 FROM members JOIN cohorts ON number = cohort

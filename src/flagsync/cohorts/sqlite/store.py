@@ -55,7 +55,8 @@ class SQLiteStore:
         limits: How much is done at once.
 
     Raises:
-        ValueError: The file belongs to somebody else or cannot be made, or an option is invalid.
+        ValueError: The file belongs to somebody else or cannot be made, an option is invalid, or Python's SQLite is
+            older than 3.24.
     """
 
     def __init__(
