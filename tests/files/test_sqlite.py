@@ -11,12 +11,15 @@ from dataclasses import replace
 from pathlib import Path
 from stat import S_IMODE
 from time import monotonic
+from types import ModuleType
 from typing import Any
 
 import pytest
 
 from flagsync._files import sqlite as module
 from flagsync._files.sqlite import LOG_BYTES, OLDEST_SQLITE, begin, connect, identity, is_busy, prepare, read
+from flagsync._outbox import schema as outbox_sql
+from flagsync.cohorts.sqlite import schema as cohorts_sql
 from tests.support.files import DIARY, entries, locked, next_descriptor
 
 SECONDS = 10.0
@@ -285,9 +288,9 @@ def test_log_shrinks_again_after_a_reader_that_stayed_has_left(path: Path) -> No
 def test_sqlite_that_is_too_old_is_refused_before_a_file_is_made(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 23, 1))
-    monkeypatch.setattr(sqlite3, "sqlite_version", "3.23.1")
-    with pytest.raises(ValueError, match=r"needs SQLite 3\.24 or newer .* this Python has 3\.23\.1; install"):
+    monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 30, 1))
+    monkeypatch.setattr(sqlite3, "sqlite_version", "3.30.1")
+    with pytest.raises(ValueError, match=r"needs SQLite 3\.31 or newer .* this Python has 3\.30\.1; install"):
         make(path)
     assert not path.exists()
 
@@ -310,6 +313,15 @@ def test_sqlite_without_json_functions_is_refused_before_a_file_is_made(
 def test_oldest_sqlite_that_is_supported_is_accepted(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite3, "sqlite_version_info", OLDEST_SQLITE)
     make(path)
+
+
+@pytest.mark.parametrize("schema", [outbox_sql, cohorts_sql])
+def test_oldest_sqlite_that_is_supported_knows_all_statements(schema: ModuleType) -> None:
+    statements = [text for text in vars(schema).values() if isinstance(text, str)]
+    # Both are of 3.35.
+    newer = [text for text in statements if "RETURNING" in text or "ON CONFLICT DO" in text]
+    assert statements
+    assert newer == []
 
 
 def test_reader_does_not_wait_for_a_writer(path: Path) -> None:

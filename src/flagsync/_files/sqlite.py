@@ -1,7 +1,7 @@
 """SQLite files of flagsync's own: how they are made, checked and opened.
 
 Guarantee: a file that is not flagsync's own is left as it is, its log too. An empty file becomes flagsync's own.
-Boundary: local file systems; SQLite 3.24, of 2018, or newer.
+Boundary: local file systems; SQLite 3.31, of 2020, or newer.
 """
 
 import os
@@ -13,7 +13,7 @@ from time import monotonic, sleep
 
 from flagsync._files.place import check_directory, check_file, check_name, hide_from_others, make
 
-OLDEST_SQLITE = (3, 24, 0)  # the first with upserts
+OLDEST_SQLITE = (3, 31, 0)  # older ones do not read every character in JSON
 BUSY_SECONDS = 2.0
 # SQLite waits so long by itself; longer waits are repetitions of this one, between which others get their turn.
 BUSY_TIMEOUT_SECONDS = 0.05

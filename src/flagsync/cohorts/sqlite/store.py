@@ -56,7 +56,7 @@ class SQLiteStore:
 
     Raises:
         ValueError: The file belongs to somebody else or cannot be made, an option is invalid, or Python's SQLite is
-            older than 3.24.
+            older than 3.31.
     """
 
     def __init__(
