@@ -4,7 +4,6 @@ Most tests call the application as a server would, once as WSGI and once as ASGI
 and frameworks.
 """
 
-import json
 import sqlite3
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator
@@ -24,8 +23,9 @@ from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
 from flagsync.cohorts import CohortUpdate, CohortWebhook, SQLiteStore
 from flagsync.cohorts.sqlite.store import StoreLimits
-from flagsync.cohorts.webhook.answers import BodyLimits, Response
 from flagsync.cohorts.webhook.app import read_body
+from flagsync.cohorts.webhook.refusals import INCOMPLETE as BROKEN_OFF
+from flagsync.cohorts.webhook.refusals import BodyLimits
 from tests.support.webhook_calls import (
     ANN,
     CHUNK,
@@ -244,10 +244,63 @@ def test_wrong_credentials_are_refused_without_telling_anything_else(post: Post)
     assert reply.answer == failure(401, "user or password is wrong")
 
 
-def test_wrong_credentials_are_logged_once(post: Post, logged: Logged) -> None:
-    for password in ("guess", "other guess"):
-        post(authorization=basic(password=password))
-    assert logged() == ["A call of the cohort webhook had no right credentials; no others are reported"]
+def test_missing_credentials_are_logged_with_another_remedy_than_wrong_ones(post: Post, logged: Logged) -> None:
+    for authorization in ("", basic(password="guess")):
+        post(authorization=authorization)
+    missing, wrong = logged()
+    assert "has no Authorization header" in missing
+    assert "WSGIPassAuthorization On" in missing
+    assert "Compare user and password of the connection in Mixpanel" in wrong
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("request_of", "body", "remedy"),
+    [
+        ({"authorization": ""}, ANN, "HTTP 401: it has no Authorization header. Fill in user and password"),
+        ({"authorization": basic(password="x")}, ANN, "HTTP 401: user or password in its Authorization header"),
+        ({"authorization": "Bearer x"}, ANN, "or the header is not of the scheme Basic, which Mixpanel uses"),
+        ({"method": "GET"}, ANN, "HTTP 405: its method is not POST. If Mixpanel called, it was redirected"),
+        ({"content_type": "text/html"}, ANN, "HTTP 415: its content type is not application/json"),
+        ({"content_length": "many"}, ANN, "HTTP 400: its Content-Length is not a number"),
+        ({"content_length": "50000000"}, ANN, "HTTP 413: the body must not have more than 32,000,000 bytes"),
+        ({}, b"{", "HTTP 400: the body is not JSON. Mixpanel pauses the sync"),
+        ({"content_length": "1000"}, ANN, "HTTP 503: its body broke off or took too long"),
+        ({"content_length": "1000"}, b"", "HTTP 503: nothing of its body came"),
+        (
+            {"content_length": ""},
+            b"",
+            "a middleware has already read the body: mount the webhook in front of it",
+        ),
+    ],
+    ids=lambda value: f"{value!a:.30}",
+)
+def test_refusal_is_logged_once_with_its_remedy(
+    post: Post, logged: Logged, request_of: dict[str, str], body: bytes, remedy: str
+) -> None:
+    for _ in range(2):
+        assert post(body, **request_of).status >= 400
+    [record] = logged()
+    assert record.startswith("A call of the cohort webhook was refused with HTTP ")
+    assert remedy in record
+    assert record.endswith(". Further such calls are not logged")
+
+
+def test_refusal_of_a_call_without_length_names_servers_that_tell_its_end(
+    webhook: CohortWebhook, logged: Logged
+) -> None:
+    over_wsgi(webhook, "POST", {"authorization": basic()}, never(), **{"wsgi.input_terminated": False})
+    [record] = logged()
+    assert "HTTP 411: it has no Content-Length" in record
+    assert "proxy_request_buffering on" in record
+
+
+def test_refusals_of_different_causes_are_each_logged(post: Post, logged: Logged) -> None:
+    for body in (b"{", b"[]", b"{", b"{}"):
+        post(body)
+    assert len(logged()) == 3
 
 
 @pytest.mark.parametrize("scheme", ["basic", "BASIC", "Basic "])
@@ -384,7 +437,8 @@ def test_body_that_no_retry_can_change_is_a_bad_request(
 ) -> None:
     message, action = refusal
     assert post(body).answer == failure(400, message, action)
-    assert logged() == [f"A call of the cohort webhook was refused: {message}"]
+    [record] = logged()
+    assert record.startswith(f"A call of the cohort webhook was refused with HTTP 400: {message}. ")
     assert [*store.cohorts()] == []
 
 
@@ -425,10 +479,24 @@ def test_call_that_cannot_be_stored_is_logged_with_the_reason(
     with locked(tmp_path / "cohorts.db"):
         post(to=CohortWebhook(impatient, credentials=None))
     message = (
-        "A call of the cohort webhook was not stored, Mixpanel will repeat it: "
+        "Calls of the cohort webhook cannot be stored, Mixpanel will repeat them: "
         "The file of cohorts cannot be used (another process keeps the file locked)"
     )
     assert logged() == [message]
+
+
+def test_outage_of_the_store_is_logged_once_when_it_begins_and_once_when_it_ends(
+    post: Post, impatient: SQLiteStore, tmp_path: Path, logged: Logged
+) -> None:
+    webhook = CohortWebhook(impatient, credentials=None)
+    with locked(tmp_path / "cohorts.db"):
+        post(to=webhook)
+        post(to=webhook)
+    post(to=webhook)
+    post(to=webhook)
+    began, ended = logged()
+    assert began.startswith("Calls of the cohort webhook cannot be stored")
+    assert ended == "Calls of the cohort webhook are stored again"
 
 
 def test_store_that_raises_is_unavailable_and_its_error_is_logged_by_type_only(
@@ -437,7 +505,7 @@ def test_store_that_raises_is_unavailable_and_its_error_is_logged_by_type_only(
     with SQLiteStore(tmp_path / "other.db", takes=lambda _, name: {"others": True}[name]) as store:
         webhook = CohortWebhook(store, credentials=None)
         assert post(to=webhook).answer == failure(*UNAVAILABLE, "add_members")
-    assert logged() == ["A call of the cohort webhook was not stored, Mixpanel will repeat it: KeyError"]
+    assert logged() == ["Calls of the cohort webhook cannot be stored, Mixpanel will repeat them: KeyError"]
 
 
 # Incomplete bodies
@@ -448,7 +516,14 @@ def gone() -> Iterator[bytes]:
     raise OSError("the client has gone")
 
 
-@pytest.mark.parametrize("chunks", [lambda: [ANN], list, gone], ids=["short", "empty", "an error"])
+def closed() -> Iterator[bytes]:
+    yield from ()
+    raise ValueError("I/O operation on closed file")
+
+
+@pytest.mark.parametrize(
+    "chunks", [lambda: [ANN], list, gone, closed], ids=["short", "empty", "an error", "closed"]
+)
 def test_wsgi_body_that_ends_early_is_not_stored(
     webhook: CohortWebhook, store: SQLiteStore, chunks: Callable[[], Iterable[bytes]]
 ) -> None:
@@ -485,9 +560,7 @@ def test_wsgi_body_needs_a_length_where_the_server_does_not_tell_its_end(
 @pytest.mark.parametrize("length", ["", str(len(ANN))], ids=["unknown", "known"])
 def test_wsgi_body_that_comes_too_slowly_is_incomplete(length: str) -> None:
     environ = {"wsgi.input": Stream(bytes([byte]) for byte in ANN), "wsgi.input_terminated": True}
-    response = read_body(environ, length, BodyLimits(), clock=count(0.0, 10.0).__next__)
-    assert isinstance(response, Response)
-    assert (response.status, json.loads(response.body)) == failure(*INCOMPLETE)
+    assert read_body(environ, length, BodyLimits(), clock=count(0.0, 10.0).__next__) is BROKEN_OFF
 
 
 # Roles

@@ -2,17 +2,18 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 
 from flagsync.cohorts import CohortWebhook, SQLiteStore
 from flagsync.cohorts.webhook import answers
-from flagsync.cohorts.webhook.answers import BodyLimits, Head, Response
+from flagsync.cohorts.webhook.answers import Head, Response
 from flagsync.cohorts.webhook.asgi import AsgiApp
+from flagsync.cohorts.webhook.refusals import BodyLimits, Refusal
 from tests.support.webhook_calls import (
     ANN,
     HEADERS,
@@ -34,8 +35,9 @@ class AcceptsNothing:
     def refuse(self, _: Head) -> Response | None:
         return None
 
-    def store(self, _: bytes) -> Response:
-        pytest.fail("the body was stored")
+    def answer(self, body: bytes | Refusal) -> Response:
+        assert isinstance(body, Refusal), "the body was stored"
+        return answers.failure(body)
 
 
 @pytest.fixture
@@ -61,13 +63,63 @@ def test_asgi_answers_success_when_others_can_see_the_change(tmp_path: Path, web
     assert seen == [["ann"], ["ann"]]
 
 
-def test_asgi_client_that_goes_is_sent_nothing(webhook: CohortWebhook, store: SQLiteStore) -> None:
+@pytest.mark.parametrize("parts", [[], [ANN[:20]], [ANN]], ids=["nothing", "a part", "all but its end"])
+def test_asgi_client_that_goes_before_the_end_is_not_waited_for(
+    webhook: CohortWebhook, store: SQLiteStore, parts: list[bytes]
+) -> None:
     async def received() -> Any:
-        yield {"type": "http.request", "body": ANN, "more_body": True}
+        for part in parts:
+            yield {"type": "http.request", "body": part, "more_body": True}
         yield {"type": "http.disconnect"}
 
-    assert over_asgi(webhook, "POST", {"authorization": basic()}, (), received()) == []
+    [reply] = over_asgi(webhook, "POST", {"authorization": basic()}, (), received())
+    assert reply.answer == failure(*INCOMPLETE)
     assert [*store.cohorts()] == []
+
+
+def test_asgi_server_may_refuse_to_send_to_a_client_that_has_gone(
+    webhook: CohortWebhook, store: SQLiteStore
+) -> None:
+    async def send(_: Message) -> None:
+        raise OSError("the client has gone")
+
+    scope = {"type": "http", "method": "POST", "headers": [(b"authorization", basic().encode())]}
+    asyncio.run(webhook.asgi(scope, events([ANN]).__anext__, send))
+    assert [*store.members("7")] == ["ann"]
+
+
+@pytest.mark.parametrize(
+    ("left", "headers"),
+    [(b"", {}), (b"", {"content-length": str(len(ANN))}), (ANN[:20], {"content-length": str(len(ANN))})],
+)
+def test_asgi_body_of_which_a_middleware_has_left_less_may_come_again(
+    webhook: CohortWebhook, left: bytes, headers: dict[str, str]
+) -> None:
+    [reply] = over_asgi(webhook, "POST", {"authorization": basic(), **headers}, [left])
+    assert reply.answer == failure(*INCOMPLETE)
+
+
+@pytest.mark.filterwarnings("ignore:Using `httpx`")
+def test_asgi_body_that_a_middleware_of_starlette_has_read_is_logged_with_the_remedy(
+    webhook: CohortWebhook, store: SQLiteStore, logged: Callable[[], list[str]]
+) -> None:
+    from fastapi.testclient import TestClient  # noqa: PLC0415 - as below
+
+    app = FastAPI()
+    app.mount("/mixpanel", webhook.asgi)
+
+    @app.middleware("http")
+    async def read(request: Request, call_next: Callable[[Request], Awaitable[Any]]) -> Any:
+        async for _ in request.stream():
+            pass
+        return await call_next(request)
+
+    with TestClient(app) as client:
+        response = client.post("/mixpanel", content=ANN, headers=HEADERS)
+    assert (response.status_code, response.json()) == failure(*INCOMPLETE)
+    assert [*store.cohorts()] == []
+    [message] = logged()
+    assert "a middleware has already read the body: mount the webhook in front of it" in message
 
 
 def test_asgi_body_that_comes_too_slowly_is_not_stored() -> None:
@@ -84,7 +136,7 @@ def test_asgi_stores_in_a_thread_of_its_own() -> None:
     threads = list[threading.Thread]()
 
     class Accepts(AcceptsNothing):
-        def store(self, _: bytes) -> Response:
+        def answer(self, _: bytes | Refusal) -> Response:
             threads.append(threading.current_thread())
             return answers.success(None)
 

@@ -1,33 +1,36 @@
 """The receiver of Mixpanel's cohort webhook, as a WSGI and an ASGI application.
 
-Guarantee: success is answered when the change is durable, and not before. A status that makes Mixpanel pause the sync
-for good (400, 401) is for what no retry can change; what may work later is a 503, which Mixpanel retries. Boundary:
-what a call changes is decided by the store. Source: https://docs.mixpanel.com/docs/cohort-sync/webhooks
+Guarantee: success is answered when the change is durable, and not before. What may work later is a 503, which Mixpanel
+retries. Each cause of a refusal is logged once. Boundary: what a call changes is decided by the store. Source: https://docs.mixpanel.com/docs/cohort-sync/webhooks
 """
 
 from base64 import b64decode
 from collections.abc import Callable, Iterable, Mapping
 from hashlib import sha256
 from hmac import compare_digest
-from http import HTTPStatus
 from time import monotonic
 from typing import Any, TypeAlias, TypeGuard
 
-from flagsync._report import Reporter
+from flagsync._report import Outage, Reporter
 from flagsync._rules import require
 from flagsync.cohorts.store import MembershipSink
 from flagsync.cohorts.update import MEMBER_KEY, CohortUpdate, is_storable, read_json
-from flagsync.cohorts.webhook.answers import (
-    BodyLimits,
-    Head,
-    Response,
-    failure,
-    incomplete,
-    success,
-    too_large,
-    unavailable,
-)
+from flagsync.cohorts.webhook.answers import Head, Response, failure, success
 from flagsync.cohorts.webhook.asgi import AsgiApp
+from flagsync.cohorts.webhook.refusals import (
+    NO_CREDENTIALS,
+    NO_LENGTH,
+    NO_NUMBER,
+    NOT_JSON,
+    NOT_POST,
+    NOT_STORED,
+    WRONG_CREDENTIALS,
+    BodyLimits,
+    Refusal,
+    not_understood,
+    not_whole,
+    too_large,
+)
 from flagsync.exceptions import StoreUnavailableError
 
 MAX_LENGTH_DIGITS, MAX_ECHO, CHUNK_BYTES = 99, 100, 65536
@@ -86,8 +89,7 @@ class CohortWebhook:
         )
         response = self._receiver.refuse(head)
         if response is None:
-            body = read_body(environ, head.content_length, self._limits)
-            response = self._receiver.store(body) if isinstance(body, bytes) else body
+            response = self._receiver.answer(read_body(environ, head.content_length, self._limits))
         start_response(f"{response.status.value} {response.status.phrase}", response.headers)
         return [response.body]
 
@@ -104,31 +106,18 @@ class _Receiver:
     ) -> None:
         self._store, self._member_key, self._limits = store, member_key, limits
         self._report = Reporter(None)
+        self._outage = Outage(self._report)
         self._hashes = None if pairs is None else [_hash(":".join(pair).encode()) for pair in pairs]
 
     def refuse(self, head: Head) -> Response | None:
         """Return the response to a request whose body need not be read; None if it is to be read."""
-        if self._hashes is not None and not _is_authorized(head.authorization, self._hashes):
-            self._report.warn_once(
-                "A call of the cohort webhook had no right credentials; no others are reported"
-            )
-            realm = ("WWW-Authenticate", 'Basic realm="flagsync", charset="UTF-8"')
-            return failure(HTTPStatus.UNAUTHORIZED, "user or password is wrong", None, realm)
-        if head.method != "POST":
-            allow = ("Allow", "POST")
-            return failure(HTTPStatus.METHOD_NOT_ALLOWED, "the method must be POST", None, allow)
-        media = head.content_type.partition(";")[0].strip().lower()
-        if media not in JSON_TYPES and not media.endswith("+json"):
-            return failure(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "the content type must be application/json")
-        length = head.content_length
-        if length and not (length.isascii() and length.isdigit()):
-            return failure(HTTPStatus.BAD_REQUEST, "Content-Length must be a number")
-        if len(length) > MAX_LENGTH_DIGITS or int(length or 0) > self._limits.max_bytes:
-            return too_large(self._limits)
-        return None
+        refusal = self._refusal(head)
+        return None if refusal is None else self._refuse(refusal)
 
-    def store(self, body: bytes) -> Response:
-        """Parse and store a call; success means that it is durable."""
+    def answer(self, body: bytes | Refusal) -> Response:
+        """Parse and store a call, unless its body is to be refused; success means that it is durable."""
+        if isinstance(body, Refusal):
+            return self._refuse(body)
         action = None
         try:
             document = read_json(body)
@@ -136,8 +125,34 @@ class _Receiver:
             action = given[:MAX_ECHO] if isinstance(given, str) else None
             update = CohortUpdate.parse(document, self._member_key)
         except ValueError as error:
-            self._report.log(f"A call of the cohort webhook was refused: {error}")
-            return failure(HTTPStatus.BAD_REQUEST, f"{error}", action)
+            return self._refuse(not_understood(error), action)
+        return success(action) if self._store_update(update) else failure(NOT_STORED, action)
+
+    def _refusal(self, head: Head) -> Refusal | None:
+        if self._hashes is not None and not _is_authorized(head.authorization, self._hashes):
+            return WRONG_CREDENTIALS if head.authorization.strip() else NO_CREDENTIALS
+        if head.method != "POST":
+            return NOT_POST
+        media = head.content_type.partition(";")[0].strip().lower()
+        if media not in JSON_TYPES and not media.endswith("+json"):
+            return NOT_JSON
+        length = head.content_length
+        if length and not (length.isascii() and length.isdigit()):
+            return NO_NUMBER
+        if len(length) > MAX_LENGTH_DIGITS or int(length or 0) > self._limits.max_bytes:
+            return too_large(self._limits)
+        return None
+
+    def _refuse(self, refusal: Refusal, action: str | None = None) -> Response:
+        """Return the response to a call that is refused, and log the first one of each cause."""
+        self._report.warn_once(
+            f"A call of the cohort webhook was refused with HTTP {refusal.status}: {refusal.explanation}. "
+            "Further such calls are not logged"
+        )
+        return failure(refusal, action)
+
+    def _store_update(self, update: CohortUpdate) -> bool:
+        """Store what a call says; False if Mixpanel has to repeat the call."""
         if update.skipped:
             self._report.log(
                 f"{update.skipped} members of a cohort have no usable {self._member_key} and are left out; "
@@ -147,15 +162,22 @@ class _Receiver:
             self._store.apply(update)
         except Exception as error:  # noqa: BLE001 - a store may raise anything, and Mixpanel repeats the call
             reason = error if isinstance(error, StoreUnavailableError) else type(error).__name__
-            self._report.log(f"A call of the cohort webhook was not stored, Mixpanel will repeat it: {reason}")
-            return unavailable(action)
-        return success(action)
+            self._outage.begin(
+                f"Calls of the cohort webhook cannot be stored, Mixpanel will repeat them: {reason}",
+                f"{reason}",
+            )
+            return False
+        else:
+            self._outage.end("Calls of the cohort webhook are stored again")
+            return True
+        finally:
+            self._report.report_deferred()
 
 
 def read_body(
     environ: Environ, length: str, limits: BodyLimits, clock: Callable[[], float] = monotonic
-) -> bytes | Response:
-    """Return the body of a WSGI request, or the response to a bad one.
+) -> bytes | Refusal:
+    """Return the body of a WSGI request, or why there is none that can be stored.
 
     Args:
         environ: Of the request.
@@ -164,22 +186,21 @@ def read_body(
         clock: Tells the seconds.
     """
     if not length and not environ.get("wsgi.input_terminated"):
-        return failure(HTTPStatus.LENGTH_REQUIRED, "Content-Length is missing")
-    missing, chunks, deadline = int(length or limits.max_bytes + 1), list[bytes](), clock() + limits.seconds
+        return NO_LENGTH
+    missing, body, deadline = int(length or limits.max_bytes + 1), bytearray(), clock() + limits.seconds
     stream = environ["wsgi.input"]
     read = getattr(stream, "read1", stream.read)  # what is there already, where a server can tell
     while missing:
         try:
             chunk = read(min(missing, CHUNK_BYTES)) if clock() < deadline else None
         except Exception:  # noqa: BLE001 - of the server: the client has gone, or is too slow
-            return incomplete()
-        if chunk is None or (length and not chunk):
-            return incomplete()
+            chunk = None
         if not chunk:
-            return b"".join(chunks)
+            has_ended = chunk is not None and not length and body
+            return bytes(body) if has_ended else not_whole(body)
         missing -= len(chunk)
-        chunks.append(chunk)
-    return b"".join(chunks) if length else too_large(limits)
+        body += chunk
+    return bytes(body) if length else too_large(limits)
 
 
 def _is_authorized(authorization: str, hashes: Iterable[bytes]) -> bool:

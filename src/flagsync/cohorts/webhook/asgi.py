@@ -3,11 +3,13 @@
 Guarantee: nothing blocks the event loop. Boundary: which response a request gets is decided by ``app``.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
 from typing import Any, Protocol, TypeAlias
 
-from flagsync.cohorts.webhook.answers import BodyLimits, Head, Response, incomplete, too_large
+from flagsync.cohorts.webhook.answers import Head, Response
+from flagsync.cohorts.webhook.event_loops import run_in_thread, run_within
+from flagsync.cohorts.webhook.refusals import BodyLimits, Refusal, not_whole, too_large
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -20,8 +22,8 @@ class Receiver(Protocol):
     def refuse(self, head: Head) -> Response | None:
         """Return the response to a request whose body need not be read; None if it is to be read."""
 
-    def store(self, body: bytes) -> Response:
-        """Store a call and return the response to it. May block."""
+    def answer(self, body: bytes | Refusal) -> Response:
+        """Store a call, unless its body is to be refused, and return the response to it. May block."""
 
 
 class AsgiApp:
@@ -43,39 +45,42 @@ class AsgiApp:
         if scope["type"] != "http":
             raise ValueError(f"the cohort webhook serves HTTP, not {scope['type']}")
         response = await self._respond(scope, receive)
-        if response is None:
-            return
         raw = [(name.lower().encode(), value.encode()) for name, value in response.headers]
-        await send({"type": "http.response.start", "status": response.status.value, "headers": raw})
-        await send({"type": "http.response.body", "body": response.body})
+        with suppress(OSError):  # the client has gone
+            await send({"type": "http.response.start", "status": response.status.value, "headers": raw})
+            await send({"type": "http.response.body", "body": response.body})
 
-    async def _respond(self, scope: Scope, receive: Receive) -> Response | None:
-        """Return the response; None if the client has gone."""
+    async def _respond(self, scope: Scope, receive: Receive) -> Response:
         headers = {name.lower(): value.decode("latin-1") for name, value in scope["headers"]}
         names = (b"authorization", b"content-type", b"content-length")
-        refusal = self._receiver.refuse(Head(scope["method"], *(headers.get(name, "") for name in names)))
-        if refusal is not None:
-            return refusal
-        body = await self._receive(receive)
-        return await asyncio.to_thread(self._receiver.store, body) if isinstance(body, bytes) else body
+        head = Head(scope["method"], *(headers.get(name, "") for name in names))
+        refused = self._receiver.refuse(head)
+        if refused is not None:
+            return refused
+        return await run_in_thread(self._receiver.answer, await self._receive(receive, head.content_length))
 
-    async def _receive(self, receive: Receive) -> bytes | Response | None:
-        """Return the body; or the response to a bad one, or None if the client goes before its end."""
-        chunks, size, more = list[bytes](), 0, True
+    async def _receive(self, receive: Receive, length: str) -> bytes | Refusal:
+        """Return the body, or why there is none that can be stored."""
+        body = bytearray()
         try:
-            async with asyncio.timeout(self._limits.seconds):
-                while more:
-                    event = await receive()
-                    if event["type"] == "http.disconnect":
-                        return None
-                    chunks.append(event.get("body", b""))
-                    more = event.get("more_body", False)
-                    size += len(chunks[-1])
-                    if size > self._limits.max_bytes:
-                        return too_large(self._limits)
+            is_whole = await run_within(self._limits.seconds, lambda: self._read(receive, body))
         except TimeoutError:
-            return incomplete()
-        return b"".join(chunks)
+            is_whole = False
+        if len(body) > self._limits.max_bytes:
+            return too_large(self._limits)
+        # A middleware that has read the body may leave an empty one behind.
+        return bytes(body) if is_whole and len(body) >= int(length or 1) else not_whole(body)
+
+    async def _read(self, receive: Receive, body: bytearray) -> bool:
+        """Append what comes to the body; False if it does not come to its end."""
+        while len(body) <= self._limits.max_bytes:
+            event = await receive()
+            if event["type"] == "http.disconnect":
+                return False
+            body += event.get("body", b"")
+            if not event.get("more_body", False):
+                return True
+        return False
 
 
 async def _start_and_end(receive: Receive, send: Send) -> None:
