@@ -17,6 +17,7 @@ from flagsmith.offline_handlers import LocalFileHandler
 from flagsync import DeliveryError, FlagSync, Stats
 from flagsync.cohorts import CohortUpdate, SQLiteStore
 from flagsync.testing import MixpanelServer
+from tests.support.identifiers import Masked, User
 
 DATA = Path(__file__).parent / "data"
 API = "https://flagsmith.example.com/api/v1/"
@@ -219,6 +220,29 @@ def test_latest_wins_for_identifiers_that_differ_in_white_space_only(
     assert client.flush()
     assert mixpanel.profiles["user"]["seg_override"] is False
     assert client.stats() == Stats(accepted=3, delivered=1, superseded=2, requests=1)
+
+
+def test_identifiers_that_do_not_show_themselves_have_profiles_of_their_own(
+    flagsync: Build, mixpanel: MixpanelServer
+) -> None:
+    client = flagsync(flush_interval_seconds=60)
+    for identifier in (User.ANN, User.BOB, Masked("eve"), Masked("joe")):
+        client.get_identity_flags(identifier)
+    assert client.flush()
+    assert [*mixpanel.profiles] == ["ann", "bob", "eve", "joe"]
+
+
+def test_white_space_round_identifiers_is_logged_once_with_the_remedy(
+    flagsync: Build, offline: Flagsmith, logged: Callable[[], list[str]]
+) -> None:
+    client = flagsync()
+    for identifier in (" ann", "bob\n", "eve"):
+        flags = client.get_identity_flags(identifier)
+        assert flags.all_flags() == offline.get_identity_flags(identifier).all_flags()
+    assert client.flush()
+    [message] = [message for message in logged() if "white space" in message]
+    assert message.endswith("may choose another variant. Strip identifiers before the call")
+    assert "ann" not in message
 
 
 def test_unchanged_identity_is_sent_once(flagsync: Build, mixpanel: MixpanelServer) -> None:

@@ -8,6 +8,7 @@ from math import inf
 from pathlib import Path
 from time import monotonic
 from typing import Any
+from uuid import UUID
 
 import pytest
 import responses
@@ -16,10 +17,12 @@ from flagsmith.models import Flags
 from flagsmith.offline_handlers import LocalFileHandler
 
 from flagsync import FlagSync
+from flagsync._encoding.distinct_id import distinct_id_of
 from flagsync._report import Reporter
 from flagsync.cohorts import CohortUpdate, MembershipReader, SQLiteStore, StoreUnavailableError
 from flagsync.cohorts.lookup import CohortTraits, Freshness
 from flagsync.testing import MixpanelServer
+from tests.support.identifiers import Masked, Unspeakable, User
 
 Build = Callable[..., FlagSync]
 API = "https://flagsmith.example.com/api/v1/"
@@ -150,6 +153,33 @@ def test_lookup_ignores_white_space_around_an_identifier(
 ) -> None:
     change(store, "add_members", "ann")
     assert is_gold(evaluating(flagsmith(), store), " ann\n")
+
+
+@pytest.mark.parametrize(
+    ("identifier", "member"),
+    [(42, "42"), (UUID(int=1), f"{UUID(int=1)}"), (User.ANN, "ann"), (Masked(" ann"), "ann")],
+    ids=["int", "UUID", "enum", "masked"],
+)
+def test_lookup_is_by_the_text_that_the_profile_has(
+    store: SQLiteStore, evaluating: Evaluate, flagsmith: Offline, identifier: Any, member: str
+) -> None:
+    change(store, "add_members", member)
+    assert is_gold(evaluating(flagsmith(), store), identifier)
+    assert distinct_id_of(identifier, str) == member
+
+
+def test_lookup_leaves_an_identifier_that_has_no_text_to_flagsmith(store: SQLiteStore) -> None:
+    cohorts = CohortTraits(store, Reporter(None))
+    assert cohorts.merge(Unspeakable(), {"plan": "pro"}) == {"plan": "pro"}
+
+
+def test_interrupt_of_the_main_thread_gets_through_a_lookup(store: SQLiteStore) -> None:
+    class Interrupting:
+        def __str__(self) -> str:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        CohortTraits(store, Reporter(None)).merge(Interrupting(), None)
 
 
 def test_cohorts_are_sent_as_transient_traits_in_remote_mode(store: SQLiteStore, evaluating: Evaluate) -> None:

@@ -209,6 +209,25 @@ def test_member_without_a_usable_identifier_is_skipped_alone(member: object) -> 
     assert (update.members, update.skipped) == (("ann", "bob"), 1)
 
 
+@pytest.mark.parametrize(
+    ("member", "cause"),
+    [
+        ("ann", "it is not an object"),
+        ({}, "mixpanel_distinct_id is missing (choose it under Properties to Export in Mixpanel)"),
+        ({"mixpanel_distinct_id": 1.5}, "mixpanel_distinct_id is neither text nor a whole number"),
+        ({"mixpanel_distinct_id": True}, "mixpanel_distinct_id is neither text nor a whole number"),
+        ({"mixpanel_distinct_id": " "}, "mixpanel_distinct_id is empty"),
+        ({"mixpanel_distinct_id": "x" * 2001}, "mixpanel_distinct_id is longer than 2,000 characters"),
+        ({"mixpanel_distinct_id": "a\0"}, "mixpanel_distinct_id has a NUL character"),
+        ({"mixpanel_distinct_id": "\ud800"}, "mixpanel_distinct_id is not valid Unicode"),
+    ],
+    ids=lambda value: f"{value!a:.40}",
+)
+def test_member_that_is_left_out_has_a_cause(member: object, cause: str) -> None:
+    update = parse(members=[member, {"mixpanel_distinct_id": "ann"}, member])
+    assert (update.left_out, update.skipped) == ({cause: 2}, 2)
+
+
 def test_members_are_there_once_in_the_order_of_first_sight() -> None:
     update = parse(
         members=[{"mixpanel_distinct_id": identifier} for identifier in ["bob", "7", "ann", " bob", 7]]

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flagsync._encoding.distinct_id import BLOCKED, NotMirrored, distinct_id_of
+from flagsync._encoding.distinct_id import BLOCKED, WHITE_SPACE, NotMirrored, distinct_id_of
+from tests.support.identifiers import Masked, Unspeakable, User
 
 
 @pytest.mark.parametrize(
@@ -21,6 +22,8 @@ from flagsync._encoding.distinct_id import BLOCKED, NotMirrored, distinct_id_of
         (uuid.UUID(int=1), "00000000-0000-0000-0000-000000000001"),
         ("x" * 255, "x" * 255),
         ("日" * 85, "日" * 85),
+        (User.ANN, "ann"),
+        (Masked(" ann "), "ann"),
     ],
 )
 def test_distinct_id_is_the_stripped_text_of_the_identifier(identifier: object, distinct_id: str) -> None:
@@ -71,11 +74,22 @@ def test_distinct_id_callback_that_raises_is_reported_by_the_type_of_its_error_o
 
 
 def test_identifier_whose_text_raises_is_not_mirrored() -> None:
-    class Identifier:
-        def __str__(self) -> str:
-            raise SystemExit
+    assert distinct_id_of(Unspeakable(), str) == NotMirrored("distinct_id raised SystemExit")
 
-    assert distinct_id_of(Identifier(), str) == NotMirrored("distinct_id raised SystemExit")
+
+@pytest.mark.parametrize("text", [User.ANN, Masked("ann")])
+def test_distinct_id_callback_may_return_a_text_that_does_not_show_itself(text: str) -> None:
+    assert distinct_id_of("7", lambda _: text) == "ann"
+
+
+@pytest.mark.parametrize(
+    ("identifier", "warnings"),
+    [("ann ", [WHITE_SPACE]), (Masked("\nann"), [WHITE_SPACE]), ("ann lee", []), (7, []), (" ", [])],
+)
+def test_white_space_round_an_identifier_is_warned_of(identifier: object, warnings: list[str]) -> None:
+    warned = list[str]()
+    distinct_id_of(identifier, str, warned.append)
+    assert warned == warnings
 
 
 @given(st.text() | st.integers() | st.none() | st.sampled_from(sorted(BLOCKED)))

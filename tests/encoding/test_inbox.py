@@ -13,6 +13,7 @@ from flagsync._report import Reporter
 from flagsync._stats import Ledger
 from flagsync.exceptions import DeliveryError
 from tests.support.encoding import call
+from tests.support.identifiers import Masked
 
 
 class Calls:
@@ -76,6 +77,13 @@ def test_identifiers_that_are_equal_but_of_different_types_are_different() -> No
     calls = Calls()
     calls.add(1, True, 1.0, "1", 1)
     assert [type(identifier) for identifier, _ in calls.collected()] == [bool, float, str, int]
+    assert calls.ledger.counts()["superseded"] == 1
+
+
+def test_identifiers_that_do_not_show_themselves_are_different() -> None:
+    calls = Calls()
+    calls.add(Masked("a"), Masked("b"), Masked("a"))
+    assert [str.__str__(identifier) for identifier, _ in calls.collected()] == ["b", "a"]
     assert calls.ledger.counts()["superseded"] == 1
 
 

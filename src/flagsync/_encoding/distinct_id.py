@@ -6,6 +6,7 @@ Guarantee: what Mixpanel refuses, or would cut and merge with other users' profi
 from collections.abc import Callable
 from typing import NamedTuple
 
+from flagsync._identifiers import content_of, text_of
 from flagsync._report import is_interrupt_of_application
 
 # https://docs.mixpanel.com/troubleshooting/errors/server-side-events-without-a-user
@@ -14,6 +15,11 @@ BLOCKED = frozenset(
     "true false [] {}".split()
 )
 MAX_BYTES = 255  # of UTF-8, as in every string that Mixpanel stores
+WHITE_SPACE = (
+    "An identifier has white space round it: its profile is that of the identifier without it, as on Flagsmith's "
+    "server, but local evaluation takes it for part of the identifier and may choose another variant. Strip "
+    "identifiers before the call"
+)
 
 
 class NotMirrored(NamedTuple):
@@ -22,23 +28,29 @@ class NotMirrored(NamedTuple):
     reason: str
 
 
-def distinct_id_of(identifier: object, distinct_id: Callable[[str], str | None]) -> str | NotMirrored:
+def distinct_id_of(
+    identifier: object,
+    distinct_id: Callable[[str], str | None],
+    warn: Callable[[str], object] = lambda _: None,
+) -> str | NotMirrored:
     """Return the profile of an identifier, or why it has none.
 
-    White space round an identifier is stripped, as Flagsmith's server does. An identifier of another type, such as
-    a primary key or a UUID, counts as its text. ``distinct_id`` may raise anything.
+    White space round an identifier is stripped, as Flagsmith's server does, and ``warn`` is told each time.
+    ``distinct_id`` may raise anything.
     """
     if isinstance(identifier, bytes):
         return NotMirrored("the identifier is bytes; decode it")
     try:
-        mapped = distinct_id(str(identifier).strip())
+        content = content_of(identifier)
+        given = content.strip()
+        mapped = distinct_id(given)
     except BaseException as error:  # the application's callback may raise anything
         if is_interrupt_of_application(error):
             raise
         return NotMirrored(f"distinct_id raised {type(error).__name__}")
     if not isinstance(mapped, str):
         return NotMirrored(f"distinct_id returned {type(mapped).__name__}, not str")
-    text = mapped.strip()
+    text = text_of(mapped)
     if not text:
         return NotMirrored("the identifier is empty")
     if text.lower() in BLOCKED:
@@ -49,4 +61,6 @@ def distinct_id_of(identifier: object, distinct_id: Callable[[str], str | None])
         return NotMirrored("the identifier is not valid Unicode")
     if size > MAX_BYTES:
         return NotMirrored(f"the identifier is longer than {MAX_BYTES} bytes")
+    if given != content:
+        warn(WHITE_SPACE)
     return text

@@ -10,6 +10,7 @@ from contextlib import suppress
 
 from flagsync._encoding.calls import Call
 from flagsync._encoding.evaluation import is_evaluated
+from flagsync._identifiers import content_of
 from flagsync._report import MAX_PENDING_REACHED, Reporter, is_interrupt_of_application
 from flagsync._stats import Ledger
 
@@ -161,4 +162,4 @@ def _key(identifier: object) -> str | tuple[int, str]:
     if type(identifier) is str:
         return identifier
     hash(identifier)  # raises for a list or a dictionary, which is no identifier
-    return id(type(identifier)), str(identifier)
+    return id(type(identifier)), content_of(identifier)

@@ -53,7 +53,7 @@ class ProfileEncoder:
         destination: Of the messages.
         resend_after_seconds: Of the messages.
         pacer: Lets the thread rest between pieces of work.
-        report: Told once of each flag that is left out or cut.
+        report: Told once of each flag that is left out or cut, and of white space round identifiers.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class ProfileEncoder:
         report: Reporter,
     ) -> None:
         self.destination, self._resend_after_seconds = destination, resend_after_seconds
-        self._calls, self._distinct_id, self._pacer = calls, mapping.distinct_id, pacer
+        self._calls, self._distinct_id, self._pacer, self._report = calls, mapping.distinct_id, pacer, report
         self._envelope = Envelope(token)
         self._properties = Properties(mapping.property_name, mapping.property_value, report.warn_once)
         # An application's own function is called for each identity.
@@ -79,7 +79,7 @@ class ProfileEncoder:
 
     def distinct_id(self, identifier: object) -> str | NotMirrored:
         """Return the profile of an identifier."""
-        return distinct_id_of(identifier, self._distinct_id)
+        return distinct_id_of(identifier, self._distinct_id, self._report.warn_once)
 
     def evaluation_key(self, call: Call) -> int | None:
         """Return a number that is equal for calls which must have the same result; None if unknown.

@@ -15,9 +15,10 @@ from typing import TypeAlias
 
 from flagsmith.types import TraitConfig, TraitMapping
 
+from flagsync._identifiers import content_of, text_of
 from flagsync._process import PerProcess
 from flagsync._recent import Recent
-from flagsync._report import Outage, Reporter
+from flagsync._report import Outage, Reporter, is_interrupt_of_application
 from flagsync._worker import Worker
 from flagsync.cohorts.store import MembershipReader
 from flagsync.cohorts.update import is_storable
@@ -70,14 +71,20 @@ class CohortTraits:
         self._fresh_until = self._rests_until = -inf
         self._processes = PerProcess[_Process](lambda _: _Process(self._step, report))
 
-    def merge(self, identifier: str, traits: TraitMapping | None) -> TraitMapping | None:
+    def merge(self, identifier: object, traits: TraitMapping | None) -> TraitMapping | None:
         """Return the traits of a call and, where it has none of that name, those of every cohort."""
-        if not isinstance(identifier, str):
+        try:
+            given = content_of(identifier)
+        except (
+            BaseException
+        ) as error:  # an identifier may be an object of the application, whose answer is Flagsmith's
+            if is_interrupt_of_application(error):
+                raise
             return traits
-        cached = self._cached.get(identifier)
+        cached = self._cached.get(given)
         if cached is None or cached[0] is not self._version or self._clock() >= self._fresh_until:
-            self._look_up(identifier)
-            cached = self._cached.get(identifier)
+            self._look_up(given)
+            cached = self._cached.get(given)
         cohorts = cached[1] if cached else {}
         try:
             return {**cohorts, **traits} if traits else {**cohorts}
@@ -154,8 +161,8 @@ class _Lookup:
 
     def __init__(self, identifier: str) -> None:
         self.given = identifier
-        # Flagsmith's server removes surrounding white space; what no store can hold is in no cohort.
-        self.identifier = identifier.strip() if is_storable(identifier) else ""
+        # What no store can hold is in no cohort.
+        self.identifier = text_of(identifier) if is_storable(identifier) else ""
         self._is_pending = threading.Lock()
         self._is_pending.acquire()
 

@@ -7,9 +7,12 @@ does not know which pages came before. Source: https://docs.mixpanel.com/docs/co
 
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, get_args
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
+
+from flagsync._identifiers import text_of
 
 Action: TypeAlias = Literal["members", "add_members", "remove_members"]
 ACTIONS: tuple[Action, ...] = get_args(Action)
@@ -32,6 +35,7 @@ class CohortUpdate:
         members: Flagsmith identifiers, each once.
         skipped: How many other members came, without a usable identifier; 1 if a whole cohort came without a list of
             members.
+        left_out: Why they are left out -> how many.
     """
 
     action: Action
@@ -42,6 +46,7 @@ class CohortUpdate:
     pages: int = 1
     members: tuple[str, ...] = ()
     skipped: int = 0
+    left_out: Mapping[str, int] = field(default_factory=dict, compare=False)
 
     @classmethod
     def parse(cls, body: bytes | Mapping[str, Any], member_key: str = MEMBER_KEY) -> "CohortUpdate":
@@ -71,10 +76,19 @@ class CohortUpdate:
         if not isinstance(members, list | None):
             raise ValueError("members must be a list")  # noqa: TRY004
         identifiers = [_identifier(member, member_key) for member in members or ()]
-        usable = tuple(dict.fromkeys(identifier for identifier in identifiers if identifier))
-        name = _identifier(parameters, "mixpanel_cohort_name") or cohort_id  # for people; no reason to refuse
-        skipped = identifiers.count(None) + (action == "members" and members is None)
-        return cls(action, cohort_id, name, session_id, page, pages, usable, skipped)
+        usable = tuple(dict.fromkeys(found for found in identifiers if isinstance(found, str)))
+        left_out = Counter(found.cause for found in identifiers if not isinstance(found, str))
+        if action == "members" and members is None:
+            left_out["a whole cohort came without a list of members"] += 1
+        name = _identifier(parameters, "mixpanel_cohort_name")  # for people; no reason to refuse
+        name = name if isinstance(name, str) else cohort_id
+        return cls(action, cohort_id, name, session_id, page, pages, usable, left_out.total(), dict(left_out))
+
+
+class _Unusable(NamedTuple):
+    """Why a member is left out."""
+
+    cause: str
 
 
 def read_json(body: bytes) -> dict[str, Any]:
@@ -123,11 +137,23 @@ def _number(value: object, name: str) -> int:
     return value
 
 
-def _identifier(member: object, key: str) -> str | None:
-    """Return the identifier without surrounding white space, as Flagsmith's server has it; None if unusable."""
-    value = member.get(key) if isinstance(member, dict) else None
-    identifier = f"{value}".strip() if type(value) in (str, int) else ""
-    return identifier if 0 < len(identifier) <= MAX_IDENTIFIER and is_storable(identifier) else None
+def _identifier(member: object, key: str) -> str | _Unusable:
+    """Return the identifier of a member, or why it has none that Flagsmith can hold."""
+    if not isinstance(member, dict):
+        return _Unusable("it is not an object")
+    value = member.get(key)
+    if value is None:
+        return _Unusable(f"{key} is missing (choose it under Properties to Export in Mixpanel)")
+    if type(value) not in (str, int):
+        return _Unusable(f"{key} is neither text nor a whole number")
+    identifier = text_of(value)
+    if not identifier:
+        return _Unusable(f"{key} is empty")
+    if len(identifier) > MAX_IDENTIFIER:
+        return _Unusable(f"{key} is longer than {MAX_IDENTIFIER:,} characters")
+    if not is_storable(identifier):
+        return _Unusable(f"{key} has a NUL character" if "\0" in identifier else f"{key} is not valid Unicode")
+    return identifier
 
 
 def is_storable(text: str) -> bool:

@@ -193,13 +193,20 @@ def test_session_that_changes_its_number_of_pages_is_a_success_and_logged(
 def test_members_that_are_left_out_are_a_success_and_counted_in_the_log(
     post: Post, store: SQLiteStore, logged: Logged
 ) -> None:
-    assert post(call("add_members", "ann", None, "x" * 5000, " ")).answer == success()
+    assert post(call("add_members", "ann", None, "x" * 5000, None, " ")).answer == success()
     assert [*store.members("7")] == ["ann"]
     message = (
-        "3 members of a cohort have no usable mixpanel_distinct_id and are left out; "
-        "Mixpanel sends what is chosen under Properties to Export"
+        "Members of a cohort are left out: 2 because mixpanel_distinct_id is missing (choose it under Properties to "
+        "Export in Mixpanel); 1 because mixpanel_distinct_id is longer than 2,000 characters; 1 because "
+        "mixpanel_distinct_id is empty"
     )
     assert logged() == [message]
+
+
+def test_whole_cohort_that_comes_without_members_is_logged(post: Post, logged: Logged) -> None:
+    assert post(call("members", members=None)).answer == success("members")
+    cause = "1 because a whole cohort came without a list of members"
+    assert logged() == [f"Members of a cohort are left out: {cause}"]
 
 
 # Credentials

@@ -153,11 +153,9 @@ class _Receiver:
 
     def _store_update(self, update: CohortUpdate) -> bool:
         """Store what a call says; False if Mixpanel has to repeat the call."""
-        if update.skipped:
-            self._report.log(
-                f"{update.skipped} members of a cohort have no usable {self._member_key} and are left out; "
-                "Mixpanel sends what is chosen under Properties to Export"
-            )
+        if update.left_out:
+            causes = "; ".join(f"{count:,} because {cause}" for cause, count in update.left_out.items())
+            self._report.log(f"Members of a cohort are left out: {causes}")
         try:
             self._store.apply(update)
         except Exception as error:  # noqa: BLE001 - a store may raise anything, and Mixpanel repeats the call
