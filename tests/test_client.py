@@ -385,18 +385,58 @@ def test_default_flags_do_not_replace_a_pending_evaluation(flagsync: Build, mixp
     assert client.stats() == Stats(accepted=1, delivered=1, skipped=1, requests=1)
 
 
-def test_unreadable_flags_are_rejected_and_cost_no_other_update(
-    flagsync: Build, mixpanel: MixpanelServer
+async def evaluated_later() -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("make", "came"),
+    [
+        (lambda: {"a": True}, "a value of type dict"),
+        (list, "a value of type list"),
+        (lambda: "user_1", "a value of type str"),
+        (lambda: None, "None"),
+        (lambda: Flags, "the class Flags: make an instance of it"),
+        (evaluated_later, "a coroutine: await it first"),
+    ],
+    ids=["dict", "list", "text", "None", "class", "coroutine"],
+)
+def test_mirror_of_something_else_than_flags_is_logged_once(
+    make: Callable[[], Any],
+    came: str,
+    flagsync: Build,
+    mixpanel: MixpanelServer,
+    logged: Callable[[], list[str]],
 ) -> None:
-    errors: list[Exception] = []
-    client = flagsync(on_error=errors.append, flush_interval_seconds=60)
-    broken: Any = "no flags"
-    client.mirror("user_1", broken)
-    client.get_identity_flags("user_2")
+    client, given = flagsync(flush_interval_seconds=60), make()
+    for identifier in ("user_1", "user_2"):
+        client.mirror(identifier, given)
+    client.mirror("user_3", Flags({"f": Flag(enabled=True, value="on", feature_id=1, feature_name="f")}))
     assert client.flush()
-    assert [*mixpanel.profiles] == ["user_2"]
-    assert client.stats() == Stats(accepted=2, delivered=1, rejected=1, requests=1)
-    assert [str(error) for error in errors] == ["Flags cannot be mirrored (AttributeError): 1 update lost"]
+    assert [*mixpanel.profiles] == ["user_3"]
+    assert client.stats() == Stats(accepted=1, delivered=1, skipped=2, requests=1)
+    flags = "the Flags that get_identity_flags() of a Flagsmith client returns"
+    assert logged() == [f"mirror() mirrors {flags}, not {came}"]
+    if came.startswith("a coroutine"):
+        given.close()
+
+
+def test_callbacks_that_raise_are_logged_once_with_type_and_text(
+    flagsync: Build, logged: Callable[[], list[str]]
+) -> None:
+    def raising(given: object) -> Any:
+        raise LookupError(f"nothing for {given}")
+
+    for option in ("distinct_id", "property_name", "property_value"):
+        client = flagsync(**{option: raising})
+        for identifier in ("user_1", "user_2"):
+            client.get_identity_flags(identifier)
+        assert client.flush()
+    by_identifier, by_name, by_value = (record for record in logged() if "LookupError" in record)
+    assert by_identifier == "An identity is not mirrored: distinct_id raised LookupError: nothing for …"
+    assert by_name.startswith(
+        "property_name raised LookupError: nothing for bool_on. Flags for which it raises"
+    )
+    assert by_value.startswith("property_value raised LookupError: nothing for Flag(")
 
 
 def test_oversized_update_is_rejected_and_reported(flagsync: Build, mixpanel: MixpanelServer) -> None:

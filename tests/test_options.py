@@ -1,12 +1,18 @@
-"""The rules of options, and the environment that they may come from."""
+"""The rules of options."""
 
+import pydoc
+from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
 from flagsmith import Flagsmith
+from flagsmith.models import Flag
 
 from flagsync import FlagSync
-from flagsync._options import Options, Tuning
+from flagsync._encoding.properties import served_value
+from flagsync._options import ARGUMENTS, CLIENT, PLACEHOLDER_TOKEN, SERVED_VALUE, Options, Tuning
+from flagsync.cohorts import SQLiteStore
 
 NAN = float("nan")
 
@@ -29,6 +35,9 @@ NAN = float("nan")
                 "http://x#y",
                 "http://x?",
                 "http://x#",
+                "https://api.mixpanel.com/engage",
+                "https://api.mixpanel.com/track/",
+                "https://proxy.example.com/mixpanel/Engage",
             ],
         ),
         ("flush_interval_seconds", [0, -1, NAN, "1", None, True, 10**400]),
@@ -36,9 +45,10 @@ NAN = float("nan")
         ("max_pending", [0, -1, 1.5, True, "10"]),
         ("when_full", ["block", None]),
         ("distinct_id", [None, "user"]),
-        ("property_name", [None, "name"]),
+        ("property_name", [None, "name", {"a": "b"}]),
         ("property_value", [None, 1]),
         ("on_error", ["log"]),
+        ("cohorts", ["cohorts.db", SQLiteStore, 7]),
     ],
 )
 def test_invalid_option_is_named_with_the_accepted_values(
@@ -49,16 +59,181 @@ def test_invalid_option_is_named_with_the_accepted_values(
             FlagSync(offline, "token", **{option: value})
 
 
-@pytest.mark.parametrize("token", ["", "  ", 7])
-def test_empty_token_is_rejected(offline: Flagsmith, token: Any) -> None:
-    with pytest.raises(ValueError, match="mixpanel_token must be the project token"):
+class Callbacks:
+    """Callbacks in all shapes that functions come in."""
+
+    def method(self, given: object, further: object = None) -> str:
+        return f"{given}"
+
+    def __call__(self, given: object) -> str:
+        return f"{given}"
+
+    async def later(self, given: object) -> str:
+        return f"{given}"
+
+
+class Later:
+    async def __call__(self, given: object) -> str:
+        return f"{given}"
+
+
+def generate(given: object) -> Iterator[object]:
+    yield given
+
+
+async def generate_later(given: object) -> AsyncIterator[object]:
+    yield given
+
+
+def two(one: object, other: object) -> str:
+    return f"{one}{other}"
+
+
+CALLBACKS = ("distinct_id", "property_name", "property_value", "on_error")
+
+
+@pytest.mark.parametrize("option", CALLBACKS)
+@pytest.mark.parametrize(
+    "callback",
+    [
+        {"a": "b"}.get,
+        {"a": "b"}.__getitem__,
+        str,
+        str.upper,
+        Callbacks().method,
+        Callbacks(),
+        partial(two, "one"),
+        lambda *given: f"{given}",
+        lambda given, *, further=1: f"{given}{further}",
+        map,  # of C, without a signature
+    ],
+    ids=ascii,
+)
+def test_callback_of_one_argument_is_accepted_in_any_shape(
+    offline: Flagsmith, option: str, callback: Any
+) -> None:
+    options = {option: callback}
+    assert getattr(FlagSync(offline, "token", **options)._options, option) is callback
+
+
+@pytest.mark.parametrize("option", CALLBACKS)
+@pytest.mark.parametrize(
+    ("callback", "fault"),
+    [
+        (two, "one that cannot be called so (missing a required argument: 'other')"),
+        (lambda: "", "one that cannot be called so (too many positional arguments)"),
+        (lambda *, name: name, "one that cannot be called so (too many positional arguments)"),
+        (Callbacks.method, "one that cannot be called so (missing a required argument: 'given')"),
+        (Callbacks().later, "an async function or a generator, which nobody awaits or iterates over"),
+        (Later(), "an async function or a generator, which nobody awaits or iterates over"),
+        (partial(Callbacks().later), "an async function or a generator, which nobody awaits or iterates over"),
+        (generate, "an async function or a generator, which nobody awaits or iterates over"),
+        (generate_later, "an async function or a generator, which nobody awaits or iterates over"),
+    ],
+    ids=ascii,
+)
+def test_callback_that_cannot_be_called_with_its_argument_is_refused(
+    offline: Flagsmith, option: str, callback: Any, fault: str
+) -> None:
+    with pytest.raises(ValueError) as raised:
+        FlagSync(offline, "token", **{option: callback})
+    accepted = f"{option} must be a function of one argument, {ARGUMENTS[option]}"
+    assert f"{raised.value}" == f"{accepted}, not {fault}"
+
+
+def test_invalid_option_says_what_came(offline: Flagsmith) -> None:
+    options: dict[str, Any] = {"region": "de", "max_pending": -1, "when_full": None, "cohorts": SQLiteStore}
+    with pytest.raises(ValueError) as raised:
+        FlagSync(offline, "token", **options)
+    assert [rule.rpartition(", not ")[2] for rule in f"{raised.value}".split("; ")] == [
+        "'de'",
+        "-1",
+        "None",
+        "the class SQLiteStore: make an instance of it",
+    ]
+
+
+@pytest.mark.parametrize("region", ["eu", "in"])
+def test_region_beside_a_url_is_refused(offline: Flagsmith, region: Any) -> None:
+    with pytest.raises(ValueError, match=r"^region must be left out beside mixpanel_url"):
+        FlagSync(offline, "token", region=region, mixpanel_url="https://mixpanel.example.com")
+
+
+@pytest.mark.parametrize(
+    ("token", "came"),
+    [
+        ("", "an empty text"),
+        ("  ", "an empty text"),
+        (7, "7"),
+        (b"token", "a value of type bytes"),
+        ("to ken", "a placeholder such as 'ser.…' or '<your key>', nor text with white space"),
+        ("<token>", "a placeholder such as 'ser.…' or '<your key>', nor text with white space"),
+        ("token…", "a placeholder such as 'ser.…' or '<your key>', nor text with white space"),
+        (PLACEHOLDER_TOKEN, "that of the examples"),
+    ],
+)
+def test_invalid_token_is_rejected_without_showing_it(offline: Flagsmith, token: Any, came: str) -> None:
+    with pytest.raises(ValueError) as raised:
         FlagSync(offline, token)
+    accepted = "the project token of Mixpanel's project settings, or None to mirror nothing"
+    assert f"{raised.value}" == f"mixpanel_token must be {accepted}, not {came}"
 
 
-@pytest.mark.parametrize("flagsmith", [None, 1, b"ser.key", [], Flagsmith])
-def test_flagsmith_option_rejects_objects_that_evaluate_nothing(flagsmith: Any) -> None:
-    with pytest.raises(ValueError, match="flagsmith must be a configured client"):
+class Async:
+    async def get_identity_flags(self, identifier: str) -> None: ...
+
+
+def wrapped() -> FlagSync:
+    return FlagSync("ser.key", None)
+
+
+async def built_later() -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("make", "came"),
+    [
+        (lambda: None, "None"),
+        (lambda: 1, "1"),
+        (lambda: b"ser.key", "a value of type bytes"),
+        (list, "a value of type list"),
+        (lambda: "", "an empty text"),
+        (lambda: "ser.…", "a placeholder such as 'ser.…' or '<your key>', nor text with white space"),
+        (lambda: "ser...", "a placeholder such as 'ser.…' or '<your key>', nor text with white space"),
+        (lambda: Flagsmith, "the class Flagsmith: make an instance of it"),
+        (lambda: FlagSync, "the class FlagSync: make an instance of it"),
+        (wrapped, "a FlagSync, which mirrors already: use it as it is, or pass its flagsmith"),
+        (Async, "an async client: evaluate with it, and pass the result to mirror()"),
+        (built_later, "a coroutine: await it first"),
+        (lambda: Flagsmith(environment_key="ser.…"), "a client with a placeholder for a key"),
+    ],
+)
+def test_flagsmith_that_evaluates_nothing_is_refused(make: Callable[[], Any], came: str) -> None:
+    flagsmith = make()
+    with pytest.raises(ValueError) as raised:
         FlagSync(flagsmith, "token")
+    assert f"{raised.value}" == f"{CLIENT}, not {came}"
+    if hasattr(flagsmith, "cr_code"):
+        flagsmith.close()
+
+
+def test_environment_key_is_stripped() -> None:
+    assert FlagSync(" ser.key\n", None).flagsmith.session.headers["X-Environment-Key"] == "ser.key"
+
+
+def test_help_shows_defaults_in_words() -> None:
+    shown = pydoc.plain(pydoc.render_doc(FlagSync))
+    assert "= <the identifier itself>" in shown
+    assert "= <the feature's own name>" in shown
+    assert "= <what Flagsmith's own server sends>" in shown
+    assert "<class 'str'>" not in shown
+    assert " at 0x" not in shown
+
+
+def test_defaults_are_called_without_a_detour(offline: Flagsmith) -> None:
+    names = FlagSync(offline, None)._options.names
+    assert (names.distinct_id, names.property_name, names.property_value) == (str, str, served_value)
+    assert SERVED_VALUE(Flag(enabled=True, value=7, feature_id=1, feature_name="f")) == 7
 
 
 def test_token_is_stripped(offline: Flagsmith) -> None:
@@ -76,7 +251,7 @@ def test_all_invalid_options_are_in_one_message() -> None:
         ("us", None, "https://api.mixpanel.com/engage"),
         ("eu", None, "https://api-eu.mixpanel.com/engage"),
         ("in", None, "https://api-in.mixpanel.com/engage"),
-        ("eu", "https://proxy.example.com/mixpanel/", "https://proxy.example.com/mixpanel/engage"),
+        ("us", "https://proxy.example.com/mixpanel/", "https://proxy.example.com/mixpanel/engage"),
     ],
 )
 def test_destination_is_the_host_of_the_region_or_the_proxy(
@@ -90,64 +265,6 @@ def test_destination_is_the_host_of_the_region_or_the_proxy(
 def test_token_is_in_no_repr(offline: Flagsmith) -> None:
     client = FlagSync(offline, "secret-token")
     assert "secret-token" not in repr(client) + repr(client._options)
-
-
-def test_from_env_builds_a_client_of_both_services(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FLAGSMITH_ENVIRONMENT_KEY", " ser.key ")
-    monkeypatch.setenv("FLAGSMITH_API_URL", "https://flagsmith.example.com/api/v1")
-    monkeypatch.setenv("MIXPANEL_TOKEN", "token")
-    monkeypatch.setenv("MIXPANEL_REGION", "eu")
-    client = FlagSync.from_env(max_pending=7)
-    assert client.flagsmith.api_url == "https://flagsmith.example.com/api/v1/"
-    assert client.flagsmith.session.headers["X-Environment-Key"] == "ser.key"
-    assert client.flagsmith.enable_local_evaluation is False
-    assert (client._options.region, client._options.max_pending) == ("eu", 7)
-
-
-def test_from_env_prefers_options_to_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FLAGSMITH_ENVIRONMENT_KEY", "key")
-    monkeypatch.setenv("MIXPANEL_TOKEN", "token")
-    monkeypatch.setenv("MIXPANEL_URL", "http://one.example.com")
-    client = FlagSync.from_env(mixpanel_url="http://two.example.com", mixpanel_token=None)
-    assert (client._options.mixpanel_url, client._options.token) == ("http://two.example.com", None)
-
-
-@pytest.mark.parametrize("token", ["token", None])
-def test_from_env_takes_a_token_from_its_options_alone(
-    token: str | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("FLAGSMITH_ENVIRONMENT_KEY", "key")
-    monkeypatch.delenv("MIXPANEL_TOKEN", raising=False)
-    assert FlagSync.from_env(mixpanel_token=token)._options.token == token
-
-
-def test_from_env_names_every_variable_that_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("FLAGSMITH_ENVIRONMENT_KEY", raising=False)
-    monkeypatch.setenv("FLAGSMITH_API_URL", "flagsmith.example.com")
-    monkeypatch.setenv("FLAGSMITH_LOCAL_EVALUATION", "perhaps")
-    monkeypatch.setenv("MIXPANEL_TOKEN", "")
-    monkeypatch.setenv("MIXPANEL_REGION", "moon")
-    monkeypatch.setenv("MIXPANEL_URL", "mixpanel")
-    with pytest.raises(ValueError, match="FLAGSMITH_ENVIRONMENT_KEY") as raised:
-        FlagSync.from_env()
-    assert [rule.split()[0] for rule in str(raised.value).split("; ")] == [
-        "FLAGSMITH_ENVIRONMENT_KEY",
-        "FLAGSMITH_API_URL",
-        "FLAGSMITH_LOCAL_EVALUATION",
-        "MIXPANEL_TOKEN",
-        "MIXPANEL_REGION",
-        "MIXPANEL_URL",
-    ]
-
-
-def test_client_side_key_with_local_evaluation_is_flagsmiths_own_error(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("FLAGSMITH_ENVIRONMENT_KEY", "client-side")
-    monkeypatch.setenv("FLAGSMITH_LOCAL_EVALUATION", "TRUE")
-    monkeypatch.setenv("MIXPANEL_TOKEN", "token")
-    with pytest.raises(ValueError, match="please generate a server key"):
-        FlagSync.from_env()
 
 
 def test_environment_key_alone_makes_a_remote_client() -> None:

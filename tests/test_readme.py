@@ -9,6 +9,7 @@ from flagsmith import Flagsmith
 
 import flagsync as package
 from flagsync import FlagSync, Stats, cohorts
+from flagsync._options import PLACEHOLDER_TOKEN
 from flagsync.testing import MixpanelServer
 
 ROOT = Path(__file__).parent.parent
@@ -38,6 +39,7 @@ def test_the_examples_run(
         id, traits = "user_42", {"plan": "pro"}
 
     def build(flagsmith: Flagsmith, token: str, **options: Any) -> FlagSync:
+        token = "token" if token == PLACEHOLDER_TOKEN else token
         return FlagSync(flagsmith, token, **{"mixpanel_url": mixpanel_server.url, **options})
 
     assert cohorts.TraitWriter.__doc__  # it looks at Flagsmith's class when it is imported

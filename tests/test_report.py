@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from flagsync import _report
-from flagsync._report import Outage, Reporter
+from flagsync._report import Outage, Reporter, described
 from flagsync.exceptions import DeliveryError
 from tests.support.signals import interrupted
 
@@ -179,3 +179,41 @@ def test_outage_is_reported_once_for_each_kind_and_once_when_it_ends(logged: Cal
     assert not outage.is_active
     report.report_deferred()
     assert logged() == ["is down", "is refused", "is down", "works"]
+
+
+def test_warning_of_a_kind_is_logged_once_whatever_it_says(logged: Callable[[], list[str]]) -> None:
+    report = Reporter(None)
+    for message, kind in (("one", "first"), ("two", "first"), ("three", "second"), ("three", "second")):
+        report.warn_once(message, kind)
+    assert logged() == ["one", "three"]
+
+
+@pytest.mark.parametrize(
+    ("raised", "text"),
+    [
+        (KeyError("tier"), "KeyError: 'tier'"),
+        (ValueError(), "ValueError"),
+        (ValueError("one\n  two"), "ValueError: one two"),
+        (ValueError("x" * 1000), f"ValueError: {'x' * 200}"),
+        (ValueError("no user ann"), "ValueError: no user …"),
+    ],
+    ids=["text", "no text", "lines", "long", "secret"],
+)
+def test_described_exception_has_its_type_and_text_without_a_secret(raised: Exception, text: str) -> None:
+    assert described(raised, "ann") == text
+
+
+class MuteError(Exception):
+    """Raises when its text is asked for."""
+
+    def __str__(self) -> str:
+        raise self.args[0]
+
+
+def test_described_exception_whose_text_raises_has_its_type() -> None:
+    assert described(MuteError(SystemExit())) == "MuteError"
+
+
+def test_interrupt_of_the_main_thread_gets_through_a_description() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        described(MuteError(KeyboardInterrupt()))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from flagsync._rules import is_number, is_url, require
+from flagsync._rules import call_fault, is_number, is_url, key_fault, require, shown
 
 
 def test_require_names_each_broken_rule_in_one_error() -> None:
@@ -28,3 +28,51 @@ def test_is_url_rejects_everything_else(value: object) -> None:
 )
 def test_is_number_accepts_finite_numbers(value: object, is_one: bool) -> None:
     assert is_number(value) is is_one
+
+
+class NamelessMeta(type):
+    @property
+    def __name__(cls) -> str:  # type: ignore[override]
+        raise SystemExit
+
+
+class Nameless(metaclass=NamelessMeta):
+    """Whose class does not tell its name."""
+
+    def __getattribute__(self, name: str) -> object:
+        raise SystemExit
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (None, "None"),
+        (True, "True"),
+        (7, "7"),
+        (0.5, "0.5"),
+        (10**5000, "a value of type int"),
+        ("secret", "a value of type str"),
+        ("", "an empty text"),
+        (str, "the class str: make an instance of it"),
+        (Nameless, "the class Nameless: make an instance of it"),
+        (Nameless(), "a value of type Nameless"),
+    ],
+    ids=["None", "True", "7", "0.5", "large", "text", "empty", "class", "class without a name", "object"],
+)
+def test_shown_tells_what_came_and_no_secret(value: object, words: str) -> None:
+    assert shown(value) == words
+
+
+def test_call_fault_counts_arguments() -> None:
+    assert call_fault(lambda one, other: None, 2) == ""
+    assert call_fault(lambda one: None, 2) == "one that cannot be called so (too many positional arguments)"
+
+
+@pytest.mark.parametrize("key", ["ser.abc", "key", "client-side", "a/b+c="])
+def test_key_fault_is_empty_for_what_may_be_a_key(key: str) -> None:
+    assert key_fault(key) == ""
+
+
+@pytest.mark.parametrize("key", ["ser.…", "ser.", "ser...", "<key>", "a b", "a\n", "\0", "ключ"], ids=ascii)
+def test_key_fault_names_placeholders(key: str) -> None:
+    assert key_fault(key) == "a placeholder such as 'ser.…' or '<your key>', nor text with white space"

@@ -10,26 +10,25 @@ from collections.abc import Callable
 from os import PathLike
 from threading import Thread
 from time import monotonic
-from typing import Any, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self, Unpack
 
 from flagsmith import Flagsmith
 from flagsmith.models import Flag, Flags
 from flagsmith.types import TraitMapping
 
-from flagsync._encoding.properties import PropertyValue, served_value
-from flagsync._options import Options, Tuning, read_environment
+from flagsync._encoding.properties import PropertyValue
+from flagsync._environment import EnvironmentOptions, read_environment
+from flagsync._options import CLIENT, SAME_IDENTIFIER, SAME_NAME, SERVED_VALUE, Options, Tuning, client_fault
 from flagsync._pipeline import Pipeline, file_outboxes
 from flagsync._process import EXIT_SECONDS, PerProcess
 from flagsync._report import Reporter
-from flagsync._rules import require
+from flagsync._rules import require, shown
 from flagsync._stats import Stats
 from flagsync.cohorts.lookup import CohortTraits
 from flagsync.cohorts.store import MembershipReader
 from flagsync.exceptions import DeliveryError
 
-CLIENT = (
-    "flagsmith must be a configured client, such as Flagsmith(environment_key='ser.…'), or an environment key"
-)
+NO_FLAGS = "mirror() mirrors the Flags that get_identity_flags() of a Flagsmith client returns, not {}"
 STALE = (
     "The Flagsmith client was built before this process was forked, and the thread that refreshes its flags is "
     "not in this process: they are stale from now on. Build Flagsmith and FlagSync after the fork (gunicorn: "
@@ -76,9 +75,9 @@ class FlagSync:
         *,
         region: Literal["us", "eu", "in"] = "us",
         mixpanel_url: str | None = None,
-        distinct_id: Callable[[str], str | None] = str,
-        property_name: Callable[[str], str | None] = str,
-        property_value: Callable[[Flag], PropertyValue] = served_value,
+        distinct_id: Callable[[str], str | None] = SAME_IDENTIFIER,
+        property_name: Callable[[str], str | None] = SAME_NAME,
+        property_value: Callable[[Flag], PropertyValue] = SERVED_VALUE,
         flush_interval_seconds: float = 1.0,
         resend_after_seconds: float = 300.0,
         max_pending: int = 50_000,
@@ -105,8 +104,9 @@ class FlagSync:
             on_error=on_error,
             tuning=self._tuning,
         )
-        is_client = callable(getattr(flagsmith, "get_identity_flags", None)) and not isinstance(flagsmith, type)
-        require({CLIENT: isinstance(flagsmith, str) or is_client, **self._options.rules()})
+        flagsmith = flagsmith.strip() if isinstance(flagsmith, str) else flagsmith
+        fault = client_fault(flagsmith, FlagSync)
+        require({f"{CLIENT}, not {fault}": not fault, **self._options.rules()})
         if outbox is not None:
             file_outboxes().check(str(outbox))
         self.flagsmith = Flagsmith(environment_key=flagsmith) if isinstance(flagsmith, str) else flagsmith
@@ -118,17 +118,25 @@ class FlagSync:
             self._pipelines.get()
 
     @classmethod
-    def from_env(cls, **options: Any) -> Self:  # noqa: ANN401 - the constructor checks them
-        """Build a client from ``FLAGSMITH_ENVIRONMENT_KEY``, ``MIXPANEL_TOKEN`` and the constructor's options.
+    def from_env(cls, **options: Unpack[EnvironmentOptions]) -> Self:
+        """Build both clients from ``FLAGSMITH_ENVIRONMENT_KEY`` and ``MIXPANEL_TOKEN``.
 
         Optional are ``FLAGSMITH_API_URL``, ``FLAGSMITH_LOCAL_EVALUATION`` (true or false), ``MIXPANEL_REGION`` (us, eu
-        or in) and ``MIXPANEL_URL``.
+        or in) and ``MIXPANEL_URL``. ``FLAGSYNC_ENABLED=false`` switches mirroring off: flags are evaluated, and no
+        token is needed.
+
+        Args:
+            options: Those of ``FlagSync`` and of ``Flagsmith``, which win over the environment.
 
         Raises:
-            ValueError: A variable is missing or wrong; the message names each.
+            ValueError: A variable is missing or wrong, or an option is invalid; the message names each.
+            TypeError: There is no such option.
         """
-        flagsmith, arguments = read_environment(options)
-        return cls(Flagsmith(**flagsmith), **arguments)  # type: ignore[arg-type]
+        environment = read_environment(options)
+        arguments = {**(FlagSync.__init__.__kwdefaults__ or {}), **environment.flagsync}
+        checked = Options(token=arguments.pop("mixpanel_token"), tuning=cls._tuning, **arguments)
+        require({**environment.rules, **checked.rules()})
+        return cls(Flagsmith(**environment.flagsmith), **environment.flagsync)
 
     def get_identity_flags(
         self, identifier: str, traits: TraitMapping | None = None, *, transient: bool = False
@@ -159,6 +167,10 @@ class FlagSync:
         """Mirror flags that were evaluated elsewhere: on an async path, by another client. Never raises."""
         if self._pipelines is not None:
             pipeline = self._pipelines.get()
+            if not issubclass(type(flags), Flags):  # type() asks nothing of an object that may raise
+                pipeline.report.warn_once(NO_FLAGS.format(shown(flags)))
+                pipeline.encoder.skip()
+                return
             pipeline.encoder.submit(identifier, flags)
             if self._waits:
                 pipeline.wait_for_room()

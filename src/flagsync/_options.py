@@ -1,4 +1,4 @@
-"""The options of a client and their rules; the environment that they may come from.
+"""The options of a client and their rules.
 
 Guarantee: a wrong option is a ``ValueError``; all that is wrong is in one message, with what is accepted.
 """
@@ -8,18 +8,21 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from inspect import iscoroutinefunction
 from types import NoneType
+from typing import Generic, TypeVar
+from urllib.parse import urlsplit
 
 from flagsmith.models import Flag
 
 from flagsync._delivery.sender import Sending
 from flagsync._encoding.encoder import GATHER_SECONDS
 from flagsync._encoding.profile import Mapping as NameMapping
-from flagsync._encoding.properties import PropertyValue
+from flagsync._encoding.properties import PropertyValue, served_value
 from flagsync._outbox.contract import Destination
 from flagsync._outbox.options import FileBounds, Staging
 from flagsync._process import EXIT_SECONDS
-from flagsync._rules import is_number, is_url, require
+from flagsync._rules import call_fault, is_instance_of, is_number, is_url, key_fault, shown
 from flagsync.cohorts.store import MembershipReader
 from flagsync.exceptions import DeliveryError
 
@@ -29,7 +32,44 @@ HOSTS = {
     "eu": "https://api-eu.mixpanel.com",
     "in": "https://api-in.mixpanel.com",
 }
-BOOLEANS = {"": False, "0": False, "false": False, "no": False, "1": True, "true": True, "yes": True}
+ENDPOINTS = ("engage", "track", "import", "groups")
+PLACEHOLDER_TOKEN = "mixpanel-project-token"  # noqa: S105 - of README.md
+ARGUMENTS = {
+    "distinct_id": "the identifier",
+    "property_name": "the name of a feature",
+    "property_value": "a Flag",
+    "on_error": "a DeliveryError",
+}
+CLIENT = (
+    "flagsmith must be a configured client, such as "
+    "Flagsmith(environment_key=os.environ['FLAGSMITH_ENVIRONMENT_KEY']), or an environment key"
+)
+A = TypeVar("A")
+R = TypeVar("R")
+
+
+class Default(Generic[A, R]):
+    """A function that is the default of an option, and that ``help()`` shows in words.
+
+    Args:
+        function: What is called.
+        words: What it returns.
+    """
+
+    def __init__(self, function: Callable[[A], R], words: str) -> None:
+        self.function, self._words = function, words
+
+    def __call__(self, argument: A) -> R:
+        """Call the function."""
+        return self.function(argument)
+
+    def __repr__(self) -> str:
+        return f"<{self._words}>"
+
+
+SAME_IDENTIFIER = Default[str, str](str, "the identifier itself")
+SAME_NAME = Default[str, str](str, "the feature's own name")
+SERVED_VALUE = Default(served_value, "what Flagsmith's own server sends")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,28 +113,36 @@ class Options:
     def rules(self) -> dict[str, bool]:
         """Return what must hold: a sentence for each option, and whether it does."""
         interval, resend, pending = self.flush_interval_seconds, self.resend_after_seconds, self.max_pending
+        token = "that of the examples" if self.token == PLACEHOLDER_TOKEN else key_fault(self.token)
         rules = {
-            "mixpanel_token must be the project token of Mixpanel's project settings, or None to mirror nothing": (
-                self.token is None or (isinstance(self.token, str) and self.token != "")
+            "mixpanel_token must be the project token of Mixpanel's project settings, or None to mirror nothing, "
+            f"not {token}": self.token is None or not token,
+            "region must be 'us', 'eu' or 'in', where the Mixpanel project's data lives, "
+            f"not {_choice(self.region)}": self.region in [*HOSTS],
+            "mixpanel_url must be a whole URL of a host or proxy, such as 'https://mixpanel.example.com', without "
+            "/engage or /track, which are added, and without '?' and '#'": self.mixpanel_url is None
+            or _is_base_url(self.mixpanel_url),
+            "region must be left out beside mixpanel_url, which takes the place of the region's host": (
+                self.mixpanel_url is None or self.region not in ("eu", "in")
             ),
-            "region must be 'us', 'eu' or 'in', where the Mixpanel project's data lives": self.region
-            in [*HOSTS],
-            "mixpanel_url must be a whole URL, such as 'https://mixpanel.example.com'": (
-                self.mixpanel_url is None or is_url(self.mixpanel_url)
+            f"flush_interval_seconds must be a number above 0, not {shown(interval)}": is_number(interval)
+            and interval > 0,
+            f"resend_after_seconds must be a number above 0, or 0 to send always, not {shown(resend)}": (
+                is_number(resend) and resend >= 0
             ),
-            "flush_interval_seconds must be a number above 0": is_number(interval) and interval > 0,
-            "resend_after_seconds must be a number above 0, or 0 to send always": is_number(resend)
-            and resend >= 0,
-            "max_pending must be a whole number above 0": type(pending) is int and pending > 0,
-            "when_full must be 'drop' or 'wait'": self.when_full in ("drop", "wait"),
+            f"max_pending must be a whole number above 0, not {shown(pending)}": type(pending) is int
+            and pending > 0,
+            f"when_full must be 'drop' or 'wait', not {_choice(self.when_full)}": self.when_full
+            in ("drop", "wait"),
             "outbox must be the path of a file, or None": isinstance(self.outbox, (str, os.PathLike, NoneType)),
-            "cohorts must be a store, such as flagsync.cohorts.SQLiteStore, or None": (
-                self.cohorts is None or isinstance(self.cohorts, MembershipReader)
+            f"cohorts must be a store, such as flagsync.cohorts.SQLiteStore, or None, not {shown(self.cohorts)}": (
+                self.cohorts is None or is_instance_of(self.cohorts, MembershipReader)
             ),
         }
-        for name in ("distinct_id", "property_name", "property_value", "on_error"):
+        for name, argument in ARGUMENTS.items():
             option = getattr(self, name)
-            rules[f"{name} must be a function"] = callable(option) or (option is None and name == "on_error")
+            fault = "" if option is None and name == "on_error" else call_fault(option)
+            rules[f"{name} must be a function of one argument, {argument}, not {fault}"] = not fault
         return rules
 
     @property
@@ -106,7 +154,9 @@ class Options:
     def names(self) -> NameMapping:
         """How identities and flags are named in Mixpanel."""
         return NameMapping(
-            distinct_id=self.distinct_id, property_name=self.property_name, property_value=self.property_value
+            distinct_id=_plain(self.distinct_id),
+            property_name=_plain(self.property_name),
+            property_value=_plain(self.property_value),
         )
 
     def destination(self, token: str) -> Destination:
@@ -115,25 +165,37 @@ class Options:
         return Destination(url, blake2b(token.encode(), digest_size=8).hexdigest())
 
 
-def read_environment(options: Mapping[str, object]) -> tuple[dict[str, object], dict[str, object]]:
-    """Return the arguments of ``Flagsmith`` and of ``FlagSync``: the options, else what the environment holds."""
-    names = "ENVIRONMENT_KEY API_URL LOCAL_EVALUATION".split()
-    key, api_url, local = (os.environ.get(f"FLAGSMITH_{name}", "").strip() for name in names)
-    token, region, url = (os.environ.get(f"MIXPANEL_{name}", "").strip() for name in ("TOKEN", "REGION", "URL"))
-    require(
-        {
-            "FLAGSMITH_ENVIRONMENT_KEY must be set to an SDK key of the environment": bool(key),
-            "FLAGSMITH_API_URL must be a whole URL": not api_url or is_url(api_url),
-            "FLAGSMITH_LOCAL_EVALUATION must be true or false": local.lower() in BOOLEANS,
-            "MIXPANEL_TOKEN must be set to the project token": bool(token) or "mixpanel_token" in options,
-            "MIXPANEL_REGION must be us, eu or in": not region or region in HOSTS,
-            "MIXPANEL_URL must be a whole URL": not url or is_url(url),
-        }
-    )
-    flagsmith: dict[str, object] = {
-        "environment_key": key,
-        "api_url": api_url or None,
-        "enable_local_evaluation": BOOLEANS[local.lower()],
-    }
-    defaults = {"mixpanel_token": token, "region": region or "us", "mixpanel_url": url or None}
-    return flagsmith, {**defaults, **options}
+def client_fault(flagsmith: object, wrapper: type) -> str:
+    """Return why a client or key of Flagsmith cannot be used; empty if nothing is known against it.
+
+    Args:
+        flagsmith: The client or key.
+        wrapper: ``FlagSync``, which wraps such a client itself.
+    """
+    if isinstance(flagsmith, str):
+        return key_fault(flagsmith)
+    if isinstance(flagsmith, wrapper):
+        return f"a {wrapper.__name__}, which mirrors already: use it as it is, or pass its flagsmith"
+    evaluate = getattr(flagsmith, "get_identity_flags", None)
+    if not callable(evaluate) or isinstance(flagsmith, type):
+        return shown(flagsmith)
+    if iscoroutinefunction(evaluate):
+        return "an async client: evaluate with it, and pass the result to mirror()"
+    headers = getattr(getattr(flagsmith, "session", None), "headers", {})  # there is no session in offline mode
+    key = headers.get("X-Environment-Key") if isinstance(headers, Mapping) else None
+    return "a client with a placeholder for a key" if isinstance(key, str) and key_fault(key) else ""
+
+
+def _is_base_url(value: object) -> bool:
+    is_whole = isinstance(value, str) and is_url(value)
+    return is_whole and urlsplit(f"{value}").path.rstrip("/").rpartition("/")[2].lower() not in ENDPOINTS
+
+
+def _choice(value: object) -> str:
+    """Return a value that is no secret, as it is; cut, if it is long."""
+    return f"{value!r:.40}" if type(value) is str else shown(value)
+
+
+def _plain(function: Callable[[A], R]) -> Callable[[A], R]:
+    """Return the function behind a default, which is called for each flag."""
+    return function.function if isinstance(function, Default) else function

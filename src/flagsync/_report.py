@@ -15,6 +15,7 @@ from flagsync.exceptions import DeliveryError
 
 REPEAT_SECONDS = 60.0
 MAX_PENDING_REACHED = "max_pending is reached, and the oldest pending updates are dropped"
+MAX_TEXT = 200  # characters of an exception's text
 log = logging.getLogger("flagsync")
 
 
@@ -57,11 +58,11 @@ class Reporter:
             if is_interrupt_of_application(raised):
                 raise
 
-    def warn_once(self, message: str) -> None:
-        """Log a warning, unless the same one was logged before."""
+    def warn_once(self, message: str, kind: str = "") -> None:
+        """Log a warning, unless one of the same kind was logged before; by default, the same warning."""
         with self._lock:
-            is_new = message not in self._warned
-            self._warned.add(message)
+            is_new = (kind or message) not in self._warned
+            self._warned.add(kind or message)
         if is_new:
             self.log(message)
 
@@ -125,3 +126,16 @@ class Outage:
 def is_interrupt_of_application(raised: BaseException) -> bool:
     """Whether an exception is a Ctrl-C that the application's own thread must see."""
     return isinstance(raised, KeyboardInterrupt) and threading.current_thread() is threading.main_thread()
+
+
+def described(raised: BaseException, secret: str = "") -> str:
+    """Return the type and the text of what an application's callback has raised, on one line, without a secret."""
+    name = type(raised).__name__
+    try:
+        text = " ".join(f"{raised}".split())
+    except BaseException as error:  # its text may raise anything, too
+        if is_interrupt_of_application(error):
+            raise
+        return name
+    text = text.replace(secret, "…") if secret else text
+    return f"{name}: {text:.{MAX_TEXT}}" if text else name

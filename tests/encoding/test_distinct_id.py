@@ -65,16 +65,19 @@ def test_distinct_id_callback_that_returns_no_text_leaves_the_identity_out(mappe
 
 
 def test_distinct_id_callback_that_exits_leaves_the_identity_out() -> None:
-    assert distinct_id_of("secret", sys.exit) == NotMirrored("distinct_id raised SystemExit")
+    found = distinct_id_of("ann", lambda _: sys.exit("no account"))
+    assert found == NotMirrored("distinct_id raised SystemExit", "distinct_id raised SystemExit: no account")
 
 
-def test_distinct_id_callback_that_raises_is_reported_by_the_type_of_its_error_only() -> None:
+def test_distinct_id_callback_that_raises_is_reported_without_the_identifier() -> None:
     callback = {"known": "1"}.__getitem__
-    assert distinct_id_of("secret", callback) == NotMirrored("distinct_id raised KeyError")
+    found = distinct_id_of(" secret ", callback)
+    assert found == NotMirrored("distinct_id raised KeyError", "distinct_id raised KeyError: '…'")
 
 
 def test_identifier_whose_text_raises_is_not_mirrored() -> None:
-    assert distinct_id_of(Unspeakable(), str) == NotMirrored("distinct_id raised SystemExit")
+    reason = "the identifier's own str() raised SystemExit"
+    assert distinct_id_of(Unspeakable(), str) == NotMirrored(reason, reason)
 
 
 @pytest.mark.parametrize("text", [User.ANN, Masked("ann")])

@@ -87,23 +87,34 @@ def test_property_name_that_would_overwrite_the_users_data_is_left_out_and_repor
     assert reason in warning
 
 
-@pytest.mark.parametrize("error", [KeyError("secret"), SystemExit("secret")])
+@pytest.mark.parametrize("error", [KeyError("tier"), SystemExit("tier")])
 def test_property_name_that_raises_leaves_one_flag_out(error: BaseException) -> None:
     def name(feature: str) -> str:
         if feature == "a":
             raise error
         return feature.upper()
 
-    reason = f"property_name raised {type(error).__name__}"
-    assert build([flag("a"), flag("b")], name=name) == ({"B": True}, [f"Flag 'a' is left out: {reason}"])
+    warning = f"property_name raised {type(error).__name__}: {error}. Flags for which it raises are left out"
+    assert build([flag("a"), flag("b")], name=name) == ({"B": True}, [warning])
+
+
+@pytest.mark.parametrize("callback", ["name", "value"])
+def test_callback_that_raises_for_many_flags_is_reported_once(callback: str) -> None:
+    def raising(given: object) -> Any:
+        raise LookupError(f"no {given}")
+
+    callbacks: dict[str, Any] = {callback: raising}
+    properties, [warning] = build([flag("a"), flag("b"), flag("c")], **callbacks)
+    assert properties == {}
+    assert warning.startswith(f"property_{callback} raised LookupError: no ")
 
 
 def test_property_value_that_exits_leaves_one_flag_out() -> None:
     properties, [warning] = build(
-        [flag("a", ""), flag("b", "B")], value=lambda one: one.value or sys.exit("secret")
+        [flag("a", ""), flag("b", "B")], value=lambda one: one.value or sys.exit("now")
     )
     assert properties == {"b": "B"}
-    assert warning == "Flag 'a' is left out: no property value (SystemExit)"
+    assert warning == "property_value raised SystemExit: now. Flags for which it raises are left out"
 
 
 def test_property_names_that_mixpanel_cuts_are_sent_and_reported_with_their_collisions() -> None:
@@ -211,7 +222,7 @@ def test_property_value_that_raises_leaves_one_flag_out() -> None:
         [flag("a", "{"), flag("b", "{}")], value=lambda one: json.loads(str(one.value))
     )
     assert properties == {"b": {}}
-    assert warning == "Flag 'a' is left out: no property value (JSONDecodeError)"
+    assert warning.startswith("property_value raised JSONDecodeError: Expecting property name")
 
 
 @pytest.mark.parametrize("callback", ["property_name", "property_value"])
@@ -223,3 +234,13 @@ def test_interrupt_of_the_main_thread_gets_through_properties(callback: str) -> 
     properties = Properties(name, value, print)
     with pytest.raises(KeyboardInterrupt):
         properties.members([Flag(enabled=True, value="blue", feature_id=1, feature_name="colour")])
+
+
+def test_interrupt_of_the_main_thread_gets_through_the_encoding_of_a_value() -> None:
+    class Interrupting(dict[str, int]):
+        def items(self) -> Any:
+            raise KeyboardInterrupt
+
+    properties = Properties(str, lambda _: Interrupting(a=1), print)
+    with pytest.raises(KeyboardInterrupt):
+        properties.members([flag("a")])

@@ -36,7 +36,7 @@ client = FlagSync(
 )
 assert_type(client, FlagSync)
 assert_type(FlagSync("key", None).flagsmith, Flagsmith)
-assert_type(FlagSync.from_env(region="in"), FlagSync)
+assert_type(FlagSync.from_env(region="in", enable_local_evaluation=True, outbox=None), FlagSync)
 assert_type(client.get_identity_flags("user", {"plan": "pro", "age": {"value": 7, "transient": True}}), Flags)
 assert_type(client.get_environment_flags(), Flags)
 assert_type(client.mirror("user", Flags()), None)

@@ -12,6 +12,8 @@ FlagSync("key", "token", distinct_id=lambda identifier: 7)  # type: ignore[arg-t
 FlagSync("key", "token", property_value=lambda flag: object())  # type: ignore[arg-type, return-value]
 FlagSync("key", "token", on_error=lambda: None)  # type: ignore[arg-type, misc]
 FlagSync("key", "token", outbox_path="file")  # type: ignore[call-arg]
+FlagSync.from_env(region="de")  # type: ignore[arg-type]
+FlagSync.from_env(max_waiting=7)  # type: ignore[call-arg]
 client = FlagSync("key", "token")
 client.get_identity_flags()  # type: ignore[call-arg]
 client.get_identity_flags("user", {}, True)  # type: ignore[call-arg]

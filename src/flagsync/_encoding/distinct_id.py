@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from flagsync._identifiers import content_of, text_of
-from flagsync._report import is_interrupt_of_application
+from flagsync._report import described, is_interrupt_of_application
 
 # https://docs.mixpanel.com/troubleshooting/errors/server-side-events-without-a-user
 BLOCKED = frozenset(
@@ -23,9 +23,15 @@ WHITE_SPACE = (
 
 
 class NotMirrored(NamedTuple):
-    """Why an identity is evaluated but not mirrored."""
+    """Why an identity is evaluated but not mirrored.
+
+    Attributes:
+        reason: One of few.
+        detail: What the first log record of the reason tells instead of it.
+    """
 
     reason: str
+    detail: str = ""
 
 
 def distinct_id_of(
@@ -40,14 +46,17 @@ def distinct_id_of(
     """
     if isinstance(identifier, bytes):
         return NotMirrored("the identifier is bytes; decode it")
+    given = None
     try:
         content = content_of(identifier)
         given = content.strip()
         mapped = distinct_id(given)
-    except BaseException as error:  # the application's callback may raise anything
+    except BaseException as error:  # the application's object or callback may raise anything
         if is_interrupt_of_application(error):
             raise
-        return NotMirrored(f"distinct_id raised {type(error).__name__}")
+        who = "the identifier's own str()" if given is None else "distinct_id"
+        reason = f"{who} raised {type(error).__name__}"
+        return NotMirrored(reason, f"{who} raised {described(error, given or '')}")
     if not isinstance(mapped, str):
         return NotMirrored(f"distinct_id returned {type(mapped).__name__}, not str")
     text = text_of(mapped)

@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from flagsmith.models import Flag
 
-from flagsync._report import is_interrupt_of_application
+from flagsync._report import described, is_interrupt_of_application
 
 PropertyValue: TypeAlias = str | float | bool | Sequence["PropertyValue"] | Mapping[str, "PropertyValue"]
 """What a Mixpanel property holds; numbers are finite."""
@@ -49,6 +49,7 @@ class Properties:
     ) -> None:
         self._name, self._value, self._warn = name, value, warn
         self._properties: dict[str, _Property | None] = {}  # by feature; None: left out
+        self._raised: set[str] = set()  # what was reported of the callbacks
         self._names: dict[str, set[str]] = {}  # a name as Mixpanel stores it -> the names that are cut to it
 
     def declare(self, features: Iterable[str]) -> str:
@@ -67,12 +68,18 @@ class Properties:
                 continue
             try:
                 value = value_of(flag)
+            except BaseException as error:  # the application's callback may raise anything
+                if is_interrupt_of_application(error):
+                    raise
+                self._report_raised("property_value", error)
+                continue
+            try:
                 if value is True or value is False:  # a cache would take them for 1 and 0
                     members.append(found.true if value else found.false)
                 else:
                     encode = found.encode_cached if type(value) in CACHED_TYPES else found.encode
                     members.append(encode(value))
-            except BaseException as error:  # the application's callback may raise anything
+            except BaseException as error:  # a value may be an object of the application, too
                 if is_interrupt_of_application(error):
                     raise
                 self._leave_out(feature, f"no property value ({type(error).__name__})")
@@ -93,7 +100,7 @@ class Properties:
         except BaseException as error:  # the application's callback may raise anything
             if is_interrupt_of_application(error):
                 raise
-            self._leave_out(feature, f"property_name raised {type(error).__name__}")
+            self._report_raised("property_name", error)
             return None
         if name is None:
             return None
@@ -119,6 +126,12 @@ class Properties:
 
     def _leave_out(self, feature: str, reason: str) -> None:
         self._warn(f"Flag {feature!r} is left out: {reason}")
+
+    def _report_raised(self, callback: str, error: BaseException) -> None:
+        """Report an exception of a callback, once for all flags."""
+        if (kind := f"{callback} raised {type(error).__name__}") not in self._raised:
+            self._raised.add(kind)
+            self._warn(f"{callback} raised {described(error)}. Flags for which it raises are left out")
 
 
 class _Property:

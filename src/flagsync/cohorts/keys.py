@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain, count
 from typing import NamedTuple
 
-from flagsync._rules import require
+from flagsync._rules import call_fault, require, shown
 
 PREFIX, MAX_KEY = "mixpanel_cohort_", 200  # Flagsmith's limit, in characters
 
@@ -58,14 +58,17 @@ class TraitKeys:
     def __init__(self, traits: Mapping[str, str], includes: Callable[[str, str], bool]) -> None:
         is_mapping = isinstance(traits, Mapping) and all(isinstance(name, str) for name in traits)
         keys = [*traits.values()] if is_mapping else []
+        fault = call_fault(includes, 2)
         is_text = all(isinstance(key, str) and 0 < len(key) <= MAX_KEY for key in keys)
         require(
             {
-                "traits must be a mapping of cohort ids or names, as text, to trait keys": is_mapping,
+                f"traits must be a mapping of cohort ids or names, as text, to trait keys, not {shown(traits)}": (
+                    is_mapping
+                ),
                 f"a trait key in traits must be text of 1 to {MAX_KEY} characters, and belong to one cohort": (
                     is_text and len({*keys}) == len(keys)
                 ),
-                "takes must be a function of a cohort's id and name": callable(includes),
+                f"takes must be a function of a cohort's id and name, not {fault}": not fault,
             }
         )
         self._traits, self.includes = dict(traits), includes

@@ -366,7 +366,7 @@ def test_missing_credentials_are_an_error(store: SQLiteStore) -> None:
 
 @pytest.mark.parametrize("member_key", ["", None, 7])
 def test_member_key_must_be_the_name_of_a_property(store: SQLiteStore, member_key: Any) -> None:
-    with pytest.raises(ValueError, match=r"^member_key must be the name of a property$"):
+    with pytest.raises(ValueError, match=r"^member_key must be the name of a property, not "):
         CohortWebhook(store, credentials=None, member_key=member_key)
 
 
@@ -590,10 +590,11 @@ def test_webhook_needs_no_more_of_a_store_than_apply(post: Post) -> None:
 
 
 def test_webhook_refuses_a_store_that_cannot_be_written_to() -> None:
-    with pytest.raises(
-        ValueError, match=r"^store must have apply\(update\), such as flagsync.cohorts.SQLiteStore$"
-    ):
+    accepted = r"^store must have apply\(update\), such as flagsync.cohorts.SQLiteStore"
+    with pytest.raises(ValueError, match=f"{accepted}, not a value of type str$"):
         CohortWebhook("cohorts.db", credentials=None)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=f"{accepted}, not the class SQLiteStore: make an instance of it$"):
+        CohortWebhook(SQLiteStore, credentials=None)  # type: ignore[arg-type]
 
 
 # Servers and frameworks

@@ -12,7 +12,7 @@ from time import monotonic
 from typing import Any, TypeAlias, TypeGuard
 
 from flagsync._report import Outage, Reporter
-from flagsync._rules import require
+from flagsync._rules import is_instance_of, require, shown
 from flagsync.cohorts.store import MembershipSink
 from flagsync.cohorts.update import MEMBER_KEY, CohortUpdate, is_storable, read_json
 from flagsync.cohorts.webhook.answers import Head, Response, failure, success
@@ -68,10 +68,12 @@ class CohortWebhook:
                 "credentials must be the (user, password) pairs that Mixpanel may use, users without a colon; or "
                 "None, given explicitly, to accept every call": pairs is None
                 or (bool(pairs) and all(map(_is_pair, pairs))),
-                "store must have apply(update), such as flagsync.cohorts.SQLiteStore": isinstance(
-                    store, MembershipSink
+                f"store must have apply(update), such as flagsync.cohorts.SQLiteStore, not {shown(store)}": (
+                    is_instance_of(store, MembershipSink)
                 ),
-                "member_key must be the name of a property": isinstance(member_key, str) and bool(member_key),
+                f"member_key must be the name of a property, not {shown(member_key)}": (
+                    isinstance(member_key, str) and bool(member_key)
+                ),
             }
         )
         self._limits = BodyLimits()

@@ -1,0 +1,131 @@
+"""The options of a client that come from the environment.
+
+Guarantee: what the application passes wins over the environment; only ``FLAGSYNC_ENABLED`` wins over both.
+"""
+
+import inspect
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from os import PathLike
+from typing import Any, Literal, TypedDict
+
+from flagsmith import Flagsmith
+from flagsmith.models import DefaultFlag, Flag
+from flagsmith.offline_handlers import OfflineHandler
+from flagsmith.types import ApplicationMetadata
+from urllib3.util.retry import Retry
+
+from flagsync._encoding.properties import PropertyValue
+from flagsync._options import HOSTS
+from flagsync._rules import is_url, key_fault
+from flagsync.cohorts.store import MembershipReader
+from flagsync.exceptions import DeliveryError
+
+BOOLEANS = {
+    "0": False,
+    "false": False,
+    "no": False,
+    "off": False,
+    "1": True,
+    "true": True,
+    "yes": True,
+    "on": True,
+}
+
+
+class EnvironmentOptions(TypedDict, total=False):
+    """What ``from_env`` takes: the options of ``FlagSync`` and those of ``Flagsmith`` (flagsmith 6.3)."""
+
+    mixpanel_token: str | None
+    region: Literal["us", "eu", "in"]
+    mixpanel_url: str | None
+    distinct_id: Callable[[str], str | None]
+    property_name: Callable[[str], str | None]
+    property_value: Callable[[Flag], PropertyValue]
+    flush_interval_seconds: float
+    resend_after_seconds: float
+    max_pending: int
+    when_full: Literal["drop", "wait"]
+    outbox: str | PathLike[str] | None
+    cohorts: MembershipReader | None
+    on_error: Callable[[DeliveryError], None] | None
+
+    environment_key: str | None
+    api_url: str | None
+    realtime_api_url: str | None
+    analytics_url: str | None
+    custom_headers: dict[str, Any] | None
+    request_timeout_seconds: int | None
+    enable_local_evaluation: bool
+    environment_refresh_interval_seconds: float
+    retries: Retry | None
+    enable_analytics: bool
+    enable_events: bool
+    event_processor_config: object
+    default_flag_handler: Callable[[str], DefaultFlag] | None
+    proxies: dict[str, str] | None
+    offline_mode: bool
+    offline_handler: OfflineHandler | None
+    enable_realtime_updates: bool
+    application_metadata: ApplicationMetadata | None
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """The arguments of two constructors.
+
+    Attributes:
+        flagsmith: Of ``Flagsmith``.
+        flagsync: Of ``FlagSync``, beside the client.
+        rules: What must hold: a sentence for each variable, and whether it does.
+    """
+
+    flagsmith: Mapping[str, Any]
+    flagsync: Mapping[str, Any]
+    rules: Mapping[str, bool]
+
+
+def read_environment(options: Mapping[str, object]) -> Environment:
+    """Return the options, and what the environment holds where there is none."""
+    of_flagsmith = inspect.signature(Flagsmith).parameters
+    key, api_url, local = _variables("FLAGSMITH", "ENVIRONMENT_KEY", "API_URL", "LOCAL_EVALUATION")
+    token, region, url = _variables("MIXPANEL", "TOKEN", "REGION", "URL")
+    [enabled] = _variables("FLAGSYNC", "ENABLED")
+    needs_key = not (options.get("environment_key") or options.get("offline_mode"))
+    is_enabled = BOOLEANS.get(enabled.lower() or "true", True)
+    if options.get("mixpanel_url") is not None:
+        region = ""  # which the URL takes the place of
+    rules = {
+        f"FLAGSMITH_ENVIRONMENT_KEY must be set to an SDK key of the environment, not {key_fault(key)}": not (
+            needs_key and key_fault(key)
+        ),
+        "FLAGSMITH_API_URL must be a whole URL": not api_url or is_url(api_url),
+        "FLAGSMITH_LOCAL_EVALUATION must be true or false": not local or local.lower() in BOOLEANS,
+        "MIXPANEL_TOKEN must be set to the project token": bool(token)
+        or "mixpanel_token" in options
+        or not is_enabled,
+        "MIXPANEL_REGION must be us, eu or in": not region or region in HOSTS,
+        "MIXPANEL_URL must be a whole URL": not url or is_url(url),
+        "FLAGSYNC_ENABLED must be true or false": not enabled or enabled.lower() in BOOLEANS,
+    }
+    flagsmith: dict[str, object] = {
+        "environment_key": key or None,
+        "api_url": api_url or None,
+        "enable_local_evaluation": BOOLEANS.get(local.lower(), False),
+    }
+    # What breaks a rule above is left out, so that it is named once.
+    flagsync: dict[str, object] = {
+        "mixpanel_token": token or None,
+        "region": region if region in HOSTS else "us",
+        "mixpanel_url": url if is_url(url) else None,
+    }
+    for name, value in options.items():
+        (flagsmith if name in of_flagsmith else flagsync)[name] = value
+    if not is_enabled:
+        flagsync |= {"mixpanel_token": None, "outbox": None}
+    return Environment(flagsmith, flagsync, rules)
+
+
+def _variables(prefix: str, *names: str) -> list[str]:
+    return [os.environ.get(f"{prefix}_{name}", "").strip() for name in names]

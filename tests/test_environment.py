@@ -1,0 +1,164 @@
+"""The options of a client that come from the environment."""
+
+import inspect
+from typing import Any
+
+import pytest
+from flagsmith import Flagsmith
+from flagsmith.models import DefaultFlag
+
+from flagsync import FlagSync
+from flagsync._environment import EnvironmentOptions
+
+KEY, TOKEN = "FLAGSMITH_ENVIRONMENT_KEY", "MIXPANEL_TOKEN"
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ENVIRONMENT_KEY", "API_URL", "LOCAL_EVALUATION"):
+        monkeypatch.delenv(f"FLAGSMITH_{name}", raising=False)
+    for name in ("TOKEN", "REGION", "URL"):
+        monkeypatch.delenv(f"MIXPANEL_{name}", raising=False)
+    monkeypatch.delenv("FLAGSYNC_ENABLED", raising=False)
+
+
+def test_from_env_builds_a_client_of_both_services(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLAGSMITH_ENVIRONMENT_KEY", " ser.key ")
+    monkeypatch.setenv("FLAGSMITH_API_URL", "https://flagsmith.example.com/api/v1")
+    monkeypatch.setenv("MIXPANEL_TOKEN", "token")
+    monkeypatch.setenv("MIXPANEL_REGION", "eu")
+    client = FlagSync.from_env(max_pending=7)
+    assert client.flagsmith.api_url == "https://flagsmith.example.com/api/v1/"
+    assert client.flagsmith.session.headers["X-Environment-Key"] == "ser.key"
+    assert client.flagsmith.enable_local_evaluation is False
+    assert (client._options.region, client._options.max_pending) == ("eu", 7)
+
+
+def test_from_env_prefers_options_to_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLAGSMITH_ENVIRONMENT_KEY", "key")
+    monkeypatch.setenv("MIXPANEL_TOKEN", "token")
+    monkeypatch.setenv("MIXPANEL_URL", "http://one.example.com")
+    client = FlagSync.from_env(mixpanel_url="http://two.example.com", mixpanel_token=None)
+    assert (client._options.mixpanel_url, client._options.token) == ("http://two.example.com", None)
+
+
+@pytest.mark.parametrize("token", ["token", None])
+def test_from_env_takes_a_token_from_its_options_alone(
+    token: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLAGSMITH_ENVIRONMENT_KEY", "key")
+    assert FlagSync.from_env(mixpanel_token=token)._options.token == token
+
+
+def test_from_env_names_every_variable_that_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLAGSMITH_API_URL", "flagsmith.example.com")
+    monkeypatch.setenv("FLAGSMITH_LOCAL_EVALUATION", "perhaps")
+    monkeypatch.setenv("MIXPANEL_TOKEN", "")
+    monkeypatch.setenv("MIXPANEL_REGION", "moon")
+    monkeypatch.setenv("MIXPANEL_URL", "mixpanel")
+    monkeypatch.setenv("FLAGSYNC_ENABLED", "perhaps")
+    with pytest.raises(ValueError, match="FLAGSMITH_ENVIRONMENT_KEY") as raised:
+        FlagSync.from_env(max_pending=0)
+    assert [rule.split()[0] for rule in str(raised.value).split("; ")] == [
+        "FLAGSMITH_ENVIRONMENT_KEY",
+        "FLAGSMITH_API_URL",
+        "FLAGSMITH_LOCAL_EVALUATION",
+        "MIXPANEL_TOKEN",
+        "MIXPANEL_REGION",
+        "MIXPANEL_URL",
+        "FLAGSYNC_ENABLED",
+        "max_pending",
+    ]
+
+
+def test_client_side_key_with_local_evaluation_is_flagsmiths_own_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("FLAGSMITH_ENVIRONMENT_KEY", "client-side")
+    monkeypatch.setenv("FLAGSMITH_LOCAL_EVALUATION", "TRUE")
+    monkeypatch.setenv("MIXPANEL_TOKEN", "token")
+    with pytest.raises(ValueError, match="please generate a server key"):
+        FlagSync.from_env()
+
+
+@pytest.mark.parametrize("value", ["false", "False", "0", "no", "off"])
+def test_from_env_mirrors_nothing_while_it_is_switched_off(
+    value: str, monkeypatch: pytest.MonkeyPatch, offline: Flagsmith
+) -> None:
+    monkeypatch.setenv("FLAGSYNC_ENABLED", value)
+    client = FlagSync.from_env(
+        offline_mode=True,
+        offline_handler=offline.offline_handler,
+        mixpanel_token="token",
+        outbox="/nowhere/outbox.db",
+    )
+    assert client._options.token is None
+    assert client.get_identity_flags("user_1").is_feature_enabled("bool_on")
+
+
+@pytest.mark.parametrize("value", ["true", "1", "on", ""])
+def test_from_env_mirrors_while_it_is_not_switched_off(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLAGSYNC_ENABLED", value)
+    monkeypatch.setenv(KEY, "key")
+    monkeypatch.setenv(TOKEN, "token")
+    assert FlagSync.from_env()._options.token == "token"
+
+
+def test_from_env_passes_flagsmiths_own_options_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(KEY, "key")
+    monkeypatch.setenv(TOKEN, "token")
+    monkeypatch.setenv("FLAGSMITH_API_URL", "https://one.example.com/")
+    client = FlagSync.from_env(
+        api_url="https://two.example.com/",
+        request_timeout_seconds=3,
+        default_flag_handler=lambda _: DefaultFlag(enabled=False, value=None),
+        custom_headers={"X-Mine": "yes"},
+        max_pending=7,
+    )
+    assert client.flagsmith.api_url == "https://two.example.com/"
+    assert client.flagsmith.request_timeout_seconds == 3
+    assert client.flagsmith.session.headers["X-Mine"] == "yes"
+    assert client._options.max_pending == 7
+
+
+def test_from_env_needs_no_key_for_one_that_is_passed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(TOKEN, "token")
+    client = FlagSync.from_env(environment_key="ser.key")
+    assert client.flagsmith.session.headers["X-Environment-Key"] == "ser.key"
+
+
+def test_from_env_refuses_a_placeholder_for_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(KEY, "ser.…")
+    monkeypatch.setenv(TOKEN, "token")
+    with pytest.raises(ValueError, match=r"^FLAGSMITH_ENVIRONMENT_KEY must be .*, not a placeholder"):
+        FlagSync.from_env()
+
+
+def test_from_env_with_a_url_of_its_own_ignores_the_region_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(KEY, "key")
+    monkeypatch.setenv(TOKEN, "token")
+    monkeypatch.setenv("MIXPANEL_REGION", "eu")
+    client = FlagSync.from_env(mixpanel_url="https://mixpanel.example.com")
+    assert client._options.mixpanel_url == "https://mixpanel.example.com"
+
+
+def test_from_env_checks_options_before_it_builds_a_flagsmith_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(KEY, "client-side")  # which Flagsmith refuses for local evaluation
+    monkeypatch.setenv(TOKEN, "token")
+    with pytest.raises(ValueError, match=r"^max_pending must be"):
+        FlagSync.from_env(enable_local_evaluation=True, max_pending=0)
+
+
+def test_from_env_has_no_other_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(KEY, "key")
+    monkeypatch.setenv(TOKEN, "token")
+    options: Any = {"max_waiting": 7}
+    with pytest.raises(TypeError, match="max_waiting"):
+        FlagSync.from_env(**options)
+
+
+def test_from_env_declares_every_option_of_both_constructors() -> None:
+    own = {"mixpanel_token", *(FlagSync.__init__.__kwdefaults__ or {})}
+    assert {*inspect.signature(Flagsmith).parameters} | own <= EnvironmentOptions.__optional_keys__
