@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -423,8 +424,10 @@ def test_mirror_of_something_else_than_flags_is_logged_once(
 def test_callbacks_that_raise_are_logged_once_with_type_and_text(
     flagsync: Build, logged: Callable[[], list[str]]
 ) -> None:
+    numbers = count(1)
+
     def raising(given: object) -> Any:
-        raise LookupError(f"nothing for {given}")
+        raise LookupError(f"{next(numbers)}: nothing for {given}")
 
     for option in ("distinct_id", "property_name", "property_value"):
         client = flagsync(**{option: raising})
@@ -432,11 +435,9 @@ def test_callbacks_that_raise_are_logged_once_with_type_and_text(
             client.get_identity_flags(identifier)
         assert client.flush()
     by_identifier, by_name, by_value = (record for record in logged() if "LookupError" in record)
-    assert by_identifier == "An identity is not mirrored: distinct_id raised LookupError: nothing for …"
-    assert by_name.startswith(
-        "property_name raised LookupError: nothing for bool_on. Flags for which it raises"
-    )
-    assert by_value.startswith("property_value raised LookupError: nothing for Flag(")
+    assert by_identifier == "An identity is not mirrored: distinct_id raised LookupError: 1: nothing for …"
+    assert by_name.startswith("property_name raised LookupError: 3: nothing for bool_on. Flags for which it")
+    assert ": nothing for Flag(" in by_value
 
 
 def test_oversized_update_is_rejected_and_reported(flagsync: Build, mixpanel: MixpanelServer) -> None:
