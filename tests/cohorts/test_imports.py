@@ -1,16 +1,19 @@
-"""What importing the package costs, and what it offers."""
+"""What importing the packages costs, and what they offer."""
 
 import subprocess
 
 import pytest
 
-from flagsync import cohorts
+import flagsync
+from flagsync import cohorts, testing
 from tests.conftest import PYTHON
 
 
 def test_import_of_a_client_loads_neither_sqlite_nor_the_webhook() -> None:
     lazy = ("sqlite3", "flagsync.cohorts.webhook", "flagsync.cohorts.trait_writer")
-    program = f"import sys, flagsync; print([name for name in {lazy} if name in sys.modules])"
+    program = (
+        f"import sys; from flagsync import FlagSync; print([name for name in {lazy} if name in sys.modules])"
+    )
     ended = subprocess.run([*PYTHON, "-c", program], capture_output=True, text=True, check=True)
     assert ended.stdout.strip() == "[]"
 
@@ -24,3 +27,23 @@ def test_import_of_a_public_name_finds_it(name: str) -> None:
 def test_import_of_an_unknown_name_is_an_error() -> None:
     with pytest.raises(AttributeError, match=r"module 'flagsync\.cohorts' has no attribute 'RedisStore'"):
         _ = cohorts.RedisStore  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", flagsync.__all__)
+def test_import_of_a_public_name_of_the_package_finds_it(name: str) -> None:
+    assert getattr(flagsync, name) is not None
+    assert name in dir(flagsync)
+
+
+def test_import_of_the_package_finds_its_packages_and_its_version() -> None:
+    program = (
+        "import flagsync; print(flagsync.cohorts.__name__, flagsync.exceptions.__name__, flagsync.__version__)"
+    )
+    ended = subprocess.run([*PYTHON, "-c", program], capture_output=True, text=True, check=True)
+    assert ended.stdout.split() == ["flagsync.cohorts", "flagsync.exceptions", flagsync.__version__]
+
+
+@pytest.mark.parametrize("name", testing.__all__)
+def test_import_of_help_for_tests_finds_it(name: str) -> None:
+    assert getattr(testing, name) is not None
+    assert name in dir(testing)

@@ -126,6 +126,15 @@ def test_server_that_nobody_closes_keeps_no_process_alive() -> None:
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "0\n", "")
 
 
+def test_server_may_have_a_port_of_choice() -> None:
+    with MixpanelServer() as server:
+        port = int(server.url.rpartition(":")[2])
+        with pytest.raises(OSError, match="in use"):
+            MixpanelServer(port)
+    with MixpanelServer(port=port) as server:
+        assert server.url == f"http://127.0.0.1:{port}"
+
+
 def test_close_may_be_called_twice() -> None:
     with MixpanelServer() as server:
         server.close()

@@ -8,9 +8,9 @@
 A store fills the three roles of ``store``, or those that its callers need.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
+from flagsync._lazy import importer
 from flagsync.cohorts.keys import Cohort
 from flagsync.cohorts.store import (
     ChangeLog,
@@ -52,16 +52,8 @@ _IMPORTED_WHEN_USED = {
     "TraitWriter": "flagsync.cohorts.trait_writer.writer",
 }
 
-
 if not TYPE_CHECKING:  # pragma: no branch - type checkers would take every name for one of the package
-
-    def __getattr__(name: str) -> type:
-        """Import a class when it is first used."""
-        if name not in _IMPORTED_WHEN_USED:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        found = getattr(import_module(_IMPORTED_WHEN_USED[name]), name)
-        globals()[name] = found
-        return found
+    __getattr__ = importer(__name__, _IMPORTED_WHEN_USED)
 
 
 def __dir__() -> list[str]:

@@ -16,7 +16,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 from urllib.parse import parse_qs, urlsplit
 
-from flagsync._outbox.contract import MAX_BATCH_MESSAGES, MAX_MESSAGE_BYTES
+from flagsync._outbox.contract import MAX_BATCH_MESSAGES
+from flagsync.testing.updates import complaint, decoded
 
 MAX_BODY_BYTES = 10_000_000
 JOIN_SECONDS = 5.0
@@ -59,12 +60,18 @@ class _Fault:
 
 
 class MixpanelServer:
-    """A loopback Mixpanel on a free port, from construction until ``close()`` or the end of its ``with``.
+    """A loopback Mixpanel, from construction until ``close()`` or the end of its ``with``.
 
         with MixpanelServer() as mixpanel:
             client = FlagSync(flagsmith, "token", mixpanel_url=mixpanel.url)
             ...
             assert mixpanel.profiles["user_42"]["checkout_v2"] is True
+
+    Args:
+        port: The port; 0 is a free one.
+
+    Raises:
+        OSError: The port is in use.
 
     Attributes:
         url: For ``mixpanel_url``.
@@ -72,14 +79,14 @@ class MixpanelServer:
         profiles: ``distinct_id`` -> properties, after all updates that were accepted.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
         self.requests: list[Request] = []
         self.profiles: dict[str, dict[str, Any]] = {}
         self._faults: list[_Fault] = []
         self._changed = threading.Condition()
         self._ending = threading.Event()
         self._connections: dict[socket.socket, threading.Thread] = {}
-        self._server = _Server(("127.0.0.1", 0), _Handler)
+        self._server = _Server(("127.0.0.1", port), _Handler)
         self._server.mixpanel = self
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(0.01,), name="flagsync-testing", daemon=True
@@ -160,7 +167,7 @@ class MixpanelServer:
             return HTTPStatus.METHOD_NOT_ALLOWED, b"Method not allowed"
         if len(request.body) > MAX_BODY_BYTES:
             return HTTPStatus.REQUEST_ENTITY_TOO_LARGE, b"Request Entity Too Large"
-        status, error = HTTPStatus.OK, next(filter(None, map(_complaint, request.updates)), None)
+        status, error = HTTPStatus.OK, next(filter(None, map(complaint, request.updates)), None)
         if not request.updates:
             status, error = HTTPStatus.BAD_REQUEST, "data, missing or empty"
         if len(request.updates) > MAX_BATCH_MESSAGES:
@@ -178,22 +185,6 @@ class MixpanelServer:
                 profile.update(update.get("$set", {}))
                 for name in update.get("$unset", []):
                     profile.pop(name, None)
-
-
-def _complaint(update: object) -> str | None:
-    """What Mixpanel has against an update, as the error of its answer."""
-    if not isinstance(update, dict):
-        return "data, must be objects"
-    for key in ("$token", "$distinct_id"):
-        if not isinstance(update.get(key), str) or not update[key]:
-            return f"{key}, missing or empty"
-    if len(json.dumps(update)) > MAX_MESSAGE_BYTES:
-        return "update, more than 1 MB"
-    if not isinstance(update.get("$set", {}), dict) or not isinstance(update.get("$unset", []), list):
-        return "$set must be an object, $unset a list"
-    if "$set" not in update and "$unset" not in update:
-        return "no operation"
-    return None
 
 
 class _Server(ThreadingHTTPServer):
@@ -221,7 +212,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def handle_any(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        port, updates = self.client_address[1], _decoded(body)
+        port, updates = self.client_address[1], decoded(body)
         request = Request(self.command, self.path, dict(self.headers), body, updates, port)
         mixpanel = self.server.mixpanel
         fault = mixpanel._receive(request)  # noqa: SLF001 - the two are one
@@ -241,10 +232,3 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         """Say nothing: ``requests`` holds it all."""
-
-
-def _decoded(body: bytes) -> list[dict[str, Any]]:
-    with suppress(ValueError):
-        document = json.loads(body)
-        return document if isinstance(document, list) else []
-    return []
