@@ -72,6 +72,15 @@ class Callbacks:
         return f"{given}"
 
 
+class Unsigned:
+    """Has no signature, like some functions of C."""
+
+    __signature__ = "unknown"
+
+    def __call__(self, *_: object) -> str:
+        return ""
+
+
 class Later:
     async def __call__(self, given: object) -> str:
         return f"{given}"
@@ -105,7 +114,7 @@ CALLBACKS = ("distinct_id", "property_name", "property_value", "on_error")
         partial(two, "one"),
         lambda *given: f"{given}",
         lambda given, *, further=1: f"{given}{further}",
-        map,  # of C, without a signature
+        Unsigned(),
     ],
     ids=ascii,
 )

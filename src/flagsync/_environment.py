@@ -14,7 +14,7 @@ from flagsmith import Flagsmith
 from flagsmith.models import DefaultFlag, Flag
 from flagsmith.offline_handlers import OfflineHandler
 from flagsmith.types import ApplicationMetadata
-from urllib3.util.retry import Retry
+from requests.adapters import Retry
 
 from flagsync._encoding.properties import PropertyValue
 from flagsync._options import HOSTS

@@ -1,6 +1,10 @@
 """What importing the packages costs, and what they offer."""
 
+import re
 import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
 
 import pytest
 
@@ -41,6 +45,22 @@ def test_import_of_the_package_finds_its_packages_and_its_version() -> None:
     )
     ended = subprocess.run([*PYTHON, "-c", program], capture_output=True, text=True, check=True)
     assert ended.stdout.split() == ["flagsync.cohorts", "flagsync.exceptions", flagsync.__version__]
+
+
+def test_import_of_the_package_has_the_version_of_the_distribution() -> None:
+    assert metadata.version("flagsync") == flagsync.__version__
+
+
+def test_distribution_declares_what_the_package_imports() -> None:
+    source = "".join(path.read_text("utf-8") for path in Path(flagsync.__file__).parent.rglob("*.py"))
+    imported = set(re.findall(r"^(?:import|from) (\w+)", source, re.MULTILINE)) - {
+        *sys.stdlib_module_names,
+        "flagsync",
+    }
+    declared = {
+        re.split(r"\W", line)[0] for line in metadata.requires("flagsync") or () if "extra ==" not in line
+    }
+    assert imported - {"pytest"} == declared
 
 
 @pytest.mark.parametrize("name", testing.__all__)
