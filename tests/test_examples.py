@@ -7,40 +7,34 @@ import runpy
 import subprocess
 import sys
 from pathlib import Path
-from unicodedata import east_asian_width
 
 import pytest
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 APPS = ["django_app.py", "fastapi_app.py", "flask_app.py"]
 
-DIFFERENT = {
-    "str_on": ["'blue'", "'green'", "'blue'", "'blue'"],
-    "mv_split": ["'variant_a'", "'variant_a'", "'variant_b'", "'variant_a'"],
-    "mv_keyed": ["'ctl'", "'val_a'", "'val_b'", "'ctl'"],
-    "seg_override": ["False", "False", "False", "'gold'"],
-}
-SAME = {
-    "bool_on": "True",
-    "bool_off": "False",
-    "str_off": "False",
-    "int_on": "42",
-    "int_zero": "True",
-    "int_off": "False",
-    "bool_value_true": "True",
-    "bool_value_false": "True",
-    "empty_str": "True",
-    "json_on": """'{"a": 1}'""",
-    "long_str": "'0123456789012345…",
-    "unicode_ключ": "'日本語'",
-    "int_neg": "-7",
-    "str_zero": "'0'",
-    "str_space": "True",
-    "str_false": "'false'",
-    "str_float": "'1.5'",
-    "Mixed Case-Name.1": "'x'",
-    "server_only": "'secret'",
-    "mv_off": "False",
+SHOP = {
+    "alice": {
+        "gift_cards": ("on", "true"),
+        "button_color": ('on, "green"', '"green"'),
+        "free_shipping_from": ("on, 50", "50"),
+        "product_page": ('on, "video" (variant video)', '"video"'),
+        "express_delivery": ("off", "false"),
+    },
+    "bob": {
+        "gift_cards": ("on", "true"),
+        "button_color": ('on, "green"', '"green"'),
+        "free_shipping_from": ("on, 50", "50"),
+        "product_page": ('on, "gallery" (variant gallery)', '"gallery"'),
+        "express_delivery": ("off", "false"),
+    },
+    "carol": {
+        "gift_cards": ("on", "true"),
+        "button_color": ('on, "green"', '"green"'),
+        "free_shipping_from": ("on, 20", "20"),
+        "product_page": ('on, "list" (variant control)', '"list"'),
+        "express_delivery": ("off", "false"),
+    },
 }
 
 
@@ -66,51 +60,37 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return run("quickstart.py", tmp_path_factory.mktemp("elsewhere"))
 
 
-@pytest.fixture
-def table(printed: list[str]) -> list[str]:
-    """The lines of its table."""
-    return printed[2 : printed.index("", 2)]
-
-
 def test_no_example_is_missing_here() -> None:
     assert sorted(path.name for path in EXAMPLES.glob("*.py")) == ["cohorts.py", *APPS, "quickstart.py"]
 
 
-def test_the_quickstart_first_says_what_mixpanel_will_not_keep_whole(printed: list[str]) -> None:
-    assert printed[:2] == ["WARNING from flagsync: Flag 'long_str': Mixpanel cuts its value to 255 bytes", ""]
+def test_the_quickstart_begins_with_a_user(printed: list[str]) -> None:
+    assert printed[0] == "alice, on the plan 'free'"
 
 
-def test_the_quickstart_shows_every_property_of_every_profile(table: list[str]) -> None:
-    head, _, *rows = [re.split(" {2,}", line) for line in table]
-    assert head == ["property", "user_1", "user_2", "user_3", "premium_user"]
-    different, same = rows[: len(DIFFERENT)], rows[len(DIFFERENT) + 1 :]
-    assert {name: values for name, *values in different} == DIFFERENT
-    assert {name: values for name, *values in same} == {name: [value] * 4 for name, value in SAME.items()}
+def test_the_quickstart_shows_what_each_user_got_and_what_mixpanel_shows(printed: list[str]) -> None:
+    shown: dict[str, dict[str, tuple[str, str]]] = {}
+    for line in printed[: printed.index("What next:")]:
+        if match := re.fullmatch(r"(\w+), on the plan '\w+'", line):
+            rows = shown[match[1]] = {}
+        elif match := re.fullmatch(r"  (\w+) +(o\S.*?)  +(\S+)", line):
+            rows[match[1]] = match[2], match[3]
+    assert shown == SHOP
 
 
-def test_the_quickstarts_table_is_aligned_and_fits_into_100_columns(table: list[str]) -> None:
-    # A wide character and a filler stand for two columns, so that an index is a column of the terminal.
-    drawn = [re.sub(".", lambda one: one[0] + "+" * (east_asian_width(one[0]) in "FW"), line) for line in table]
-    starts = [[cell.start() for cell in re.finditer(r"\S+( \S+)*", line)] for line in drawn]
-    assert starts == [starts[1]] * len(table)
-    assert max(map(len, drawn)) <= 100
+def test_the_quickstarts_columns_are_aligned_and_fit_into_100_columns(printed: list[str]) -> None:
+    rows = [line for line in printed if line.startswith("  ") and re.match(r"  (flag|-+|\w+_\w+)  ", line)]
+    starts = {tuple(cell.start() for cell in re.finditer(r"\S+( \S+)*", row)) for row in rows}
+    assert (len(rows), len(starts)) == (3 * 7, 1)
+    assert max(map(len, printed)) <= 100
 
 
-def test_the_quickstarts_cells_end_in_an_ellipsis_where_they_are_cut() -> None:
-    fit = runpy.run_path(str(EXAMPLES / "quickstart.py"))["fit"]
-    assert [fit("日本語", columns) for columns in (7, 6, 5, 4, 3)] == [
-        "日本語 ",
-        "日本語",
-        "日本…",
-        "日… ",
-        "日…",
-    ]
-
-
-def test_the_quickstart_ends_with_an_unchanged_identity_that_is_not_sent_again(printed: list[str]) -> None:
-    first = re.fullmatch(r"4 calls wrote 4 profiles in (\d) request\.", printed[-2])
-    assert first is not None
-    assert printed[-1] == f"user_1 again: 1 profile unchanged, not sent, still {first[1]} request."
+def test_the_quickstart_ends_with_what_to_do_next(printed: list[str]) -> None:
+    following = printed[printed.index("What next:") :]
+    assert "         client = FlagSync.from_env()" in following
+    assert "         python -m flagsync.testing" in following
+    for name in re.findall(r"\w+_app\.py", " ".join(following)):
+        assert (EXAMPLES / name).exists()
 
 
 def test_a_user_gets_another_flag_in_a_cohort_and_mixpanel_shows_it(tmp_path: Path) -> None:
