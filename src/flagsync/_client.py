@@ -46,7 +46,7 @@ class FlagSync:
         flagsmith: A configured client, in any mode; or an environment key, for a remote client.
         mixpanel_token: The project token; None evaluates and mirrors nothing.
         region: Where the Mixpanel project's data lives. The US host **drops** the data of other regions.
-        mixpanel_url: A proxy or a test server, in place of the region's host.
+        mixpanel_url: A proxy or a test server, in place of the region's host; without ``/engage``.
         distinct_id: Identifier -> ``distinct_id`` of the profile; None: not mirrored.
         property_name: Feature name -> property name; None leaves the flag out. Pure; called once for each name.
         property_value: Flag -> property value; by default what Flagsmith's own server sends. Pure. Under local

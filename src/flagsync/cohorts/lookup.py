@@ -74,7 +74,7 @@ class CohortTraits:
     def merge(self, identifier: object, traits: TraitMapping | None) -> TraitMapping | None:
         """Return the traits of a call and, where it has none of that name, those of every cohort."""
         try:
-            given = content_of(identifier)
+            given = identifier if type(identifier) is str else content_of(identifier)
         except (
             BaseException
         ) as error:  # an identifier may be an object of the application, whose answer is Flagsmith's
