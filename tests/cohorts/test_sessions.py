@@ -16,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from flagsync.cohorts import CohortUpdate, SQLiteStore
 from flagsync.cohorts.sessions import STARTS_OVER
 from flagsync.cohorts.sqlite.store import StoreLimits
+from tests.support.flagsmith_server import Clock
 from tests.support.reference_store import ReferenceStore
 from tests.support.updates import add, after, drain, page
 
@@ -23,16 +24,18 @@ IDENTIFIERS = st.lists(st.sampled_from("abcdef"), max_size=3, unique=True).map(t
 
 
 class Stores(RuleBasedStateMachine):
-    """The same calls for both stores; ``written`` is what Flagsmith has been told."""
+    """The same calls for both stores; ``written`` is what an environment of Flagsmith has been told."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.directory = TemporaryDirectory()
+        self.directory, self.clock = TemporaryDirectory(), Clock()
         self.reference, self.file = ReferenceStore(), self.open()
+        self.log = self.file.change_log("production")
         self.written: dict[tuple[str, str], bool] = {}
 
     def open(self) -> SQLiteStore:
-        return SQLiteStore(Path(self.directory.name) / "cohorts.db", limits=StoreLimits(swept_rows=1))
+        limits = StoreLimits(swept_rows=1, clock=self.clock)
+        return SQLiteStore(Path(self.directory.name) / "cohorts.db", limits=limits)
 
     @rule(
         action=st.sampled_from(["add_members", "remove_members"]),
@@ -60,23 +63,36 @@ class Stores(RuleBasedStateMachine):
         self.file.apply(update)
 
     @rule()
-    def start_log(self) -> None:
-        self.file.start_log()
+    def start(self) -> None:
+        self.log.start()
+
+    @rule()
+    def resync(self) -> None:
+        self.log.restart()
 
     @rule()
     def sweep(self) -> None:
-        self.file.sweep()
+        self.log.sweep()
 
-    @rule(limit=st.integers(1, 4), settled=st.integers(0, 4))
-    def write(self, limit: int, settled: int) -> None:
-        changes = self.file.claim(limit)
+    @rule(limit=st.integers(1, 4), settled=st.integers(0, 4), seconds=st.sampled_from([None, 0.0, 60.0]))
+    def write(self, limit: int, settled: int, seconds: float | None) -> None:
+        assert self.log.try_acquire_lease()
+        changes = self.log.claim(limit)
         self.written.update({(change.identifier, change.trait_key): change.value for change in changes})
-        self.file.settle(changes[:settled], sure=True)
+        self.log.settle(changes[:settled])
+        if seconds is not None:
+            self.log.postpone(changes[settled:], seconds)
 
     @rule()
-    def restart(self) -> None:
+    def time_passes(self) -> None:
+        self.clock.sleep(60.0)
+
+    @rule()
+    def reopen(self) -> None:
+        self.log.release_lease()
         self.file.close()
         self.file = self.open()
+        self.log = self.file.change_log("production")
 
     @invariant()
     def same_members(self) -> None:
@@ -85,11 +101,13 @@ class Stores(RuleBasedStateMachine):
         assert self.file.traits_of("abcdef") == self.reference.traits_of("abcdef")
 
     def teardown(self) -> None:
-        self.file.start_log()
-        while not self.file.log_state().is_complete or self.file.log_state().first is not None:
-            self.file.sweep()
-            self.write(3, 3)
+        while not self.log.state().is_complete or self.log.state().first is not None:
+            self.start()
+            self.sweep()
+            self.write(3, 3, None)
+            self.time_passes()
         told = Counter(key for key, value in self.written.items() if value)
+        other = drain(self.file.change_log("staging"))
         in_cohorts = Counter(
             (identifier, cohort.trait_key)
             for cohort in self.reference.cohorts()
@@ -98,6 +116,7 @@ class Stores(RuleBasedStateMachine):
         self.file.close()
         self.directory.cleanup()
         assert told == in_cohorts
+        assert Counter(who for who, value in other if value) == Counter(who for who, _ in in_cohorts)
 
 
 Stores.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
@@ -112,7 +131,7 @@ def path(tmp_path: Path) -> Path:
 def test_worked_example_of_the_docstring_holds(path: Path) -> None:
     def rows() -> list[tuple[Any, ...]]:
         with closing(sqlite3.connect(path)) as file:
-            query = "SELECT identifier, seen, floor FROM members JOIN cohorts ON number = cohort"
+            query = "SELECT identifier, seen, floor FROM members JOIN cohorts ON number = cohort ORDER BY 1"
             return file.execute(query).fetchall()
 
     with SQLiteStore(path, limits=StoreLimits(swept_rows=0)) as store:
@@ -123,48 +142,38 @@ def test_worked_example_of_the_docstring_holds(path: Path) -> None:
         assert after(store, add("eve")) == ["ann", "bob", "eve"]
         assert rows() == [("ann", 0, 0), ("bob", 1, 0), ("eve", 1, 0)]
         assert after(store, page("s", 2, 2)) == ["bob", "eve"]
-        while store.sweep():
+        while store.change_log("production").sweep():
             pass
-        assert rows() == [("bob", 1, 1), ("eve", 1, 1)]
+        assert rows() == [("ann", -1, 1), ("bob", 1, 1), ("eve", 1, 1)]
 
 
 @pytest.mark.parametrize("rows", [1, 2, 5, 6])
-def test_sweep_deletes_and_logs_those_who_left_some_at_a_time(path: Path, rows: int) -> None:
+def test_sweep_logs_those_who_left_some_at_a_time(path: Path, rows: int) -> None:
     with SQLiteStore(path, limits=StoreLimits(swept_rows=rows)) as store:
-        store.start_log()
+        log = store.change_log("production")
+        log.start()
         store.apply(add(*"abcdef"))
+        assert dict(drain(log)) == dict.fromkeys("abcdef", True)
         store.apply(page("s", 1, 1, "c"))
         assert [*store.members("7")] == ["c"]
-        told = dict(drain(store))
-        assert [who for who, value in told.items() if value] == ["c"]
-        assert {who for who, value in told.items() if not value} == {*"abdef"}
-    with closing(sqlite3.connect(path)) as file:
-        assert file.execute("SELECT identifier FROM members").fetchall() == [("c",)]
-
-
-def test_sweep_puts_all_present_members_on_the_log_some_at_a_time(path: Path) -> None:
-    with SQLiteStore(path, limits=StoreLimits(swept_rows=1)) as store:
-        store.apply(add(*"abcdef"))
-        store.start_log()
-        state = store.log_state()
-        assert (state.first, state.is_complete, store.pending()) == (None, False, 0)
-        assert (store.sweep(), store.pending()) == (True, 2)
-        store.apply(add("0", "b"))  # which the sweep has passed, and which it has not reached
-        assert sorted(drain(store)) == [(who, True) for who in "0abcdef"]
-        assert store.log_state().is_complete
+        assert dict(drain(log)) == dict.fromkeys("abdef", False)
+        assert [*store.members("7")] == ["c"]
 
 
 def test_swept_member_who_joins_again_is_written_again(path: Path) -> None:
     with SQLiteStore(path, limits=StoreLimits(swept_rows=1)) as store:
-        store.start_log()
+        log = store.change_log("production")
+        log.start()
         after(store, add("ann", "bob", "eve"), page("s", 1, 1))  # eve is not swept before she is back
-        changes = store.claim(10)
-        assert [(change.identifier, change.value) for change in changes] == [
-            (who, False) for who in ("ann", "bob", "eve")
-        ]
-        store.settle(changes, sure=True)
+        assert log.try_acquire_lease()
+        changes = log.claim(10)
+        assert {change.identifier: change.value for change in changes} == dict.fromkeys(
+            ("ann", "bob", "eve"), False
+        )
+        log.settle(changes)
         after(store, add("eve"))
-        assert dict(drain(store))["eve"] is True
+        assert dict(drain(log))["eve"] is True
+        log.release_lease()
 
 
 def test_sessions_beyond_the_bound_are_forgotten(path: Path) -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from flagsync._delivery.answers import MAX_TEXT, Answer, Outcome, Reply, Service, judge
 from flagsync._delivery.mixpanel import MIXPANEL
-from flagsync.cohorts.trait_writer.flagsmith import FLAGSMITH
+from flagsync.cohorts.trait_writer.service import FLAGSMITH
 
 ACCEPTED, REFUSED = Outcome.ACCEPTED, Outcome.REFUSED
 UNAVAILABLE, MISCONFIGURED = Outcome.UNAVAILABLE, Outcome.MISCONFIGURED

@@ -13,7 +13,7 @@ def kill(_: CohortTables) -> None:
 
 
 store = SQLiteStore(sys.argv[1])
-store.start_log()
+store.change_log("production").start()
 store.apply(CohortUpdate("add_members", "7", "vips", members=("old",)))
 store.apply(CohortUpdate("members", "7", "vips", "s", 1, 2, ("ann",)))
 setattr(CohortTables, "count_change", kill)  # noqa: B010 - the last step in the transaction of a page

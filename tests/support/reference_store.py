@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
+from math import inf
 
 from flagsync.cohorts import Cohort, CohortUpdate, LogState, TraitChange
 
@@ -34,9 +35,9 @@ class ReferenceStore:
         self._members: dict[str, set[str]] = {}
         self._sessions: dict[str, list[Session]] = {}  # the oldest first
         self._over: set[tuple[str, str]] = set()
-        self._log: list[tuple[int, str, str]] | None = None
+        self._changed: dict[tuple[str, str], int] = {}  # of (cohort, identifier), in rising order
         self._position = self._version = 0
-        self._is_unsure = False
+        self._logs: dict[str, ReferenceLog] = {}
 
     def apply(self, update: CohortUpdate) -> None:
         cohort = update.cohort_id
@@ -80,9 +81,9 @@ class ReferenceStore:
 
     def _change(self, cohort: str, members: set[str]) -> None:
         for identifier in sorted(self._members[cohort] ^ members):
-            if self._log is not None:
-                self._position += 1
-                self._log.append((self._position, cohort, identifier))
+            self._position += 1
+            self._changed.pop((cohort, identifier), None)
+            self._changed[cohort, identifier] = self._position
         self._members[cohort] = members
 
     def cohorts(self) -> list[Cohort]:
@@ -98,23 +99,59 @@ class ReferenceStore:
         cohorts = self.cohorts()
         return {who: {c.trait_key: who in self._members[c.id] for c in cohorts} for who in identifiers}
 
-    def start_log(self) -> None:
-        if self._log is None:
-            self._log = []
-            for cohort, members in self._members.items():
-                self._members[cohort] = set()
-                self._change(cohort, members)
+    def change_log(self, environment: str) -> "ReferenceLog":
+        return self._logs.setdefault(environment, ReferenceLog(self))
+
+
+@dataclass
+class Entry:
+    """A change that was claimed and is not settled."""
+
+    position: int
+    due: float = 0.0
+    is_unsure: bool = False
+    tries: int = 0
+
+
+class ReferenceLog:
+    """The change log of one environment; its time stands still."""
+
+    def __init__(self, store: ReferenceStore) -> None:
+        self._store = store
+        self._began: int | None = None
+        self._cursor = 0
+        self._unsettled: dict[tuple[str, str], Entry] = {}
+
+    def start(self) -> None:
+        if self._began is None:
+            self._began = self._store._position
+
+    def restart(self) -> None:
+        self._began = self._cursor = 0
 
     def sweep(self) -> bool:
         return False
 
-    def log_state(self) -> LogState:
-        positions = [position for position, _, _ in self._log or ()]
-        first, last = min(positions, default=None), max(positions, default=0)
-        return LogState(first, last, self._log is not None, self._is_unsure)
+    def _unclaimed(self) -> dict[tuple[str, str], int]:
+        began, found = self._began, self._store._changed.items()
+        if began is None:
+            return {}
+        members = self._store._members
+        return {
+            key: position
+            for key, position in found
+            if position > self._cursor and (key[1] in members[key[0]] or position > began)
+        }
+
+    def state(self) -> LogState:
+        unclaimed, entries = self._unclaimed().values(), self._unsettled.values()
+        positions = [*unclaimed, *(entry.position for entry in entries)]
+        dues = [0.0] * len(unclaimed) + [entry.due for entry in entries]
+        first = min(positions, default=None)
+        return LogState(first, self._store._position, self._began is not None, min(dues, default=inf))
 
     def pending(self) -> int:
-        return len(self._log or ())
+        return len(self._unclaimed()) + len(self._unsettled)
 
     def try_acquire_lease(self) -> bool:
         return True
@@ -123,16 +160,31 @@ class ReferenceStore:
         pass
 
     def claim(self, limit: int) -> list[TraitChange]:
-        changes = dict[tuple[str, str], TraitChange]()
-        for position, cohort, identifier in (self._log or ())[:limit]:
-            positions = changes[cohort, identifier].positions if (cohort, identifier) in changes else ()
-            holds = identifier in self._members[cohort]
-            key = self._keys[cohort]
-            changes[cohort, identifier] = TraitChange(identifier, key, holds, (*positions, position))
-        self._is_unsure = bool(changes)
-        return [*changes.values()]
+        due = {key: entry for key, entry in self._unsettled.items() if entry.due <= 0}
+        tried = [(key, entry) for key, entry in due.items() if entry.tries][:1]
+        if not tried:
+            for key, position in [*self._unclaimed().items()][: max(0, limit - len(due))]:
+                self._cursor = position
+                before = self._unsettled.get(key, Entry(0))
+                due[key] = Entry(position, 0.0, before.is_unsure or before.due > 0, before.tries)
+                self._unsettled[key] = due[key]
+        first = sorted(due.items(), key=lambda item: item[1].position)
+        return [self._claimed(*item) for item in tried or first[:limit]]
 
-    def settle(self, changes: Collection[TraitChange], *, sure: bool) -> None:
-        self._is_unsure = not sure
-        settled = {position for change in changes for position in change.positions}
-        self._log = [entry for entry in self._log or () if entry[0] not in settled]
+    def _claimed(self, key: tuple[str, str], entry: Entry) -> TraitChange:
+        (cohort, identifier), store = key, self._store
+        value = identifier in store._members[cohort]
+        was_unsure, entry.is_unsure = entry.is_unsure, True
+        return TraitChange(
+            identifier, store._keys[cohort], value, entry.position, was_unsure, tries=entry.tries
+        )
+
+    def settle(self, changes: Collection[TraitChange]) -> None:
+        settled = {change.position for change in changes}
+        self._unsettled = {k: entry for k, entry in self._unsettled.items() if entry.position not in settled}
+
+    def postpone(self, changes: Collection[TraitChange], seconds: float) -> None:
+        given = {change.position: change for change in changes}
+        for entry in self._unsettled.values():
+            if (change := given.get(entry.position)) is not None:
+                entry.due, entry.is_unsure, entry.tries = seconds, change.is_unsure, change.tries

@@ -34,11 +34,13 @@ def after(store: Listing, *updates: CohortUpdate) -> list[str]:
     return [*store.members("7")]
 
 
-def drain(store: ChangeLog, limit: int = 1000) -> list[tuple[str, bool]]:
-    """Take all changes off the log; return what they say."""
+def drain(log: ChangeLog, limit: int = 1000) -> list[tuple[str, bool]]:
+    """Take all changes off a log; return what they say."""
     written = []
-    while store.sweep() or store.log_state().first is not None:
-        changes = store.claim(limit)
+    log.start()
+    while log.sweep() or log.state().first is not None:
+        assert log.try_acquire_lease()
+        changes = log.claim(limit)
         written += [(change.identifier, change.value) for change in changes]
-        store.settle(changes, sure=True)
+        log.settle(changes)
     return written

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from flagsync.cohorts import CohortUpdate, LogState, SQLiteStore, TraitChange
+from flagsync.cohorts import CohortUpdate, SQLiteStore, TraitChange
 from flagsync.cohorts.sqlite.store import StoreLimits
 from flagsync.testing.stores import MembershipStoreContract
 from flagsync.testing.stores.support import Memberships
-from tests.support.reference_store import ReferenceStore
+from tests.support.reference_store import ReferenceLog, ReferenceStore
 
 
 class TestReferenceStore(MembershipStoreContract):
@@ -77,19 +77,50 @@ class CallsCohortsByTheirPresentName(ReferenceStore):
         self._keys[update.cohort_id] = update.cohort_name
 
 
-class LogsNobodyWhoWasThereBefore(ReferenceStore):
-    def start_log(self) -> None:
-        self._log = self._log or []
+class LogThatBeginsEmpty(ReferenceLog):
+    def start(self) -> None:
+        super().start()
+        self._cursor = self._store._position
 
 
-class SettlesWhateverWasClaimed(ReferenceStore):
-    def settle(self, changes: Collection[TraitChange], *, sure: bool) -> None:
-        super().settle(self.claim(1000), sure=sure)
+class LogThatForgetsWhoLeft(ReferenceLog):
+    def restart(self) -> None:
+        self._began, self._cursor = self._store._position, 0
 
 
-class IsAlwaysSure(ReferenceStore):
-    def log_state(self) -> LogState:
-        return super().log_state()._replace(is_unsure=False)
+class LogThatSettlesWhateverWasClaimed(ReferenceLog):
+    def settle(self, changes: Collection[TraitChange]) -> None:
+        super().settle(self.claim(1000))
+
+
+class LogThatIsAlwaysSure(ReferenceLog):
+    def claim(self, limit: int) -> list[TraitChange]:
+        return [change._replace(is_unsure=False) for change in super().claim(limit)]
+
+
+class LogThatNeverWaits(ReferenceLog):
+    def postpone(self, changes: Collection[TraitChange], seconds: float) -> None:
+        super().postpone(changes, 0.0)
+
+
+class LogThatMixesWhatWasTried(ReferenceLog):
+    def postpone(self, changes: Collection[TraitChange], seconds: float) -> None:
+        super().postpone([change._replace(tries=0) for change in changes], seconds)
+
+
+class HasOneLogForAll(ReferenceStore):
+    def change_log(self, environment: str) -> ReferenceLog:
+        return super().change_log("all")
+
+
+def with_log(kind: type[ReferenceLog]) -> type[ReferenceStore]:
+    """Return stores with logs of a kind."""
+
+    class Store(ReferenceStore):
+        def change_log(self, environment: str) -> ReferenceLog:
+            return self._logs.setdefault(environment, kind(self))
+
+    return Store
 
 
 BROKEN: dict[type[ReferenceStore], str] = {
@@ -98,9 +129,13 @@ BROKEN: dict[type[ReferenceStore], str] = {
     HasOneVersion: "version_changes_with_each_change",
     LeavesOutStrangers: "each_identifier_has_an_entry_with_each_cohort",
     CallsCohortsByTheirPresentName: "renamed_cohort_keeps_its_key",
-    LogsNobodyWhoWasThereBefore: "log_begins_with_all_members",
-    SettlesWhateverWasClaimed: "log_keeps_what_is_not_settled",
-    IsAlwaysSure: "log_is_unsure_while_changes_are_claimed",
+    HasOneLogForAll: "each_environment_has_a_log_with_all_members",
+    with_log(LogThatBeginsEmpty): "log_begins_with_all_members",
+    with_log(LogThatForgetsWhoLeft): "restarted_log_has_present_and_former_members",
+    with_log(LogThatSettlesWhateverWasClaimed): "log_keeps_what_is_not_settled",
+    with_log(LogThatIsAlwaysSure): "claimed_change_is_unsure_until_it_is_settled",
+    with_log(LogThatNeverWaits): "postponed_change_waits",
+    with_log(LogThatMixesWhatWasTried): "change_that_was_tried_comes_alone_and_before_others",
 }
 
 
@@ -112,7 +147,7 @@ def failures(make: type[ReferenceStore]) -> set[str]:
             store: Any = make()
             try:
                 test(**dict.fromkeys(inspect.signature(test).parameters, store))
-            except (AssertionError, LookupError):
+            except (AssertionError, LookupError, ValueError):
                 failed.add(name.removeprefix("test_"))
     return failed
 

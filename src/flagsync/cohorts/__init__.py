@@ -3,7 +3,7 @@
     Mixpanel's webhook ─> CohortWebhook ─> CohortUpdate        webhook/, update
                             └─> MembershipSink.apply()         store; sqlite/, sessions, keys
     FlagSync(…, cohorts=store) <─ MembershipReader <─┤         lookup
-    Flagsmith's stored traits <─ TraitWriter <─ ChangeLog      trait_writer/
+    Flagsmith's stored traits <─ TraitWriter <─ ChangeLogs     trait_writer/
 
 A store fills the three roles of ``store``, or those that its callers need.
 """
@@ -14,6 +14,7 @@ from flagsync._lazy import importer
 from flagsync.cohorts.keys import Cohort
 from flagsync.cohorts.store import (
     ChangeLog,
+    ChangeLogs,
     LogState,
     MembershipReader,
     MembershipSink,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ChangeLog",
+    "ChangeLogs",
     "Cohort",
     "CohortUpdate",
     "CohortWebhook",

@@ -2,14 +2,14 @@
 
 Every member has a number, ``seen``: the last session that mentioned it. Every cohort has a ``floor``: the last session
 that is complete. Whoever was last seen below the floor has left. So a cohort of any size is replaced by one assignment,
-and those who left are deleted afterwards, some at a time: the sweep. Two of three members, replaced:
+and those who left become former members afterwards, some at a time: the sweep. Two of three members, replaced:
 
     what comes                          ann   bob   eve   floor   who is a member
     add_members: ann, bob                 0     0             0   ann, bob
     session 1, page 1 of 2: bob           0     1             0   ann, bob
     add_members: eve                      0     1     1       0   ann, bob, eve
     session 1, page 2 of 2: nobody        0     1     1       1   bob, eve
-    sweep                                       1     1       1   bob, eve
+    sweep                                -1     1     1       1   bob, eve
 
 Members that are added while a session is under way get its number, and stay. Late pages of a session below the floor
 mean nothing.
@@ -104,10 +104,10 @@ class SessionTables(Protocol):
         """Return what has come of a session."""
 
     def join(self, cohort: int, members: Sequence[str], seen: int) -> None:
-        """Make identities members, seen in a session; in the log, if it was started, note who was none before."""
+        """Make identities members, seen in a session; whoever was none before has changed."""
 
     def leave(self, cohort: int, members: Sequence[str]) -> None:
-        """Delete members; in the log, if it was started, note who was one before."""
+        """Make members former ones, who have changed."""
 
     def raise_floor(self, cohort: int, session: int) -> None:
         """Make a session the cohort's floor, to be swept from its first row; forget the pages of older sessions."""
@@ -116,7 +116,7 @@ class SessionTables(Protocol):
         """Return the next rows that are to be swept, at most so many and one; None if there are none."""
 
     def sweep(self, swept: SweptRange) -> None:
-        """Delete who left in a range; in the log, if it was started, note who did. Go on behind the range."""
+        """Make those former members who left in a range; they have changed. Go on behind the range."""
 
     def count_change(self) -> None:
         """Give the store another version."""
@@ -150,7 +150,7 @@ class Sessions:
         tables.count_change()
 
     def sweep(self, tables: SessionTables) -> bool:
-        """Delete some of those who left, and put them on the log; return False if there was nobody."""
+        """Make some of those former members who left; return False if there was nobody."""
         swept = tables.next_range(self._swept_rows)
         if swept is not None:
             tables.sweep(swept)

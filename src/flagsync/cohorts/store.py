@@ -17,30 +17,35 @@ class TraitChange(NamedTuple):
         identifier: Of the identity.
         trait_key: Of the cohort's trait.
         value: Whether the identity is a member now.
-        positions: Of the entries on the change log that this settles, in rising order.
+        position: Of the entry on the change log that says so.
+        is_unsure: Whether an earlier request with it may still be under way, and arrive after the next one.
+        tries: How often it was tried alone, in vain.
     """
 
     identifier: str
     trait_key: str
     value: bool
-    positions: tuple[int, ...] = ()
+    position: int = 0
+    is_unsure: bool = False
+    tries: int = 0
 
 
 class LogState(NamedTuple):
     """The state of a change log at one moment.
 
     Attributes:
-        first: Position of the first entry; None if there is none.
-        last: Position of the last entry; 0 if there is none.
+        first: Position of the first entry that is not settled; None if there is none.
+        last: The last position that was given; 0 if none was.
         is_complete: Whether everything is on the log that belongs there: it was started, and ``sweep`` has nothing
             to do.
-        is_unsure: Whether changes that were claimed may still be on their way to Flagsmith.
+        due_in_seconds: How long it takes until an entry can be claimed: 0.0 if one can be now, ``inf`` if there is
+            none.
     """
 
     first: int | None
     last: int
     is_complete: bool
-    is_unsure: bool
+    due_in_seconds: float
 
 
 @runtime_checkable
@@ -92,56 +97,72 @@ class MembershipReader(Protocol):
         """
 
 
-@runtime_checkable
 class ChangeLog(Protocol):
-    """A store as the trait writer sees it: the list of memberships that changed.
+    """What one environment of Flagsmith has not been told yet, or not surely.
 
-    One thread of each process calls. Each method may raise ``StoreUnavailableError`` for what may work later.
+    Each identity and cohort has one entry at most: its last change. One thread of each process claims. Each method may
+    raise ``StoreUnavailableError`` for what may work later.
     """
 
-    def start_log(self) -> None:
-        """Have changes logged from now on, beginning with all present members. Does nothing the second time."""
+    def start(self) -> None:
+        """Begin with all present members as the first entries. Does nothing the second time."""
+
+    def restart(self) -> None:
+        """Begin anew, with whoever is or was a member of a cohort. Any thread may call."""
 
     def sweep(self) -> bool:
-        """Put some entries on the log that were too many to be put there at once; return whether there may be more.
+        """Put some of those on the log who left when a whole cohort was replaced; return whether there may be more."""
 
-        These are the present members after ``start_log``, and those who left when a whole cohort was replaced.
-        """
-
-    def log_state(self) -> LogState:
+    def state(self) -> LogState:
         """Return where the log begins and ends. Changes nothing.
 
         Positions rise in the order in which changes can be seen. They are not consecutive, and are given once only.
         """
 
     def pending(self) -> int:
-        """Return how many entries the log has, whoever claims them."""
+        """Return how many entries are not settled, whoever claims them. Any thread may call."""
 
     def try_acquire_lease(self) -> bool:
-        """Become the process that claims changes, if no other one is; return whether this process is the one.
+        """Become the process that claims entries, if no other one is; return whether this process is the one.
 
-        Called before each claim. The lease ends with its process, or when the store is another one. It is not
-        promised that a process whose lease has ended is told before it tries again.
+        Called before each claim. Each environment has a lease of its own, which ends with its process, or when the
+        store is another one. It is not promised that a process whose lease has ended is told before it tries again.
         """
 
     def release_lease(self) -> None:
-        """Let another process claim changes. Does nothing without the lease."""
+        """Let another process claim entries. Does nothing without the lease."""
 
     def claim(self, limit: int) -> list[TraitChange]:
-        """Return what the first entries of the log say now, in their order; an empty list without the lease.
+        """Return what the first entries say now, in their order, at most ``limit``; an empty list without the lease.
 
-        At most ``limit`` entries are looked at. Entries of one identity and cohort are one change. They stay on the
-        log until they are settled, and the log is unsure until then. Entries of cohorts that are left out are removed.
+        A change that was tried before comes alone, and as soon as it can be claimed. A claimed change stays on the
+        log, and can be claimed again at once, but is unsure until it is settled or postponed: the process that has
+        claimed it may have died while it was on its way. Entries of cohorts that are left out are removed.
         """
 
-    def settle(self, changes: Collection[TraitChange], *, sure: bool) -> None:
-        """Take the entries of changes off the log.
+    def settle(self, changes: Collection[TraitChange]) -> None:
+        """Take claimed changes off the log: those that Flagsmith has accepted, or will never accept.
 
-        Args:
-            changes: Claimed ones that Flagsmith has accepted or will never accept.
-            sure: Whether nothing that was claimed is on its way any more. If not, the log stays unsure.
+        An entry that has another position by now stays.
+        """
+
+    def postpone(self, changes: Collection[TraitChange], seconds: float) -> None:
+        """Keep claimed changes as they are given, which says how sure they are, to be claimed after some time.
+
+        A further change of the same identity and cohort can be claimed at once; it is unsure until then.
         """
 
 
-class MembershipStore(MembershipSink, MembershipReader, ChangeLog, Protocol):
+@runtime_checkable
+class ChangeLogs(Protocol):
+    """A store as the trait writer sees it: it keeps a change log for each environment of Flagsmith."""
+
+    def change_log(self, environment: str) -> ChangeLog:
+        """Return the log of an environment, which a text without meaning tells apart from others.
+
+        One that nobody reads any more costs nothing.
+        """
+
+
+class MembershipStore(MembershipSink, MembershipReader, ChangeLogs, Protocol):
     """A store in all three roles."""

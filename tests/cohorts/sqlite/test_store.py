@@ -1,6 +1,7 @@
 """The membership store in a file: what it adds to the contract, which ``tests/testing`` has it pass."""
 
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -16,13 +17,17 @@ import pytest
 
 from flagsync.cohorts import (
     ChangeLog,
+    ChangeLogs,
     Cohort,
     MembershipReader,
     MembershipSink,
     SQLiteStore,
     StoreUnavailableError,
 )
+from flagsync.cohorts.sqlite import schema
+from flagsync.cohorts.sqlite.change_log import SQLiteChangeLog
 from flagsync.cohorts.sqlite.store import StoreLimits
+from tests.support.flagsmith_server import Clock
 from tests.support.updates import KEY, add, after, drain, page, remove
 
 
@@ -31,13 +36,26 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "cohorts.db"
 
 
-def identifiers(store: SQLiteStore, limit: int = 10) -> list[str]:
-    return [change.identifier for change in store.claim(limit)]
+def production(store: SQLiteStore) -> SQLiteChangeLog:
+    """Return the log of an environment, which was started."""
+    log = store.change_log("production")
+    log.start()
+    return log
+
+
+def identifiers(log: ChangeLog, limit: int = 10) -> list[str]:
+    return [change.identifier for change in log.claim(limit)]
+
+
+def lock_of(path: Path) -> Path:
+    [lock] = path.parent.glob("cohorts.db-*-sender")
+    return lock
 
 
 def test_store_has_all_roles(path: Path) -> None:
     with SQLiteStore(path) as store:
-        assert [isinstance(store, role) for role in (MembershipSink, MembershipReader, ChangeLog)] == [True] * 3
+        roles = MembershipSink, MembershipReader, ChangeLogs
+        assert [isinstance(store, role) for role in roles] == [True] * 3
 
 
 # Which cohorts, and what they are called
@@ -64,9 +82,10 @@ def test_cohort_that_is_left_out_is_not_there(path: Path) -> None:
 
 def test_cohort_can_be_renamed_out_of_what_is_included(path: Path) -> None:
     with SQLiteStore(path, takes=lambda _, name: name == "vips") as store:
-        store.start_log()
+        log = production(store)
         after(store, add("ann"), add("bob", name="secret"))
-        assert (store.traits_of(["ann"]), store.cohorts(), drain(store)) == ({"ann": {}}, [], [])
+        assert (store.traits_of(["ann"]), store.cohorts(), drain(log)) == ({"ann": {}}, [], [])
+        log.release_lease()
         assert after(store, add(name="vips")) == ["ann", "bob"]
 
 
@@ -91,11 +110,11 @@ def test_cohort_that_is_made_during_a_claim_loses_no_change(path: Path) -> None:
 
     is_claiming = False
     with SQLiteStore(path, takes=takes) as store:
-        store.start_log()
+        log = production(store)
         after(store, add("ann"))
         is_claiming = True
-        assert identifiers(store) == ["ann"]
-        assert identifiers(store) == ["ann", "bob"]
+        assert identifiers(log) == ["ann"]
+        assert identifiers(log) == ["ann", "bob"]
 
 
 # The file
@@ -116,9 +135,10 @@ def test_page_of_a_process_that_is_killed_in_the_middle_of_it_is_not_begun(
     assert process.returncode == -signal.SIGKILL
     with SQLiteStore(path) as store:
         assert [*store.members("7")] == ["ann", "old"]
-        assert drain(store) == [("old", True), ("ann", True)]
+        log = store.change_log("production")
+        assert drain(log) == [("old", True), ("ann", True)]
         assert after(store, page("s", 2, 2, "bob")) == ["ann", "bob"]
-        assert dict(drain(store)) == {"bob": True, "old": False}
+        assert dict(drain(log)) == {"bob": True, "old": False}
 
 
 def test_file_is_shared_by_several_stores(path: Path) -> None:
@@ -130,32 +150,34 @@ def test_file_is_shared_by_several_stores(path: Path) -> None:
 
 def test_lease_is_held_by_one_store_until_it_is_released(path: Path) -> None:
     with SQLiteStore(path) as other, SQLiteStore(path) as one:
-        one.start_log()
+        first, second = production(one), production(other)
         other.apply(add("ann"))
-        assert (len(one.claim(1)), other.claim(1), other.try_acquire_lease()) == (1, [], False)
+        assert (len(first.claim(1)), second.claim(1), second.try_acquire_lease()) == (1, [], False)
         one.close()
-        assert other.try_acquire_lease() is False
-        one.release_lease()
-        assert identifiers(other, 1) == ["ann"]
-        other.release_lease()
+        assert second.try_acquire_lease() is False
+        first.release_lease()
+        assert identifiers(second, 1) == ["ann"]
 
 
 def test_lease_ends_when_its_lock_file_is_removed(path: Path) -> None:
     with SQLiteStore(path) as other, SQLiteStore(path) as one:
-        one.start_log()
+        first, second = production(one), production(other)
         one.apply(add("ann"))
-        assert identifiers(one) == ["ann"]
-        path.with_name("cohorts.db-sender").unlink()
-        assert identifiers(other) == ["ann"]
-        assert (one.claim(1), one.try_acquire_lease()) == ([], False)
-        other.release_lease()
+        assert identifiers(first) == ["ann"]
+        lock_of(path).unlink()
+        assert identifiers(second) == ["ann"]
+        assert (first.claim(1), first.try_acquire_lease()) == ([], False)
 
 
 def test_lease_that_cannot_be_acquired_is_unavailable(path: Path) -> None:
     with SQLiteStore(path) as store:
-        path.with_name("cohorts.db-sender").mkdir()
+        log = store.change_log("production")
+        assert log.try_acquire_lease()
+        lock = lock_of(path)
+        lock.unlink()
+        lock.mkdir()
         with pytest.raises(StoreUnavailableError, match="The lock file of the cohorts cannot be used"):
-            store.try_acquire_lease()
+            log.try_acquire_lease()
 
 
 def test_apply_takes_the_pages_of_a_session_from_many_threads_at_once(path: Path) -> None:
@@ -172,14 +194,14 @@ def test_apply_takes_the_pages_of_a_session_from_many_threads_at_once(path: Path
 
 def test_forked_child_uses_the_file_and_leaves_the_lease_to_its_parent(path: Path) -> None:
     with SQLiteStore(path) as store:
-        store.start_log()
+        log = production(store)
         store.apply(add("ann"))
-        assert store.try_acquire_lease()
+        assert log.try_acquire_lease()
         if (child := os.fork()) == 0:
             store.apply(add("bob"))
-            os._exit(store.try_acquire_lease() or [*store.members("7")] != ["ann", "bob"])
+            os._exit(log.try_acquire_lease() or [*store.members("7")] != ["ann", "bob"])
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-        assert identifiers(store) == ["ann", "bob"]
+        assert identifiers(log) == ["ann", "bob"]
 
 
 def test_locked_file_is_unavailable_to_write_and_can_be_read(path: Path) -> None:
@@ -265,16 +287,78 @@ def test_members_are_read_in_parts(path: Path) -> None:
 # The end of a store
 
 
-def test_collected_store_releases_its_file_and_its_lease(path: Path) -> None:
+def test_collected_store_releases_its_file(path: Path) -> None:
     store = SQLiteStore(path)
     store.apply(add("ann"))
-    assert store.try_acquire_lease()
     files = store._file._connections.get()
     del store
-    assert [file.lease.is_held or file.is_connected for file in files] == [False, False]
-    with SQLiteStore(path) as another:
-        assert another.try_acquire_lease()
-        another.release_lease()
+    assert [file.is_connected for file in files] == [False, False]
+
+
+def test_collected_log_releases_its_lease(path: Path) -> None:
+    with SQLiteStore(path) as store:
+        logs = [store.change_log("production") for _ in range(2)]
+        assert (logs[0].try_acquire_lease(), logs[1].try_acquire_lease()) == (True, False)
+        del logs[0]
+        assert logs[0].try_acquire_lease()
+        logs.append(store.change_log("never used"))
+        del logs
+
+
+def test_log_of_a_file_that_was_replaced_is_not_started(path: Path) -> None:
+    with SQLiteStore(path) as store:
+        log = production(store)
+        after(store, add("ann"))
+        assert log.try_acquire_lease()
+        changes = log.claim(10)
+        for file in path.parent.glob("cohorts.db*"):
+            file.unlink()
+        log.settle(changes)
+        log.postpone(changes, 0.0)
+        assert (log.state().is_complete, log.pending()) == (False, 0)
+        after(store, add("bob"))
+        assert drain(log) == [("bob", True)]
+
+
+def test_postponed_change_is_due_after_its_time_also_if_the_clock_is_put_back(path: Path) -> None:
+    clock = Clock()
+    with SQLiteStore(path, limits=StoreLimits(clock=clock)) as store:
+        log = production(store)
+        after(store, add("ann"))
+        assert log.try_acquire_lease()
+        for seconds, passed in ((60.0, 59.9), (60.0, 60.0), (3600.0, 3599.9), (3600.0, -86_400.0)):
+            log.postpone(log.claim(10), seconds)
+            clock.sleep(passed)
+            is_due = log.state().due_in_seconds == 0
+            assert (is_due, len(log.claim(10))) == (passed in (60.0, -86_400.0), passed in (60.0, -86_400.0))
+            clock.sleep(1.0)
+
+
+def test_log_looks_at_some_members_at_a_time(path: Path) -> None:
+    with SQLiteStore(path, limits=StoreLimits(swept_rows=1)) as store:
+        after(store, add(*"abcdef"), remove(*"abcde"))
+        assert drain(store.change_log("production"), limit=1) == [("f", True)]
+
+
+def test_statements_look_for_what_they_need_in_an_index(path: Path) -> None:
+    queries = [query for query in vars(schema).values() if isinstance(query, str)]
+    with SQLiteStore(path), closing(sqlite3.connect(path)) as file:
+        for query in queries:
+            if query.startswith(("SELECT", "INSERT", "UPDATE", "DELETE")):
+                values = dict.fromkeys(re.findall(r":(\w+)", query), 0) or [0] * query.count("?")
+                plan = file.execute(f"EXPLAIN QUERY PLAN {query}", values).fetchall()
+                assert [step for *_, step in plan if re.match("SCAN (members|unsettled|changes)", step)] == []
+
+
+def test_environment_that_nobody_writes_to_any_more_costs_nothing(path: Path) -> None:
+    with SQLiteStore(path) as store:
+        abandoned, log = production(store), store.change_log("staging")
+        for round_ in range(10):
+            after(store, add(*"abcdef") if round_ % 2 else remove(*"abcdef"))
+            drain(log)
+        assert abandoned.pending() == 6
+    with closing(sqlite3.connect(path)) as file:
+        assert file.execute("SELECT count(*) FROM unsettled").fetchone() == (0,)
 
 
 def test_collected_store_waits_for_no_lock(path: Path) -> None:

@@ -5,7 +5,6 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
-from math import inf
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -19,11 +18,12 @@ from flagsync._delivery.destinations import Backoff
 from flagsync.cohorts import CohortUpdate, LogState, SQLiteStore, StoreUnavailableError, TraitStats, TraitWriter
 from flagsync.cohorts.sqlite.store import StoreLimits
 from flagsync.cohorts.trait_writer import writer as module
-from flagsync.cohorts.trait_writer.flagsmith import Batches, FlagsmithTraits
+from flagsync.cohorts.trait_writer.batch_size import Batches
+from flagsync.cohorts.trait_writer.flagsmith import FlagsmithTraits
 from flagsync.cohorts.trait_writer.pace import Pace
 from flagsync.cohorts.trait_writer.writer import Writing
 from tests.support.flagsmith_server import KEY, FlagsmithServer
-from tests.support.reference_store import ReferenceStore
+from tests.support.reference_store import ReferenceLog, ReferenceStore
 
 Write = Callable[..., TraitWriter]
 VIPS = "mixpanel_cohort_vips"
@@ -53,20 +53,31 @@ def fast(
     interval_seconds: float = 0.01,
     unsure_seconds: float = 0.001,
     no_bulk_seconds: float = 600.0,
+    max_tries: int = 20,
+    first: int = 50,
 ) -> Writing:
     """Have what takes seconds take milliseconds."""
-    backoff = Backoff(first_seconds=0.001, max_seconds=0.03)
-    pace = Pace(interval_seconds=interval_seconds, unsure_seconds=unsure_seconds)
-    return Writing(pace=pace, batches=Batches(no_bulk_seconds=no_bulk_seconds), backoff=backoff)
+    return Writing(
+        pace=Pace(
+            interval_seconds=interval_seconds,
+            unsure_seconds=unsure_seconds,
+            unsure_factor=0.0,
+            first_retry_seconds=0.001,
+            max_retry_seconds=0.002,
+            max_tries=max_tries,
+        ),
+        batches=Batches(first=first, no_bulk_seconds=no_bulk_seconds),
+        backoff=Backoff(first_seconds=0.001, max_seconds=0.03),
+    )
 
 
 @pytest.fixture
 def write(store: SQLiteStore, flagsmith: FlagsmithServer) -> Iterator[Write]:
     writers: list[TraitWriter] = []
 
-    def build(to: Any = store, **options: Any) -> TraitWriter:
+    def build(to: Any = store, key: str = KEY, **options: Any) -> TraitWriter:
         options = {"writing": fast(), **options}
-        writers.append(TraitWriter(to, Flagsmith(KEY, flagsmith.api_url), **options))
+        writers.append(TraitWriter(to, Flagsmith(key, flagsmith.api_url), **options))
         return writers[-1]
 
     yield build
@@ -102,11 +113,11 @@ def test_writer_writes_all_members_and_then_what_changes(
 
 
 def test_bulk_is_one_request(store: SQLiteStore, flagsmith: FlagsmithServer, write: Write) -> None:
-    change(store, "add_members", *(f"{number}" for number in range(5000)))
-    writer = write()
+    change(store, "add_members", *(f"{number}" for number in range(500)))
+    writer = write(writing=fast(first=500))
     assert writer.flush()
     assert paths(flagsmith) == ["PUT traits/bulk/"]
-    assert writer.stats() == TraitStats(pending=0, written=5000, rejected=0, requests=1, retries=0)
+    assert writer.stats() == TraitStats(pending=0, written=500, rejected=0, requests=1, retries=0)
 
 
 @pytest.mark.parametrize("status", [404, 405, 410, 501])
@@ -118,17 +129,21 @@ def test_server_without_bulk_gets_one_request_for_all_cohorts_of_an_identity(
     change(store, "add_members", "ann", name="others")
     writer = write()
     assert writer.flush()
-    assert paths(flagsmith) == ["PUT traits/bulk/", "POST identities/", "POST identities/"]
-    assert writer.stats().requests == 3
+    assert paths(flagsmith) == [
+        "PUT traits/bulk/",
+        "POST identities/",
+        "POST identities/",
+        "GET identities/?identifier=ann",
+    ]
+    assert writer.stats().requests == 4
     assert len(flagsmith.traits) == 3
 
 
 @pytest.mark.parametrize("bulk", [True, False])
-@pytest.mark.parametrize("status", [400, 500])
 def test_identity_that_flagsmith_refuses_is_rejected_alone(
-    store: SQLiteStore, flagsmith: FlagsmithServer, write: Write, status: int, *, bulk: bool
+    store: SQLiteStore, flagsmith: FlagsmithServer, write: Write, *, bulk: bool
 ) -> None:
-    flagsmith.bulk, flagsmith.refused = bulk, {"07": status}
+    flagsmith.bulk, flagsmith.refused = bulk, {"07": 400}
     errors: list[DeliveryError] = []
     change(store, "add_members", *(f"{number:02}" for number in range(20)))
     writer = write(on_error=errors.append)
@@ -136,11 +151,42 @@ def test_identity_that_flagsmith_refuses_is_rejected_alone(
     assert writer.close()
     assert len(flagsmith.traits) == 19
     assert (writer.stats().written, writer.stats().rejected) == (19, 1)
-    lost = [error for error in errors if not error.will_retry]
-    assert [(f"{error}", error.identifiers) for error in lost] == [
-        (f"Flagsmith does not accept traits (HTTP {status}): 1 update lost", ("07",))
+    assert [(f"{error}", error.identifiers) for error in errors] == [
+        ("Flagsmith does not accept traits (HTTP 400): 1 update lost", ("07",))
     ]
-    assert lost[0].answer == '{"identifier": ["is refused"]}'
+    assert errors[0].answer == '{"identifier": ["is refused"]}'
+
+
+@pytest.mark.parametrize("bulk", [True, False])
+def test_identity_that_flagsmith_fails_on_is_set_aside_and_given_up_at_last(
+    store: SQLiteStore, flagsmith: FlagsmithServer, write: Write, *, bulk: bool
+) -> None:
+    flagsmith.bulk, flagsmith.refused = bulk, {"07": 500}
+    errors: list[DeliveryError] = []
+    change(store, "add_members", *(f"{number:02}" for number in range(20)))
+    writer = write(on_error=errors.append, writing=fast(max_tries=4))
+    assert writer.flush()
+    assert writer.close()
+    assert len(flagsmith.traits) == 19
+    assert (writer.stats().written, writer.stats().rejected) == (19, 1)
+    reason = "Flagsmith does not accept traits (HTTP 500): 1 update"
+    assert [(f"{error}", error.identifiers) for error in errors] == [
+        (f"{reason} kept and sent again later", ("07",)),
+        (f"{reason} lost", ("07",)),
+    ]
+
+
+def test_change_that_is_set_aside_is_pending(
+    store: SQLiteStore, flagsmith: FlagsmithServer, write: Write
+) -> None:
+    flagsmith.refused = {"07": 500}
+    change(store, "add_members", *(f"{number:02}" for number in range(20)))
+    writer = write(writing=fast(max_tries=10**6))
+    assert writer.flush(0.3) is False
+    assert (writer.stats().written, writer.stats().pending) == (19, 1)
+    flagsmith.refused = {}
+    assert writer.flush()
+    assert writer.stats().written == 20
 
 
 def test_writer_rejects_nothing_while_the_server_fails_on_everything(
@@ -172,16 +218,6 @@ def test_writer_retries_after_a_failure(
     assert writer.flush()
     assert in_flagsmith(flagsmith) == {"ann": False}
     assert writer.stats().retries == 3
-
-
-def test_batches_get_smaller_when_the_server_is_slow_and_larger_again(
-    store: SQLiteStore, flagsmith: FlagsmithServer, write: Write
-) -> None:
-    flagsmith.fail(times=3, status=504)
-    change(store, "add_members", *(f"{number}" for number in range(5000)))
-    assert write().flush()
-    sizes = [len(request.updates) for request in flagsmith.requests]
-    assert sizes == [5000, 2500, 1250, 625, 1250, 2500, 625]
 
 
 def test_writer_writes_last_what_holds_last(
@@ -353,7 +389,8 @@ def test_lease_is_held_by_one_writer_after_its_lock_file_was_removed(
     writers = write(), write(another)
     for number in range(20):
         if number == 5:
-            (tmp_path / "cohorts.db-sender").unlink()
+            [lock] = tmp_path.glob("cohorts.db-*-sender")
+            lock.unlink()
         change(store, "add_members", f"{number}")
         assert all(writer.flush() for writer in writers)
     assert len(flagsmith.history) == len(flagsmith.traits) == 20
@@ -361,7 +398,7 @@ def test_lease_is_held_by_one_writer_after_its_lock_file_was_removed(
 
 def test_store_has_one_writer_at_a_time(store: SQLiteStore, write: Write) -> None:
     writer = write()
-    with pytest.raises(ValueError, match="a store has one TraitWriter at a time: close the other one"):
+    with pytest.raises(ValueError, match="a store has one TraitWriter for an environment at a time"):
         write()
     writer.close()
     assert write().flush()
@@ -383,7 +420,7 @@ def test_stores_are_told_apart_by_identity(flagsmith: FlagsmithServer, write: Wr
         store.apply(CohortUpdate("add_members", "vips", "vips", members=(f"{number}",)))
         assert write(store).flush()
     assert in_flagsmith(flagsmith) == {"0": True, "1": True}
-    with pytest.raises(ValueError, match="one TraitWriter at a time"):
+    with pytest.raises(ValueError, match="one TraitWriter for an environment at a time"):
         write(stores[0])
 
 
@@ -399,29 +436,6 @@ def test_next_writer_writes_what_the_last_one_has_left(
     flagsmith.recover()
     assert write(another).flush()
     assert in_flagsmith(flagsmith) == {"ann": True}
-
-
-def test_next_writer_lets_the_last_request_of_one_that_died_end(
-    store: SQLiteStore, another: SQLiteStore, flagsmith: FlagsmithServer, write: Write
-) -> None:
-    store.start_log()
-    change(store, "add_members", "ann")
-    assert store.claim(1)  # and not settled
-    writer = write(writing=fast(unsure_seconds=inf))
-    assert (writer.flush(0.1), writer.close(0.1), flagsmith.requests) == (False, False, [])
-    assert write(another, writing=fast(unsure_seconds=0.01)).flush()
-    assert in_flagsmith(flagsmith) == {"ann": True}
-
-
-@pytest.mark.parametrize("fault", [{"drop": True}, {"status": 502}, {"status": 504}])
-def test_writer_waits_after_a_request_without_an_answer_until_it_must_have_ended(
-    store: SQLiteStore, flagsmith: FlagsmithServer, write: Write, fault: dict[str, Any]
-) -> None:
-    flagsmith.fail(times=1, **fault)
-    change(store, "add_members", "ann")
-    writer = write(writing=fast(unsure_seconds=inf))
-    assert (writer.flush(0.2), writer.close(0.2), len(flagsmith.requests)) == (False, False, 1)
-    assert store.log_state().is_unsure
 
 
 # The end of a writer
@@ -537,50 +551,52 @@ def test_locked_store_is_reported_once_and_waited_for(
     ]
 
 
-class Broken(SQLiteStore):
-    """A store that can do nothing now."""
+class BrokenLog(ReferenceLog):
+    """A log that can do nothing now."""
 
-    def log_state(self) -> LogState:
+    def state(self) -> LogState:
         raise StoreUnavailableError("down")
 
-    claim = start_log = sweep = try_acquire_lease = release_lease = log_state  # type: ignore[assignment]
+    claim = start = restart = sweep = try_acquire_lease = release_lease = pending = state  # type: ignore[assignment]
 
 
-def test_broken_store_never_counts_as_written(tmp_path: Path, write: Write) -> None:
-    with Broken(tmp_path / "broken.db") as store:
-        writer = write(store)
-        assert (writer.flush(0.05), writer.close(0.05)) == (False, False)
+class HangingLog(ReferenceLog):
+    """A log that does not answer until it may."""
 
+    may_answer = threading.Event()
 
-class Hanging(ReferenceStore):
-    """A store that does not answer until it may."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.may_answer = threading.Event()
-
-    def log_state(self) -> LogState:
+    def state(self) -> LogState:
         self.may_answer.wait()
-        return super().log_state()
+        return super().state()
 
 
-def test_flush_and_close_keep_their_timeout_while_the_store_hangs(
-    flagsmith: FlagsmithServer, write: Write
-) -> None:
-    store, began = Hanging(), monotonic()
-    writer = write(store)
+class WithLog(ReferenceStore):
+    """A store with logs of a kind."""
+
+    def __init__(self, kind: type[ReferenceLog]) -> None:
+        super().__init__()
+        self._kind = kind
+
+    def change_log(self, environment: str) -> ReferenceLog:
+        return self._kind(self)
+
+
+def test_broken_store_never_counts_as_written(write: Write) -> None:
+    writer = write(WithLog(BrokenLog))
+    assert (writer.flush(0.05), writer.close(0.05)) == (False, False)
+
+
+def test_flush_and_close_keep_their_timeout_while_the_store_hangs(write: Write) -> None:
+    began, writer = monotonic(), write(WithLog(HangingLog))
     assert (writer.flush(0.1), writer.close(0.1)) == (False, False)
     assert monotonic() - began < 1
-    store.may_answer.set()
+    HangingLog.may_answer.set()
 
 
-def test_stats_raise_what_the_store_raises(tmp_path: Path, write: Write) -> None:
-    class Uncounted(SQLiteStore):
-        def pending(self) -> int:
-            raise StoreUnavailableError("locked")
-
-    with Uncounted(tmp_path / "other.db") as store, pytest.raises(StoreUnavailableError, match="locked"):
-        write(store).stats()
+@pytest.mark.parametrize("call", [TraitWriter.stats, TraitWriter.resync])
+def test_call_raises_what_the_store_raises(write: Write, call: Callable[[TraitWriter], object]) -> None:
+    with pytest.raises(StoreUnavailableError, match="down"):
+        call(write(WithLog(BrokenLog)))
 
 
 # Options

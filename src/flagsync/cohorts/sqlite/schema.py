@@ -1,28 +1,34 @@
 """The tables of a file of cohorts, and what is asked of them; see ``sessions`` for ``seen`` and ``floor``.
 
-``swept`` of a cohort is the identifier up to which the sweep has come; NULL if there is nothing to sweep.
-``listing`` is 0 while there is no change log, 2 while the sweep puts all members on it, and 1 from then on.
+``swept`` of a cohort is the identifier up to which the sweep has come; NULL if there is nothing to sweep. Former
+members stay, with -1 as ``seen``, so that an environment can be told again that they have left. ``changed`` is the
+position of the last change. So the members are the change log of every environment: what is behind its ``cursor`` was
+not claimed yet, and ``unsettled`` has what was. Who had left before an environment ``began`` is not on its log.
 """
 
 from flagsync._files.sqlite import Format
 
 TABLES = """
-CREATE TABLE state (version INTEGER, listing INTEGER, in_flight INTEGER);
-INSERT INTO state VALUES (random() / 2, 0, 0);
+CREATE TABLE state (version INTEGER, position INTEGER);
+INSERT INTO state VALUES (random() / 2, 0);
 CREATE TABLE cohorts (number INTEGER PRIMARY KEY, id TEXT UNIQUE, first_name TEXT, name TEXT,
     floor INTEGER DEFAULT 0, swept TEXT);
-CREATE TABLE members (cohort INTEGER, identifier TEXT, seen INTEGER, PRIMARY KEY (cohort, identifier))
-    WITHOUT ROWID;
+CREATE TABLE members (cohort INTEGER, identifier TEXT, seen INTEGER, changed INTEGER,
+    PRIMARY KEY (cohort, identifier)) WITHOUT ROWID;
+CREATE INDEX members_by_change ON members (changed);
 CREATE TABLE sessions (number INTEGER PRIMARY KEY AUTOINCREMENT, cohort INTEGER, id TEXT, pages INTEGER,
     UNIQUE (cohort, id));
 CREATE TABLE pages (session INTEGER, page INTEGER, digest BLOB, usable INTEGER, skipped INTEGER,
     PRIMARY KEY (session, page)) WITHOUT ROWID;
-CREATE TABLE changes (number INTEGER PRIMARY KEY AUTOINCREMENT, cohort INTEGER, identifier TEXT)
+CREATE TABLE environments (number INTEGER PRIMARY KEY, name TEXT UNIQUE, cursor INTEGER DEFAULT 0, began INTEGER);
+CREATE TABLE unsettled (environment INTEGER, cohort INTEGER, identifier TEXT, position INTEGER, due REAL,
+    unsure INTEGER, tries INTEGER, PRIMARY KEY (environment, cohort, identifier)) WITHOUT ROWID;
+CREATE INDEX unsettled_by_position ON unsettled (environment, position)
 """
 COHORTS = Format(
     name="SQLiteStore",
     application=0x666C6763,
-    version=1,
+    version=2,
     tables=TABLES,
     page_bytes=4096,
     # A page of members changes as many pages of the file: rare checkpoints write each of them once.
@@ -32,10 +38,8 @@ COHORTS = Format(
 
 VERSION = "SELECT version FROM state"
 COUNT_CHANGE = "UPDATE state SET version = version + 1"
-LISTING = "SELECT listing FROM state"
-START_LOG = "UPDATE state SET listing = 2 WHERE listing = 0"
-ALL_LISTED = "UPDATE state SET listing = 1 WHERE listing = 2"
-SWEEP_ALL = "UPDATE cohorts SET swept = ''"
+NEW_POSITIONS = "UPDATE state SET position = position + ?"
+POSITION = "SELECT position FROM state"
 
 KNOWN = "SELECT number, id, first_name, name FROM cohorts"
 COHORT = "SELECT number, floor FROM cohorts WHERE id = ?"
@@ -43,8 +47,9 @@ NEW_COHORT = "INSERT OR IGNORE INTO cohorts (id, first_name, name) VALUES (?, ?,
 RENAME = "UPDATE cohorts SET name = :name WHERE id = :id AND name != :name"
 MEMBERS = """SELECT identifier FROM members JOIN cohorts ON number = cohort
     WHERE id = ? AND seen >= floor AND identifier > ? ORDER BY identifier LIMIT ?"""
+# CROSS JOIN keeps the order of the tables: SQLite would look through all members else.
 COHORTS_OF = """SELECT number FROM cohorts
-    JOIN members ON cohort = number AND identifier = ? AND seen >= floor"""
+    CROSS JOIN members ON cohort = number AND identifier = ? AND seen >= floor"""
 
 SESSION = "SELECT number, pages FROM sessions WHERE cohort = ? AND id = ?"
 LAST_SESSION = "SELECT coalesce(max(number), 0) FROM sessions WHERE cohort = ?"
@@ -61,34 +66,49 @@ FORGET_PAGES = """DELETE FROM pages WHERE session NOT IN (
     SELECT number FROM sessions WHERE cohort != :cohort OR number >= :number)"""
 RAISE_FLOOR = "UPDATE cohorts SET floor = ?, swept = '' WHERE number = ?"
 
-ON_PAGE = "SELECT value FROM json_each(:members)"
-JOIN = f"""INSERT INTO members SELECT :cohort, value, :seen FROM ({ON_PAGE}) WHERE true ORDER BY value
-    ON CONFLICT (cohort, identifier) DO UPDATE SET seen = max(seen, excluded.seen)"""
-LEAVE = f"DELETE FROM members WHERE cohort = :cohort AND identifier IN ({ON_PAGE})"
-LOG_JOINERS = f"""INSERT INTO changes (cohort, identifier) SELECT :cohort, value FROM ({ON_PAGE})
-    WHERE NOT EXISTS (SELECT 1 FROM members JOIN cohorts ON number = cohort
-    WHERE cohort = :cohort AND identifier = value AND seen >= floor)"""
-LOG_LEAVERS = f"""INSERT INTO changes (cohort, identifier) SELECT cohort, identifier FROM members
-    WHERE cohort = :cohort AND identifier IN ({ON_PAGE})"""
+# The position of each is the last one before the call, and its place in the call.
+JOIN = """INSERT INTO members SELECT :cohort, value, :seen, :position + key FROM json_each(:members)
+    WHERE true ORDER BY value
+    ON CONFLICT (cohort, identifier) DO UPDATE SET seen = max(seen, excluded.seen), changed = CASE
+    WHEN seen >= (SELECT floor FROM cohorts WHERE number = :cohort) THEN changed ELSE excluded.changed END"""
+LEAVE = """INSERT INTO members SELECT :cohort, value, -1, :position + key FROM json_each(:members)
+    WHERE EXISTS (SELECT 1 FROM members WHERE cohort = :cohort AND identifier = value AND seen >= 0)
+    ON CONFLICT (cohort, identifier) DO UPDATE SET seen = -1, changed = excluded.changed"""
 
 UNSWEPT = "SELECT number, swept FROM cohorts WHERE swept NOTNULL LIMIT 1"
 LAST_IN_RANGE = """SELECT identifier FROM members WHERE cohort = ? AND identifier > ?
     ORDER BY identifier LIMIT 1 OFFSET ?"""
 # No text is above a blob.
-IN_RANGE = """FROM members WHERE cohort = :cohort AND identifier > :after
-    AND identifier <= coalesce(:last, x'')"""
-LEFT = f"{IN_RANGE} AND seen < (SELECT floor FROM cohorts WHERE number = :cohort)"
-LOG_ALL = f"INSERT INTO changes (cohort, identifier) SELECT cohort, identifier {IN_RANGE}"
-LOG_LEFT = f"INSERT INTO changes (cohort, identifier) SELECT cohort, identifier {LEFT}"
-DELETE_LEFT = f"DELETE {LEFT}"
+LEFT_IN_RANGE = """SELECT identifier FROM members WHERE cohort = :cohort AND identifier > :after
+    AND identifier <= coalesce(:last, x'')
+    AND seen >= 0 AND seen < (SELECT floor FROM cohorts WHERE number = :cohort)"""
 SWEPT_UP_TO = "UPDATE cohorts SET swept = ? WHERE number = ?"
 
-LOG_STATE = """SELECT (SELECT min(number) FROM changes), coalesce((SELECT max(number) FROM changes), 0),
-    listing AND NOT EXISTS (SELECT 1 FROM cohorts WHERE swept NOTNULL), in_flight FROM state"""
-SET_IN_FLIGHT = "UPDATE state SET in_flight = ?"
-PENDING = "SELECT count(*) FROM changes"
-FIRST_CHANGES = """SELECT number, cohort, identifier, EXISTS (
-    SELECT 1 FROM members JOIN cohorts ON cohorts.number = members.cohort
-    WHERE members.cohort = changes.cohort AND members.identifier = changes.identifier AND seen >= floor)
-    FROM changes ORDER BY number LIMIT ?"""
-SETTLE = "DELETE FROM changes WHERE number IN (SELECT value FROM json_each(?))"
+START_LOG = "INSERT OR IGNORE INTO environments (name, began) SELECT ?, position FROM state"
+RESTART_LOG = """INSERT INTO environments (name, began) VALUES (?, 0)
+    ON CONFLICT (name) DO UPDATE SET cursor = 0, began = 0"""
+ENVIRONMENT = "SELECT number, cursor, began FROM environments WHERE name = ?"
+IS_SWEPT = "SELECT NOT EXISTS (SELECT 1 FROM cohorts WHERE swept NOTNULL)"
+
+LAST_TO_LOOK_AT = "SELECT changed FROM members WHERE changed > :cursor ORDER BY changed LIMIT 1 OFFSET :rows"
+UNCLAIMED = """FROM members JOIN cohorts ON number = cohort
+    WHERE changed > :cursor AND (seen >= floor OR changed > :began)"""
+FIRST_UNCLAIMED = f"SELECT changed {UNCLAIMED} ORDER BY changed LIMIT 1"
+COUNT_UNCLAIMED = f"SELECT count(*) {UNCLAIMED}"
+CLAIM_UP_TO = f"""INSERT INTO unsettled SELECT :number, cohort, identifier, changed, 0, 0, 0 {UNCLAIMED}
+    AND changed <= :last
+    ON CONFLICT (environment, cohort, identifier)
+    DO UPDATE SET position = excluded.position, unsure = unsure OR due > :now, due = 0"""
+MOVE_CURSOR = "UPDATE environments SET cursor = :last WHERE number = :number"
+
+COUNT_UNSETTLED = "SELECT count(*), min(position), min(due) FROM unsettled WHERE environment = ?"
+DUE = """SELECT position, unsettled.cohort, unsettled.identifier, seen >= floor, unsure, tries
+    FROM unsettled JOIN members USING (cohort, identifier) JOIN cohorts ON number = unsettled.cohort
+    WHERE environment = :number AND (due <= :now OR due > :too_late)"""
+ONE_TRIED = f"{DUE} AND tries > 0 ORDER BY due LIMIT 1"
+FIRST_DUE = f"{DUE} AND tries = 0 ORDER BY position LIMIT :limit"
+MARK_UNSURE = (
+    "UPDATE unsettled SET unsure = 1 WHERE environment = ? AND position IN (SELECT value FROM json_each(?))"
+)
+SETTLE = "DELETE FROM unsettled WHERE environment = ? AND position IN (SELECT value FROM json_each(?))"
+POSTPONE = "UPDATE unsettled SET due = ?, unsure = ?, tries = ? WHERE environment = ? AND position = ?"

@@ -4,13 +4,13 @@ Guarantee: what is stored survives a crash and a power failure; a whole cohort i
 Boundary: local file systems.
 """
 
-import json
 import os
 import weakref
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from time import time
 from types import MappingProxyType
-from typing import NamedTuple, Self
+from typing import Self
 
 from flagsync._files.sqlite import BUSY_SECONDS, read
 from flagsync._report import Reporter
@@ -18,11 +18,10 @@ from flagsync.cohorts.keys import Cohort, TraitKeys
 from flagsync.cohorts.sessions import Sessions
 from flagsync.cohorts.sqlite import schema as sql
 from flagsync.cohorts.sqlite.catalog import CohortCatalog
+from flagsync.cohorts.sqlite.change_log import SQLiteChangeLog
 from flagsync.cohorts.sqlite.file import CohortFile
 from flagsync.cohorts.sqlite.tables import CohortTables
-from flagsync.cohorts.store import LogState, TraitChange
 from flagsync.cohorts.update import CohortUpdate
-from flagsync.exceptions import StoreUnavailableError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,14 +31,17 @@ class StoreLimits:
     Attributes:
         busy_seconds: How long one operation waits for another process.
         kept_sessions: How many sessions of a cohort are remembered, so that their late pages are recognised.
-        swept_rows: How many rows one transaction looks at, to delete those who left with a whole cohort.
+        swept_rows: How many members one transaction looks at, to find those who left with a whole cohort, or who have
+            changed.
         page_rows: How many members ``members`` reads at a time.
+        clock: Tells the seconds after which a postponed change is due, also to other processes and later ones.
     """
 
     busy_seconds: float = BUSY_SECONDS
     kept_sessions: int = 100
     swept_rows: int = 2000
     page_rows: int = 10_000
+    clock: Callable[[], float] = time
 
 
 class SQLiteStore:
@@ -69,7 +71,7 @@ class SQLiteStore:
     ) -> None:
         self._catalog = CohortCatalog(TraitKeys(traits, takes))
         self._file = CohortFile(os.path.realpath(os.fsdecode(path)), limits.busy_seconds)
-        self._page_rows, self._report = limits.page_rows, Reporter(None)
+        self._limits, self._report = limits, Reporter(None)
         self._sessions = Sessions(
             kept_sessions=limits.kept_sessions, swept_rows=limits.swept_rows, report=self._report
         )
@@ -105,9 +107,9 @@ class SQLiteStore:
         after = ""
         while True:
             with self._file.read() as file:
-                rows = file.execute(sql.MEMBERS, (cohort_id, after, self._page_rows)).fetchall()
+                rows = file.execute(sql.MEMBERS, (cohort_id, after, self._limits.page_rows)).fetchall()
             yield from (identifier for [identifier] in rows)
-            if len(rows) < self._page_rows:
+            if len(rows) < self._limits.page_rows:
                 return
             [after] = rows[-1]
 
@@ -124,81 +126,7 @@ class SQLiteStore:
         cohorts = self._catalog.included().items()
         return {who: {c.trait_key: number in found[who] for number, c in cohorts} for who in found}
 
-    def start_log(self) -> None:
-        """Have changes logged from now on, beginning with all present members."""
-        with self._file.write() as file:
-            CohortTables(file).start_log()
-
-    def sweep(self) -> bool:
-        """Put some of those on the log who were too many to be put there at once; return whether there may be more."""
-        with self._file.write() as file:
-            return self._sessions.sweep(CohortTables(file))
-
-    def log_state(self) -> LogState:
-        """Return where the change log begins and ends."""
-        with self._file.read() as file:
-            first, last, is_complete, is_unsure = file.execute(sql.LOG_STATE).fetchone()
-        return LogState(first, last, bool(is_complete), bool(is_unsure))
-
-    def pending(self) -> int:
-        """Return how many entries the change log has."""
-        with self._file.read() as file:
-            return read(file, sql.PENDING)
-
-    def try_acquire_lease(self) -> bool:
-        """Become the process that claims changes, if no other one is; return whether this process is the one."""
-        try:
-            return self._file.lease.try_acquire()
-        except OSError as error:
-            raise StoreUnavailableError(f"The lock file of the cohorts cannot be used ({error})") from error
-
-    def release_lease(self) -> None:
-        """Let another process claim changes."""
-        self._file.lease.release()
-
-    def claim(self, limit: int) -> list[TraitChange]:
-        """Return what the first entries of the change log say now; an empty list without the lease."""
-        while self.try_acquire_lease():
-            with self._file.write() as file:
-                entries = [_Entry(*row) for row in file.execute(sql.FIRST_CHANGES, (limit,))]
-                file.execute(sql.SET_IN_FLIGHT, (True,))
-                self._catalog.refresh(file)  # all cohorts that the entries can be of
-            changes, left_out = _changes(entries, self._catalog.included())
-            if left_out or not changes:
-                self._settle(left_out, sure=not changes)
-            if changes or not entries:
-                return changes
-        return []
-
-    def settle(self, changes: Collection[TraitChange], *, sure: bool) -> None:
-        """Take the entries of changes off the log; ``sure`` if nothing that was claimed is on its way any more."""
-        self._settle([position for change in changes for position in change.positions], sure=sure)
-
-    def _settle(self, positions: list[int], *, sure: bool) -> None:
-        with self._file.write() as file:
-            file.execute(sql.SETTLE, (json.dumps(positions),))
-            file.execute(sql.SET_IN_FLIGHT, (not sure,))
-
-
-class _Entry(NamedTuple):
-    """An entry of the change log, and whether it is about a member now."""
-
-    position: int
-    cohort: int
-    identifier: str
-    is_member: bool
-
-
-def _changes(entries: Iterable[_Entry], included: Mapping[int, Cohort]) -> tuple[list[TraitChange], list[int]]:
-    """Return what entries say, and the positions of those whose cohort is left out."""
-    changes, left_out = dict[tuple[str, int], TraitChange](), list[int]()
-    for entry in entries:
-        if (cohort := included.get(entry.cohort)) is None:
-            left_out.append(entry.position)
-            continue
-        known = changes.get((entry.identifier, entry.cohort))
-        positions = (*(known.positions if known else ()), entry.position)
-        changes[entry.identifier, entry.cohort] = TraitChange(
-            entry.identifier, cohort.trait_key, bool(entry.is_member), positions
-        )
-    return [*changes.values()], left_out
+    def change_log(self, environment: str) -> SQLiteChangeLog:
+        """Return what an environment of Flagsmith has not been told yet."""
+        rows, clock = self._limits.swept_rows, self._limits.clock
+        return SQLiteChangeLog(self._file, self._catalog, self._sessions, environment, rows=rows, clock=clock)

@@ -13,8 +13,6 @@ from flagsync.cohorts.sessions import PageTotals, StoredCohort, StoredPage, Stor
 from flagsync.cohorts.sqlite import schema as sql
 from flagsync.cohorts.update import CohortUpdate
 
-ALL_MEMBERS = 2  # of ``listing``
-
 
 class CohortTables:
     """A file of cohorts, as ``SessionTables``.
@@ -38,11 +36,6 @@ class CohortTables:
             self.count_change()
         row = self._first(sql.COHORT, cohort_id)
         return None if row is None else StoredCohort(*row)
-
-    def start_log(self) -> None:
-        """Have changes logged from now on, and all members by the sweep."""
-        if self._file.execute(sql.START_LOG).rowcount:
-            self._file.execute(sql.SWEEP_ALL)
 
     def session(self, cohort: int, session_id: str) -> StoredSession | None:
         """Return the session of a cohort with an id, if it is remembered."""
@@ -77,18 +70,12 @@ class CohortTables:
         return PageTotals(*self._file.execute(sql.PAGE_TOTALS, (session,)).fetchone())
 
     def join(self, cohort: int, members: Sequence[str], seen: int) -> None:
-        """Make identities members, and log who was none before."""
-        values = {"cohort": cohort, "members": _as_json(members), "seen": seen}
-        if read(self._file, sql.LISTING):
-            self._file.execute(sql.LOG_JOINERS, values)
-        self._file.execute(sql.JOIN, values)
+        """Make identities members; who was none before has changed."""
+        self._change(sql.JOIN, cohort, members, seen=seen)
 
     def leave(self, cohort: int, members: Sequence[str]) -> None:
-        """Delete members, and log who was one before."""
-        values = {"cohort": cohort, "members": _as_json(members)}
-        if read(self._file, sql.LISTING):
-            self._file.execute(sql.LOG_LEAVERS, values)
-        self._file.execute(sql.LEAVE, values)
+        """Make members former ones; they have changed."""
+        self._change(sql.LEAVE, cohort, members)
 
     def raise_floor(self, cohort: int, session: int) -> None:
         """Make a session the cohort's floor, and forget the pages of older sessions."""
@@ -99,28 +86,28 @@ class CohortTables:
         """Return the next rows that are to be swept."""
         unswept = self._first(sql.UNSWEPT)
         if unswept is None:
-            self._file.execute(sql.ALL_LISTED)
             return None
         cohort, after = unswept
         last = self._first(sql.LAST_IN_RANGE, cohort, after, rows)
         return SweptRange(cohort, after, None if last is None else last[0])
 
     def sweep(self, swept: SweptRange) -> None:
-        """Delete who left in a range, and log those who belong on the log."""
-        values = swept._asdict()
-        if listing := read(self._file, sql.LISTING):
-            self._file.execute(sql.LOG_ALL if listing == ALL_MEMBERS else sql.LOG_LEFT, values)
-        self._file.execute(sql.DELETE_LEFT, values)
+        """Make those former members who left in a range."""
+        left = self._file.execute(sql.LEFT_IN_RANGE, swept._asdict()).fetchall()
+        self.leave(swept.cohort, [identifier for [identifier] in left])
         self._file.execute(sql.SWEPT_UP_TO, (swept.last, swept.cohort))
 
     def count_change(self) -> None:
         """Give the store another version."""
         self._file.execute(sql.COUNT_CHANGE)
 
+    def _change(self, statement: str, cohort: int, members: Sequence[str], **values: int) -> None:
+        """Change members, each at a position of its own."""
+        position = read(self._file, sql.POSITION) + 1
+        self._file.execute(sql.NEW_POSITIONS, (len(members),))
+        listed = json.dumps(members, ensure_ascii=False)
+        self._file.execute(statement, {"cohort": cohort, "members": listed, "position": position, **values})
+
     def _first(self, query: str, *values: object) -> Sequence[Any] | None:
         """Return the first row, if there is one."""
         return self._file.execute(query, values).fetchone()  # type: ignore[no-any-return]
-
-
-def _as_json(members: Sequence[str]) -> str:
-    return json.dumps(members, ensure_ascii=False)

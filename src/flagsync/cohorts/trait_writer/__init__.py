@@ -1,7 +1,10 @@
 """Cohorts as stored traits, for identities that are evaluated elsewhere.
 
 writer       TraitWriter: how it starts and ends
-change_list  ChangeList: the change log of a store, as a sender sees it
-pace         when changes are written, and how many at a time
-flagsmith    FlagsmithTraits: Flagsmith's API for stored traits
+change_list  ChangeList: the change log of an environment, as a sender sees it
+pace         when changes are written, and when again
+flagsmith    FlagsmithTraits: writes them, and learns from the answers
+batch_size   how many at a time
+singles      identity by identity
+service      what Flagsmith's API takes, and how it answers
 """

@@ -1,8 +1,8 @@
-"""The change log of a store, as a sender sees it.
+"""The change log of an environment, as a sender sees it.
 
-Guarantee: a change leaves the log only when Flagsmith has accepted it or refused it alone. Nothing is claimed without
-the lease, nor while an earlier request may still be under way. A store that fails is reported once, and used again
-when it works. Boundary: how changes are sent.
+Guarantee: a change leaves the log only when Flagsmith has accepted it, and no earlier request with it can be under way
+any more, or when Flagsmith has refused it alone, as long as it takes to be sure. Nothing is claimed without the lease.
+A store that fails is reported once, and used again when it works. Boundary: how changes are sent.
 """
 
 from collections.abc import Collection, Mapping
@@ -11,11 +11,17 @@ from math import inf
 from time import monotonic
 from typing import Protocol
 
+from flagsync._delivery.answers import Answer
 from flagsync._outbox.contract import Claim, Destination, Mark, Message
+from flagsync._recent import Recent
 from flagsync._report import Outage, Reporter
 from flagsync._stats import Ledger
 from flagsync.cohorts.store import ChangeLog, LogState, TraitChange
-from flagsync.cohorts.trait_writer.pace import Batch, Pace, Turn
+from flagsync.cohorts.trait_writer.pace import Pace
+from flagsync.cohorts.trait_writer.service import NO_IDENTITY, as_json, can_be_stored
+from flagsync.exceptions import DeliveryError
+
+MAX_REMEMBERED = 10_000  # identifiers that were refused
 
 
 class Requests(Protocol):
@@ -26,24 +32,27 @@ class Requests(Protocol):
         """Whether the server may still be working on the last request."""
 
     @property
-    def suspects(self) -> frozenset[bytes]:
-        """Bodies of changes that are sent after all others."""
-
-    @property
     def max_batch(self) -> int:
         """How many changes may come at once."""
 
+    @property
+    def slowest_seconds(self) -> float:
+        """How long the slowest of the last requests took."""
+
+    def take_failures(self) -> Mapping[bytes, Answer]:
+        """Return the changes that the server failed on alone since the last call, though it may accept them later."""
+
 
 class ChangeList:
-    """The ``Delivery`` of a sender over the change log of a store; see ``flagsync._outbox.contract``.
+    """The ``Delivery`` of a sender over a change log; see ``flagsync._outbox.contract``.
 
     Args:
-        log: Of the store.
+        log: Of the environment.
         destination: Where the changes go.
         requests: Those that carry them.
         ledger: Where written and rejected changes are counted.
-        report: Told of outages of the store, deferred.
-        pace: When changes are written.
+        report: Told of outages of the store and of changes that Flagsmith fails on, deferred.
+        pace: When changes are written, and when again.
     """
 
     is_shared = True
@@ -59,9 +68,10 @@ class ChangeList:
         pace: Pace,
     ) -> None:
         self._log, self._destination, self._requests, self._pace = log, destination, requests, pace
-        self._ledger, self._outage = ledger, Outage(report)
-        self._batch = Batch(requests.max_batch, pace.min_batch)
-        self._turn = Turn(pace.unsure_seconds)
+        self._ledger, self._report, self._outage = ledger, report, Outage(report)
+        self._in_flight: dict[bytes, TraitChange] = {}
+        self._refused: Recent[bool] = Recent(MAX_REMEMBERED)  # identifiers
+        self._claimed_up_to = 0
         self._due_at = inf  # of what waits for others
         self._deadline = inf
 
@@ -76,7 +86,7 @@ class ChangeList:
         try:
             claim = self._claim(urgent=urgent)
             if self._outage.is_active and not claim.messages:
-                self._log.start_log()  # this changes nothing, but tells whether the store can be written to
+                self._log.start()  # this changes nothing, but tells whether the store can be written to
         except Exception as error:  # noqa: BLE001 - a store may raise anything, and the thread goes on
             self._begin_outage(error)
             return Claim(next_at=monotonic() + self._pace.interval_seconds)
@@ -86,24 +96,31 @@ class ChangeList:
     def settle(
         self, accepted: Collection[Message], rejected: Collection[Message], *, last: bool = False
     ) -> None:
-        """End the flight of changes, and take those off the log that are not sent again."""
-        ended = self._batch.end([*accepted, *rejected], last=last)
-        self._ledger.count("delivered", len(accepted))
-        self._ledger.count("rejected", len(rejected))
-        is_unsure = self._requests.is_unsure
-        if is_unsure:
-            self._turn.wait()
+        """End the flight of changes: take them off the log, or have them written again."""
+        failures, flight = self._requests.take_failures(), self._in_flight
+        self._in_flight = {}
+        failed = {flight.pop(body): answer for body, answer in failures.items() if body in flight}
+        written = [flight.pop(message.body) for message in accepted if message.body in flight]
+        refused = [flight.pop(message.body) for message in rejected]
+        self._ledger.count("delivered", len(written))
+        self._ledger.count("rejected", len(refused))
+        for change in (*refused, *failed):
+            self._refused[change.identifier] = True
+        for change in written:
+            self._refused.forget(change.identifier)
         try:
-            self._log.settle(ended, sure=not is_unsure)
+            self._log.settle([*refused, *(change for change in written if not change.is_unsure)])
+            self._write_again([change for change in written if change.is_unsure])
+            self._set_aside(failed)
+            if not self._requests.is_unsure:
+                self._postpone(flight.values(), self._pace.interval_seconds if last else 0.0)
         except Exception as error:  # noqa: BLE001 - what cannot be taken off the log now is written once more
             self._begin_outage(error)
-        else:
-            self._turn.is_own_doubt = is_unsure
 
     def mark(self) -> Mark:
         """Return the end of the log, after everything was put there that belongs there."""
         try:
-            return Mark(0, self._complete(self._log.log_state()).last)
+            return Mark(0, self._complete(self._log.state()).last)
         except Exception as error:  # noqa: BLE001 - as above
             self._begin_outage(error)
             return Mark(0)
@@ -111,7 +128,7 @@ class ChangeList:
     def is_settled(self, mark: Mark) -> bool:
         """Return whether nothing before a mark is on the log any more."""
         try:
-            state = self._log.log_state()
+            state = self._log.state()
         except Exception as error:  # noqa: BLE001 - as above
             self._begin_outage(error)
             return False
@@ -132,33 +149,34 @@ class ChangeList:
 
     def _claim(self, *, urgent: bool) -> Claim:
         if not self._log.try_acquire_lease():
-            self._turn.lose()
             return Claim()
-        state = self._log.log_state()
-        writes_at = self._turn.comes_at(is_unsure=state.is_unsure)
-        if writes_at > monotonic():
-            return Claim(next_at=writes_at)
-        if state.is_complete and state.first is None:
+        state = self._complete(self._log.state())
+        if state.due_in_seconds > 0:
             self._due_at = inf
-            return Claim()
+            return Claim(next_at=monotonic() + state.due_in_seconds)
         if not (urgent or self._outage.is_active or self._is_due(state)):
             return Claim(next_at=self._due_at)
         self._due_at = inf
-        return self._claim_now(self._complete(state).last)
+        messages = self._claim_now()
+        return Claim(messages, has_more=state.last > self._claimed_up_to)
 
-    def _claim_now(self, last: int) -> Claim:
-        suspects = self._requests.suspects
-        limit = min(self._batch.size, self._requests.max_batch)
-        self._turn.is_own_doubt = True
-        claimed = self._log.claim(limit + self._batch.count_last(suspects))
-        self._turn.is_own_doubt = bool(claimed)
-        chosen = self._batch.begin(claimed, suspects, limit)
-        messages = [self._message(body, change) for body, change in chosen.items()]
-        return Claim(messages, has_more=len(chosen) < len(claimed) or _are_all_before(claimed, last))
+    def _claim_now(self) -> list[Message]:
+        """Put the first changes in flight that may be sent together, the shortest first."""
+        while claimed := self._log.claim(self._requests.max_batch):
+            self._claimed_up_to = max(self._claimed_up_to, *(change.position for change in claimed))
+            self._reject([change for change in claimed if not can_be_stored(change.identifier)])
+            usable = [change for change in claimed if can_be_stored(change.identifier)]
+            apart = [change for change in usable if self._refused.get(change.identifier) and not change.tries]
+            self._postpone([change._replace(tries=1) for change in apart], 0.0)
+            self._in_flight = {as_json(change): change for change in usable if change not in apart}
+            if self._in_flight:
+                break
+        # Long identifiers are what Flagsmith refuses most: next to each other they are found in few requests.
+        return [self._message(body, self._in_flight[body]) for body in sorted(self._in_flight, key=len)]
 
     def _is_due(self, state: LogState) -> bool:
         """Return whether changes wait long enough, or for a full batch."""
-        if state.first is not None and state.last - state.first >= self._batch.size:
+        if state.last - self._claimed_up_to >= self._requests.max_batch:
             return True
         self._due_at = min(self._due_at, monotonic() + self._pace.interval_seconds)
         return monotonic() >= self._due_at
@@ -167,10 +185,50 @@ class ChangeList:
         """Put everything on the log that belongs there, until the deadline; return its new state."""
         if state.is_complete:
             return state
-        self._log.start_log()
+        self._log.start()
         while self._log.sweep() and monotonic() < self._deadline:
             pass
-        return self._log.log_state()
+        return self._log.state()
+
+    def _write_again(self, changes: Collection[TraitChange]) -> None:
+        """Have those written once more who were in a request without an answer, when it must have ended."""
+        seconds = self._pace.unsure_for(self._requests.slowest_seconds)
+        self._postpone([change._replace(is_unsure=False) for change in changes], seconds)
+
+    def _set_aside(self, failed: Mapping[TraitChange, Answer]) -> None:
+        """Have changes tried again that the server fails on alone; give those up that have failed too often."""
+        given_up = [change for change in failed if change.tries + 1 >= self._pace.max_tries]
+        for change in failed.keys() - given_up:
+            tries = change.tries + 1
+            self._postpone([change._replace(tries=tries)], self._pace.retry_after(tries))
+        if given_up:
+            self._log.settle(given_up)
+            self._ledger.count("rejected", len(given_up))
+        new = [change for change in failed if not change.tries]
+        for changes, will_retry in ((new, True), (given_up, False)):
+            if changes:
+                answer, identifiers = failed[changes[0]], tuple(change.identifier for change in changes)
+                self._report.defer(
+                    DeliveryError(
+                        answer.reason,
+                        len(changes),
+                        will_retry=will_retry,
+                        identifiers=identifiers,
+                        answer=answer.text,
+                    )
+                )
+
+    def _reject(self, changes: Collection[TraitChange]) -> None:
+        """Take changes off the log that Flagsmith cannot store."""
+        if changes:
+            self._ledger.count("rejected", len(changes))
+            self._log.settle(changes)
+            identifiers = tuple(change.identifier for change in changes)
+            self._report.defer(DeliveryError(NO_IDENTITY, len(changes), identifiers=identifiers))
+
+    def _postpone(self, changes: Collection[TraitChange], seconds: float) -> None:
+        if changes:
+            self._log.postpone(changes, seconds)
 
     def _message(self, body: bytes, change: TraitChange) -> Message:
         return Message(
@@ -180,13 +238,8 @@ class ChangeList:
             0.0,
             self._destination,
             0.0,
-            version=change.positions[0],
+            version=change.position,
         )
 
     def _begin_outage(self, error: Exception) -> None:
         self._outage.begin(f"The store of cohorts cannot be used ({type(error).__name__}): traits wait")
-
-
-def _are_all_before(changes: Collection[TraitChange], position: int) -> bool:
-    """Return whether there are changes, and all are before a position of the log."""
-    return bool(changes) and max(change.positions[-1] for change in changes) < position

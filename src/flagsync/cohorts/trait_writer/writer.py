@@ -1,8 +1,9 @@
-"""The writer of cohorts into Flagsmith: the change log of a store -> stored traits.
+"""The writer of cohorts into Flagsmith: the change log of an environment -> stored traits.
 
 Guarantee: every change on the log is written at least once. Of each identity and cohort, what holds last also comes
-last, if a server ends a request within ``unsure_seconds`` after its client. An identity that Flagsmith refuses is
-rejected alone. ``flush`` and ``close`` return at their deadline, whatever the store does. Boundary: one process writes.
+last, if a server ends a request within the time that ``Pace`` says. An identity that Flagsmith refuses is rejected
+alone. ``flush`` and ``close`` return at their deadline, whatever the store does. Boundary: for each environment, one
+process writes.
 """
 
 import weakref
@@ -22,9 +23,11 @@ from flagsync._report import Reporter
 from flagsync._rules import require
 from flagsync._stats import Ledger
 from flagsync._worker import Worker
-from flagsync.cohorts.store import ChangeLog
+from flagsync.cohorts.environment import Environment
+from flagsync.cohorts.store import ChangeLogs
+from flagsync.cohorts.trait_writer.batch_size import Batches
 from flagsync.cohorts.trait_writer.change_list import ChangeList
-from flagsync.cohorts.trait_writer.flagsmith import Batches, FlagsmithTraits
+from flagsync.cohorts.trait_writer.flagsmith import FlagsmithTraits
 from flagsync.cohorts.trait_writer.pace import Pace
 from flagsync.exceptions import DeliveryError
 
@@ -34,7 +37,7 @@ SERVER_KEY = (
     "flagsmith must have a server-side key ('ser.…'): where clients must not set traits, Flagsmith answers 200 to a "
     "client-side key and drops them"
 )
-ONE_WRITER = "a store has one TraitWriter at a time: close the other one"
+ONE_WRITER = "a store has one TraitWriter for an environment at a time: close the other one"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +45,10 @@ class TraitStats:
     """What became of the changes.
 
     Attributes:
-        pending: Entries of the change log that are not settled, whoever writes them.
+        pending: Changes that are not settled, whoever writes them: not written yet, set aside because Flagsmith fails
+            on them, or to be written once more after a request without an answer.
         written: Traits that this process has written.
-        rejected: Traits that Flagsmith has refused from this process.
+        rejected: Traits that Flagsmith has refused from this process, or cannot store.
         requests: HTTP requests of this process.
         retries: Batches of this process that came after a failed one.
     """
@@ -61,55 +65,56 @@ class Writing:
     """How changes are written.
 
     Attributes:
-        pace: When, and how many at a time.
+        pace: When, and when again.
         batches: How many in one request.
         request_seconds: How long a request may take. After each failure in a row the next one gets as much more, up to
             three times this.
         backoff: How long Flagsmith is left alone after a failure.
+        clock: Tells the seconds that requests take.
     """
 
     pace: Pace = field(default_factory=Pace)
     batches: Batches = field(default_factory=Batches)
     request_seconds: float = 30.0
     backoff: Backoff = field(default_factory=Backoff)
+    clock: Callable[[], float] = monotonic
 
 
 class TraitWriter:
     """A thread that writes who is in which cohort to Flagsmith, for identities that are evaluated elsewhere.
 
-    The first writer of a store writes all members, and from then on what changes. Several processes may have a writer:
-    one of them writes, and another one takes over when it ends. Build it after a fork. As a context manager it closes
-    itself on exit.
+    The first writer for an environment writes all members, and from then on what changes; a store may have writers for
+    several environments. Several processes may have a writer for the same one: one of them writes, and another one
+    takes over when it ends. Build it after a fork. As a context manager it closes itself on exit.
 
     Args:
         store: The store whose changes are written.
-        flagsmith: A client with a server-side key and the URL of the API; or such a key, for Flagsmith's cloud.
+        flagsmith: A client with a server-side key and the URL of the API; or such a key, for Flagsmith's cloud. Its
+            headers, proxies and certificates are used.
         on_error: Called for each incident, in the background thread; must not block.
         writing: How changes are written; the defaults are those of Flagsmith's cloud and of a self-hosted server.
 
     Raises:
-        ValueError: The client has no server-side key, or the store has another writer in this process.
+        ValueError: The client has no server-side key, or the store has another writer for it in this process.
     """
 
     def __init__(
         self,
-        store: ChangeLog,
+        store: ChangeLogs,
         flagsmith: Flagsmith | str,
         *,
         on_error: Callable[[DeliveryError], None] | None = None,
         writing: Writing = Writing(),
     ) -> None:
-        client = Flagsmith(environment_key=flagsmith) if isinstance(flagsmith, str) else flagsmith
-        session = getattr(client, "session", None)  # there is none in offline mode
-        headers = {name: str(value) for name, value in session.headers.items()} if session else {}
-        is_server_key = headers.get("X-Environment-Key", "").startswith("ser.")
-        require({STORE: isinstance(store, ChangeLog), SERVER_KEY: is_server_key})
-        registration = _register(store)
-        self._store, self._pid, self._report, self._ledger = store, getpid(), Reporter(on_error), Ledger()
-        self._traits = traits = FlagsmithTraits(headers, client.session.proxies, writing.batches)
+        environment = Environment.of(flagsmith)
+        require({STORE: isinstance(store, ChangeLogs), SERVER_KEY: environment.has_server_key})
+        registration = _register(store, environment.name)
+        self._pid, self._report, self._ledger = getpid(), Reporter(on_error), Ledger()
+        self._log = store.change_log(environment.name)
+        self._traits = traits = FlagsmithTraits(environment, self._report, writing.batches, writing.clock)
         self._list = changes = ChangeList(
-            store,
-            Destination(client.api_url),
+            self._log,
+            Destination(environment.url),
             traits,
             ledger=self._ledger,
             report=self._report,
@@ -145,7 +150,10 @@ class TraitWriter:
         self.close()
 
     def flush(self, timeout_seconds: float = 10.0) -> bool:
-        """Wait until what was applied before the call is written or rejected; False after the timeout."""
+        """Wait until what was applied before the call is surely written or rejected; False after the timeout.
+
+        What was in a request without an answer is sure when it was written once more, half a minute later at least.
+        """
         deadline = monotonic() + timeout_seconds
         if self._is_elsewhere():
             return False
@@ -166,13 +174,25 @@ class TraitWriter:
         self._sender.worker.run()  # by hand, if no thread started because Python exits
         return self._sender.worker.join(deadline) and self._is_drained(deadline)
 
+    def resync(self) -> None:
+        """Have all traits written again, as they are now, also ``False`` of whoever has left a cohort.
+
+        Call it when Flagsmith may have forgotten what was written: its database was restored, or browsers have written
+        old traits back. It returns at once; ``flush`` waits. Any process may call it, whoever writes.
+
+        Raises:
+            StoreUnavailableError: The store cannot be written to now.
+        """
+        self._log.restart()
+        self._sender.worker.wake()
+
     def stats(self) -> TraitStats:
         """Return the progress so far. The store is asked, which may block.
 
         Raises:
             StoreUnavailableError: The store cannot be read now.
         """
-        pending, counts = self._store.pending(), self._ledger.counts()
+        pending, counts = self._log.pending(), self._ledger.counts()
         return TraitStats(
             pending, counts["delivered"], counts["rejected"], self._traits.requests, counts["retries"]
         )
@@ -196,24 +216,28 @@ class TraitWriter:
 
 
 class _Registration:
-    """That a store has a writer in this process. Stores are told apart by identity only."""
+    """That a store has a writer for an environment in this process. Stores are told apart by identity only."""
 
-    def __init__(self, store: ChangeLog) -> None:
-        self.store = store
+    def __init__(self, store: ChangeLogs, environment: str) -> None:
+        self.store, self.environment = store, environment
+
+    def is_about_the_same(self, other: "_Registration") -> bool:
+        """Return whether another one is for the same store and environment."""
+        return self.store is other.store and self.environment == other.environment
 
     def end(self) -> None:
-        """Let the store have another writer."""
+        """Let the store have another writer for the environment."""
         _registered.get().remove(self)
 
 
 _registered: PerProcess[list[_Registration]] = PerProcess(lambda _: [])
 
 
-def _register(store: ChangeLog) -> _Registration:
-    """Raise ``ValueError`` if a store has a writer already."""
-    own, registered = _Registration(store), _registered.get()
+def _register(store: ChangeLogs, environment: str) -> _Registration:
+    """Raise ``ValueError`` if a store has a writer for an environment already."""
+    own, registered = _Registration(store, environment), _registered.get()
     registered.append(own)  # before looking, so that of two threads at most one goes on
-    is_first = next(other for other in [*registered] if other.store is store) is own
+    is_first = next(other for other in [*registered] if own.is_about_the_same(other)) is own
     if not is_first:
         own.end()
     require({ONE_WRITER: is_first})

@@ -1,9 +1,11 @@
 """The list of memberships that changed."""
 
 # ruff: noqa: D102, S101, PLR2004 - it consists of tests, whose names say what they are for
+from math import inf
+
 import pytest
 
-from flagsync.cohorts import ChangeLog
+from flagsync.cohorts import ChangeLogs
 from flagsync.testing.stores.support import (
     Memberships,
     add,
@@ -13,111 +15,219 @@ from flagsync.testing.stores.support import (
     members_after,
     page,
     remove,
-    start,
+    started,
 )
 
 
 class ChangeLogContract:
-    """What ``ChangeLog`` says; a store without one is not tested for it."""
+    """What ``ChangeLogs`` and ``ChangeLog`` say; a store without logs is not tested for it."""
 
     # The change log
 
     @pytest.fixture
-    def change_log(self, store: Memberships) -> ChangeLog:
-        """The change log of the store; a store without one is not tested for it."""
-        if not isinstance(store, ChangeLog):
+    def change_logs(self, store: Memberships) -> ChangeLogs:
+        """The store, which keeps change logs; one that does not is not tested for it."""
+        if not isinstance(store, ChangeLogs):
             pytest.skip("the store keeps no change log")
         return store
 
-    def test_log_begins_with_all_members(self, store: Memberships, change_log: ChangeLog) -> None:
-        members_after(store, add("ann", "bob"))
-        change_log.start_log()
-        change_log.start_log()
-        assert drained(change_log) == {"ann": True, "bob": True}
+    def test_log_begins_with_all_members(self, store: Memberships, change_logs: ChangeLogs) -> None:
+        members_after(store, add("ann", "bob", "old"), remove("old"))
+        log = started(change_logs)
+        assert drained(log) == {"ann": True, "bob": True}
+        log.start()
+        assert drained(log) == {}
 
     def test_log_is_empty_and_incomplete_before_it_is_started(
-        self, store: Memberships, change_log: ChangeLog
+        self, store: Memberships, change_logs: ChangeLogs
     ) -> None:
         members_after(store, add("ann"), page("s", 1, 1, "bob"))
-        state = change_log.log_state()
-        assert (state.first, state.is_complete, change_log.pending()) == (None, False, 0)
-        start(change_log)
-        state = change_log.log_state()
-        assert state.is_complete
-        assert state.first is not None
-        assert change_log.pending() >= 1
+        log = change_logs.change_log("production")
+        state = log.state()
+        assert (state.first, state.is_complete, state.due_in_seconds, log.pending()) == (None, False, inf, 0)
+        assert claim(log) == []
+        state = started(change_logs).state()
+        assert (state.first is None, state.is_complete, state.due_in_seconds) == (False, True, 0.0)
+        assert log.pending() >= 1
 
     def test_log_has_those_who_join_and_those_who_leave(
-        self, store: Memberships, change_log: ChangeLog
+        self, store: Memberships, change_logs: ChangeLogs
     ) -> None:
-        start(change_log)
+        log = started(change_logs)
         members_after(store, add("ann", "bob"))
-        assert drained(change_log) == {"ann": True, "bob": True}
+        assert drained(log) == {"ann": True, "bob": True}
         members_after(store, add("bob", "eve"), remove("ann", "old"))
-        assert drained(change_log) == {"eve": True, "ann": False}
+        assert drained(log) == {"eve": True, "ann": False}
         members_after(store, page("s", 1, 2, "eve"), page("s", 2, 2, "zoe"))
-        assert drained(change_log) == {"zoe": True, "bob": False}
+        assert drained(log) == {"zoe": True, "bob": False}
+        members_after(store, add("ann"))
+        assert drained(log) == {"ann": True}
 
-    def test_log_says_what_holds_now_and_says_it_once(self, store: Memberships, change_log: ChangeLog) -> None:
-        start(change_log)
+    def test_log_says_what_holds_now_and_says_it_once(
+        self, store: Memberships, change_logs: ChangeLogs
+    ) -> None:
+        log = started(change_logs)
         members_after(store, add("ann"), remove("ann"), add("ann", "bob"), remove("ann"))
-        claimed = [(change.identifier, change.value) for change in claim(change_log)]
-        assert claimed == [("ann", False), ("bob", True)]
+        claimed = {change.identifier: change.value for change in claim(log)}
+        assert claimed == {"ann": False, "bob": True}
+        assert log.pending() == 2
 
-    def test_log_has_changes_by_the_key_of_the_trait(self, store: Memberships, change_log: ChangeLog) -> None:
-        start(change_log)
+    def test_log_has_changes_by_the_key_of_the_trait(self, store: Memberships, change_logs: ChangeLogs) -> None:
+        log = started(change_logs)
         members_after(store, add("ann"), add("ann", cohort="8", name="others"))
-        assert {change.trait_key for change in claim(change_log)} == keys_of(store)
+        assert {change.trait_key for change in claim(log)} == keys_of(store)
 
     def test_log_has_a_change_that_comes_while_another_one_is_written(
-        self, store: Memberships, change_log: ChangeLog
+        self, store: Memberships, change_logs: ChangeLogs
     ) -> None:
-        start(change_log)
+        log = started(change_logs)
         members_after(store, add("ann"))
-        changes = claim(change_log)
+        changes = claim(log)
         members_after(store, remove("ann"))
-        change_log.settle(changes, sure=True)
-        assert [(change.identifier, change.value) for change in claim(change_log)] == [("ann", False)]
+        log.settle(changes)
+        assert [(change.identifier, change.value) for change in claim(log)] == [("ann", False)]
 
-    def test_log_is_unsure_while_changes_are_claimed(self, store: Memberships, change_log: ChangeLog) -> None:
-        start(change_log)
-        seen = [change_log.log_state().is_unsure]
-        members_after(store, add("ann"))
-        changes = claim(change_log)
-        seen.append(change_log.log_state().is_unsure)
-        change_log.settle(changes, sure=False)
-        seen.append(change_log.log_state().is_unsure)
-        members_after(store, add("bob"))
-        change_log.settle(claim(change_log), sure=True)
-        seen.append(change_log.log_state().is_unsure)
-        assert (claim(change_log), change_log.log_state().is_unsure) == ([], False)
-        assert seen == [False, True, True, False]
-
-    def test_log_keeps_what_is_not_settled(self, store: Memberships, change_log: ChangeLog) -> None:
-        start(change_log)
+    def test_log_keeps_what_is_not_settled(self, store: Memberships, change_logs: ChangeLogs) -> None:
+        log = started(change_logs)
         members_after(store, add("ann", "bob", "eve"))
-        before, changes = change_log.log_state(), claim(change_log, 2)
-        assert change_log.log_state()[:2] == before[:2]
-        assert changes[0].positions == (before.first,)
-        change_log.settle(changes[:1], sure=True)
-        assert change_log.log_state()[:2] == (changes[1].positions[0], before.last)
-        assert change_log.pending() == 2
-        assert [change.identifier for change in claim(change_log)] == ["bob", "eve"]
+        before, changes = log.state(), claim(log, 2)
+        assert log.state()[:2] == before[:2]
+        assert changes[0].position == before.first
+        log.settle(changes[:1])
+        assert log.state()[:2] == (changes[1].position, before.last)
+        assert log.pending() == 2
+        assert [change.identifier for change in claim(log)] == ["bob", "eve"]
 
-    def test_log_gives_no_position_twice(self, store: Memberships, change_log: ChangeLog) -> None:
-        start(change_log)
+    def test_log_gives_no_position_twice(self, store: Memberships, change_logs: ChangeLogs) -> None:
+        log = started(change_logs)
         members_after(store, add("ann"))
-        changes = claim(change_log)
-        change_log.settle(changes, sure=True)
-        assert change_log.log_state()[:2] == (None, 0)
+        changes = claim(log)
+        log.settle(changes)
+        assert log.state().first is None
         members_after(store, remove("ann"))
-        assert claim(change_log)[0].positions > changes[0].positions
+        assert claim(log)[0].position > changes[0].position
 
-    def test_lease_can_be_released_and_acquired_again(self, change_log: ChangeLog) -> None:
-        start(change_log)
-        assert change_log.try_acquire_lease()
-        assert change_log.try_acquire_lease()
-        change_log.release_lease()
-        change_log.release_lease()
-        assert change_log.try_acquire_lease()
-        change_log.release_lease()
+    def test_settling_a_change_twice_leaves_a_later_one(
+        self, store: Memberships, change_logs: ChangeLogs
+    ) -> None:
+        log = started(change_logs)
+        members_after(store, add("ann"))
+        changes = claim(log)
+        members_after(store, remove("ann"))
+        claim(log)
+        log.settle(changes)
+        assert [change.value for change in claim(log)] == [False]
+
+    # Environments
+
+    def test_each_environment_has_a_log_with_all_members(
+        self, store: Memberships, change_logs: ChangeLogs
+    ) -> None:
+        members_after(store, add("ann"))
+        assert drained(started(change_logs)) == {"ann": True}
+        members_after(store, add("bob"), remove("ann"))
+        assert drained(started(change_logs, "staging")) == {"bob": True}
+        assert drained(started(change_logs)) == {"ann": False, "bob": True}
+
+    def test_each_environment_has_a_lease(self, change_logs: ChangeLogs) -> None:
+        logs = started(change_logs), started(change_logs, "staging")
+        assert [log.try_acquire_lease() for log in logs] == [True, True]
+        for log in logs:
+            log.release_lease()
+
+    def test_restarted_log_has_present_and_former_members(
+        self, store: Memberships, change_logs: ChangeLogs
+    ) -> None:
+        members_after(store, add("ann", "old", "zoe"), remove("old"))
+        log, other = started(change_logs), started(change_logs, "staging")
+        assert drained(log) == drained(other) == {"ann": True, "zoe": True}
+        members_after(store, page("s", 1, 1, "ann"))
+        assert drained(log) == {"zoe": False}
+        log.restart()
+        assert drained(log) == {"ann": True, "old": False, "zoe": False}
+        assert drained(other) == {"zoe": False}
+
+    def test_log_may_begin_with_a_restart(self, store: Memberships, change_logs: ChangeLogs) -> None:
+        members_after(store, add("ann", "old"), remove("old"))
+        change_logs.change_log("production").restart()
+        assert drained(started(change_logs)) == {"ann": True, "old": False}
+
+    def test_restart_while_changes_are_claimed_repeats_them(
+        self, store: Memberships, change_logs: ChangeLogs
+    ) -> None:
+        log = started(change_logs)
+        members_after(store, add("ann", "bob"))
+        changes = claim(log)
+        log.restart()
+        log.settle(changes)
+        assert drained(log) == {"ann": True, "bob": True}
+
+    # What is not sure
+
+    def test_claimed_change_is_unsure_until_it_is_settled(
+        self, store: Memberships, change_logs: ChangeLogs
+    ) -> None:
+        log = started(change_logs)
+        members_after(store, add("ann"))
+        seen = [[change.is_unsure for change in claim(log)] for _ in range(2)]
+        log.settle(claim(log))
+        members_after(store, remove("ann"))
+        seen.append([change.is_unsure for change in claim(log)])
+        assert seen == [[False], [True], [False]]
+
+    def test_postponed_change_is_as_it_was_given(self, store: Memberships, change_logs: ChangeLogs) -> None:
+        log = started(change_logs)
+        members_after(store, add("ann"))
+        changes = claim(log)
+        for given in (changes[0], changes[0]._replace(is_unsure=True, tries=7)):
+            log.postpone([given], 0.0)
+            assert claim(log) == [given]
+
+    def test_postponed_change_waits(self, store: Memberships, change_logs: ChangeLogs) -> None:
+        log = started(change_logs)
+        members_after(store, add("ann", "bob"))
+        changes = claim(log)
+        log.postpone(changes[:1], 3600.0)
+        assert [change.identifier for change in claim(log)] == ["bob"]
+        log.settle(changes[1:])
+        state = log.state()
+        assert (state.first, log.pending(), claim(log)) == (changes[0].position, 1, [])
+        assert 3500 < state.due_in_seconds <= 3600
+        log.postpone(changes[:1], 0.0)
+        assert claim(log) == changes[:1]
+
+    def test_later_change_of_a_postponed_one_does_not_wait_and_is_unsure(
+        self, store: Memberships, change_logs: ChangeLogs
+    ) -> None:
+        log = started(change_logs)
+        members_after(store, add("ann"))
+        log.postpone(claim(log), 3600.0)
+        members_after(store, remove("ann"))
+        claimed = [(change.value, change.is_unsure) for change in claim(log)]
+        assert (claimed, log.pending()) == ([(False, True)], 1)
+
+    def test_change_that_was_tried_comes_alone_and_before_others(
+        self, store: Memberships, change_logs: ChangeLogs
+    ) -> None:
+        log = started(change_logs)
+        members_after(store, add("ann", "bob", "eve"))
+        changes = claim(log)
+        log.postpone([change._replace(tries=1) for change in changes[1:]], 0.0)
+        tried = list[str]()
+        for _ in range(2):
+            [change] = claim(log)
+            tried.append(change.identifier)
+            log.settle([change])
+        assert sorted(tried) == ["bob", "eve"]
+        assert [change.identifier for change in claim(log)] == ["ann"]
+
+    # The lease
+
+    def test_lease_can_be_released_and_acquired_again(self, change_logs: ChangeLogs) -> None:
+        log = started(change_logs)
+        assert log.try_acquire_lease()
+        assert log.try_acquire_lease()
+        log.release_lease()
+        log.release_lease()
+        assert log.try_acquire_lease()
+        log.release_lease()

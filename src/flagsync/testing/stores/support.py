@@ -3,7 +3,7 @@
 # ruff: noqa: D103, S101 - it consists of tests, whose names say what they are for
 from typing import Protocol
 
-from flagsync.cohorts import ChangeLog, CohortUpdate, MembershipReader, MembershipSink, TraitChange
+from flagsync.cohorts import ChangeLog, ChangeLogs, CohortUpdate, MembershipReader, MembershipSink, TraitChange
 
 PEOPLE = ("ann", "bob", "eve", "new", "old", "zoe")
 
@@ -35,10 +35,13 @@ def keys_of(store: Memberships) -> set[str]:
     return {*store.traits_of(["nobody"])["nobody"]}
 
 
-def start(change_log: ChangeLog) -> None:
-    change_log.start_log()
+def started(store: ChangeLogs, environment: str = "production") -> ChangeLog:
+    """Return the log of an environment, with everything on it that belongs there."""
+    change_log = store.change_log(environment)
+    change_log.start()
     while change_log.sweep():
         pass
+    return change_log
 
 
 def claim(change_log: ChangeLog, limit: int = 1000) -> list[TraitChange]:
@@ -49,10 +52,8 @@ def claim(change_log: ChangeLog, limit: int = 1000) -> list[TraitChange]:
 def drained(change_log: ChangeLog) -> dict[str, bool]:
     """Take all changes off the log; return what they said last."""
     written = dict[str, bool]()
-    start(change_log)
-    while change_log.log_state().first is not None:
+    while change_log.sweep() or change_log.state().first is not None:
         changes = claim(change_log)
-        assert changes
         written |= {change.identifier: change.value for change in changes}
-        change_log.settle(changes, sure=True)
+        change_log.settle(changes)
     return written

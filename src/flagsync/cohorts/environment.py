@@ -1,0 +1,75 @@
+"""An environment of Flagsmith, as a configured client reaches it.
+
+Guarantee: nothing here is sent, and the key is in no ``repr()``.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from types import MappingProxyType
+
+from flagsmith import Flagsmith
+
+KEY_HEADER, SERVER_KEY_PREFIX = "X-Environment-Key", "ser."
+TRAITS_MAY_BE_IGNORED = (
+    "flagsmith evaluates remotely with a client-side key: in an environment where clients must not set traits, "
+    "Flagsmith ignores those of cohorts= without a word, and members get what others get. Use a server-side key "
+    "('ser.…'), or have a TraitWriter store the traits"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Environment:
+    """Where an environment is, and how it is reached.
+
+    Attributes:
+        url: Of the API, with a slash at the end; empty in offline mode.
+        headers: With the key.
+        proxies: As ``requests`` has them.
+        verify: As ``requests`` has it: whether certificates are verified, or the path of those to trust.
+        cert: As ``requests`` has it: the path of a client's own certificate, or those of it and of its key.
+    """
+
+    url: str = ""
+    headers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), repr=False)
+    proxies: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), repr=False)
+    verify: bool | str | None = True
+    cert: str | tuple[str, str] | None = None
+
+    @classmethod
+    def of(cls, flagsmith: Flagsmith | str) -> "Environment":
+        """Return the environment of a client, or of Flagsmith's cloud with a key."""
+        client = Flagsmith(environment_key=flagsmith.strip()) if isinstance(flagsmith, str) else flagsmith
+        session = getattr(client, "session", None)
+        if session is None:  # as in offline mode
+            return cls()
+        return cls(
+            url=client.api_url,
+            headers={name: _text(value).strip() for name, value in session.headers.items()},
+            proxies=session.proxies,
+            verify=session.verify,
+            cert=session.cert,
+        )
+
+    @property
+    def has_server_key(self) -> bool:
+        """Whether the key is a server-side one."""
+        return self.headers.get(KEY_HEADER, "").startswith(SERVER_KEY_PREFIX)
+
+    @property
+    def name(self) -> str:
+        """A digest of URL and key: the same for the same environment, and without meaning."""
+        text = f"{self.url}\0{self.headers.get(KEY_HEADER, '')}"
+        return blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def ignored_traits(flagsmith: Flagsmith) -> str | None:
+    """Return a warning if a client may have its traits ignored, as far as it can be known without a request."""
+    is_local = getattr(flagsmith, "offline_mode", False) or getattr(flagsmith, "enable_local_evaluation", False)
+    environment = Environment.of(flagsmith)
+    is_remote = not is_local and KEY_HEADER in environment.headers
+    return TRAITS_MAY_BE_IGNORED if is_remote and not environment.has_server_key else None
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode("latin-1") if isinstance(value, bytes) else value

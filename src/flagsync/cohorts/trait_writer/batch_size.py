@@ -1,0 +1,69 @@
+"""How many changes go into one request, so that it takes a few seconds.
+
+Guarantee: a size that got no answer is not reached again soon. Boundary: who measures the time.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batches:
+    """How many changes are written at once.
+
+    A self-hosted Flagsmith 2.265 takes 2 ms for each trait while it has nothing else to do, and 30 times as long beside
+    30 evaluations a second. While it writes, an evaluation waits.
+
+    Attributes:
+        first: The first batch.
+        least: Batches get no smaller than this, however slow the server is.
+        max_bulk: The most changes in one bulk request.
+        max_singles: The most changes at a time where there is no bulk endpoint.
+        aim_seconds: How long a request should take.
+        growth: A batch has at most so many times as many changes as the last one.
+        caution: So much more may be tried after each success than half of what got no answer.
+        no_bulk_seconds: A server without the bulk endpoint is asked for it again after this time.
+        concurrent_singles: Requests in flight at the same time where there is no bulk endpoint.
+        max_alone: After so many changes that were refused alone in a row, it is the server that fails.
+    """
+
+    first: int = 50
+    least: int = 10
+    max_bulk: int = 500
+    max_singles: int = 200
+    aim_seconds: float = 3.0
+    growth: float = 1.5
+    caution: float = 1.05
+    no_bulk_seconds: float = 600.0
+    concurrent_singles: int = 8
+    max_alone: int = 10
+
+
+class BatchSize:
+    """The size of the next batch.
+
+    Args:
+        batches: How many changes are written at once.
+        most: The most changes in one batch.
+    """
+
+    def __init__(self, batches: Batches, most: int) -> None:
+        self._batches, self._most = batches, most
+        self._ceiling = float(most)
+        self.size = min(batches.first, most)
+
+    def note_answer(self, count: int, seconds: float) -> None:
+        """Note that so many changes took some time."""
+        batches = self._batches
+        if count < self.size and seconds <= batches.aim_seconds:
+            return  # a part of a batch says nothing about a whole one
+        wanted = count * batches.aim_seconds / max(seconds, 0.001)
+        self._ceiling = min(self._most, self._ceiling * batches.caution)
+        self._set(min(wanted, self.size * batches.growth, self._ceiling))
+
+    def note_silence(self, count: int) -> None:
+        """Note that so many changes got no answer in time."""
+        self._ceiling = count / 2
+        self._set(min(self.size, self._ceiling))
+
+    def _set(self, size: float) -> None:
+        self.size = max(min(self._batches.least, self._most), int(size))

@@ -1,0 +1,71 @@
+"""What Flagsmith's API for stored traits takes, and how it answers.
+
+Guarantee: no message holds an identifier or a key.
+"""
+
+import json
+
+from flagsync._delivery.answers import Answer, Outcome, Reply, Service, judge
+from flagsync.cohorts.store import TraitChange
+from flagsync.cohorts.update import MAX_IDENTIFIER, is_storable
+
+MAX_IDENTIFIER_BYTES = 2688  # what PostgreSQL 15 can index; measured on Flagsmith 2.265
+NO_IDENTITY = (
+    f"Flagsmith can store no identifier of more than {MAX_IDENTIFIER:,} characters or {MAX_IDENTIFIER_BYTES:,} bytes "
+    "of UTF-8, and none with a NUL"
+)
+MAX_DETAIL = 200
+MAY_EXPLAIN = frozenset({401, 403})
+
+
+def read_body(body: bytes) -> tuple[Outcome, str]:
+    """Return what the body of a successful answer means: a page for people is no answer of the API."""
+    if body.lstrip().startswith(b"<"):
+        return Outcome.MISCONFIGURED, ", not an answer of Flagsmith"
+    return Outcome.ACCEPTED, ""
+
+
+FLAGSMITH = Service(
+    name="Flagsmith",
+    content="traits",
+    successes=range(200, 300),
+    read_body=read_body,
+    # A 500 may be about the data: values that Flagsmith's database cannot hold get one.
+    refused=frozenset({400, 413, 422, 500}),
+    remedy="the environment key and api_url",
+)
+STORES_NOTHING = Answer(
+    Outcome.MISCONFIGURED,
+    "Flagsmith answers 200 and does not store traits; check that the organisation stores them (persist_trait_data) and "
+    "that the key is a server-side one",
+)
+CANNOT_TELL = (
+    "Flagsmith accepts traits, but the answer does not tell whether it stores them: look at an identity of a cohort in "
+    "Flagsmith"
+)
+
+
+def can_be_stored(identifier: str) -> bool:
+    """Return whether Flagsmith's database can hold an identifier."""
+    if not is_storable(identifier) or not 0 < len(identifier) <= MAX_IDENTIFIER:
+        return False
+    return len(identifier.encode()) <= MAX_IDENTIFIER_BYTES
+
+
+def as_json(change: TraitChange) -> bytes:
+    """Return a change as the bulk endpoint takes it."""
+    identity = {"identifier": change.identifier}
+    document = {"identity": identity, "trait_key": change.trait_key, "trait_value": change.value}
+    return json.dumps(document).encode()
+
+
+def judge_reply(reply: Reply | str) -> Answer:
+    """Return what a reply means; where Flagsmith refuses a key, with its own words, which are about nothing else."""
+    answer = judge(FLAGSMITH, reply)
+    if isinstance(reply, str) or reply.status not in MAY_EXPLAIN:
+        return answer
+    try:
+        detail = json.loads(reply.body)["detail"]
+    except (ValueError, TypeError, LookupError):
+        return answer
+    return answer._replace(reason=f"{answer.reason}: {' '.join(f'{detail}'.split())[:MAX_DETAIL]}")
