@@ -14,6 +14,7 @@ from flagsync._stats import Ledger
 from flagsync.cohorts import LogState, StoreUnavailableError, TraitChange
 from flagsync.cohorts.trait_writer.change_list import ChangeList
 from flagsync.cohorts.trait_writer.pace import Pace
+from flagsync.cohorts.trait_writer.service import NO_TEXT, TOO_LONG, TOO_MANY_BYTES
 from tests.support.reference_store import ReferenceLog, ReferenceStore
 from tests.support.updates import add, remove
 
@@ -237,14 +238,28 @@ def test_change_that_fails_alone_is_set_aside_ever_longer_and_given_up_at_last(s
     setup.store.apply(add("ann", "bob"))
     assert setup.fail("ann") == ["ann", "bob"]
     waited = []
-    for _ in range(3):
+    for number in range(3):
         waited.append(setup.log.wait()["ann"])
-        assert setup.fail("ann") == ["ann"]
-    assert (waited, setup.claimed(), setup.counts()) == ([5.0, 10.0, 20.0], [], (1, 1))
+        setup.store.apply(add(f"{number}"))
+        assert [setup.fail("ann"), setup.write()] == [["ann"], [f"{number}"]]
+    assert (waited, setup.claimed(), setup.counts()) == ([5.0, 10.0, 20.0], [], (4, 1))
     assert [(error.identifiers, error.will_retry, error.answer) for error in setup.errors] == [
         (("ann",), True, "oops"),
         (("ann",), False, "oops"),
     ]
+
+
+def test_change_is_not_given_up_while_nothing_else_is_written_either(setup: Setup) -> None:
+    setup.store.apply(add("ann"))
+    waited = []
+    for _ in range(15):
+        assert setup.fail("ann") == ["ann"]
+        waited.append(setup.log.wait()["ann"])
+    assert waited[-1] == waited[-2] == 3600
+    setup.store.apply(add("bob"))
+    assert [setup.fail("ann"), setup.write()] == [["ann"], ["bob"]]
+    setup.log.wait()
+    assert [setup.fail("ann"), setup.claimed(), setup.counts()] == [["ann"], [], (1, 1)]
 
 
 def test_changes_that_fail_are_reported_together(setup: Setup) -> None:
@@ -283,11 +298,12 @@ def test_identity_that_cannot_be_stored_is_rejected_without_a_request(setup: Set
     assert {*setup.write()} == {*good}
     setup.report.report_deferred()
     assert setup.counts() == (2, 3)
-    assert [({*error.identifiers}, error.will_retry) for error in setup.errors] == [({*bad}, False)]
-    assert f"{setup.errors[0]}" == (
-        "Flagsmith can store no identifier of more than 2,000 characters or 2,688 bytes of UTF-8, and none with a NUL: "
-        "3 updates lost"
-    )
+    assert {error.identifiers: error.reason for error in setup.errors} == {
+        bad[:1]: TOO_MANY_BYTES,
+        bad[1:2]: TOO_LONG,
+        bad[2:]: NO_TEXT,
+    }
+    assert not any(error.will_retry for error in setup.errors)
     setup.store.apply(remove(*bad))
     assert setup.claimed() == []
 

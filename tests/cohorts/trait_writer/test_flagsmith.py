@@ -220,13 +220,21 @@ def test_change_that_fails_alone_is_told_and_others_go_on(
 
 def test_changes_that_all_fail_alone_are_a_failure_of_the_server(build: Build, server: FlagsmithServer) -> None:
     traits = build(max_alone=2)
-    server.refused = {"ann": 500}
-    accepted, failed = [Outcome.ACCEPTED] * 2, [Outcome.UNAVAILABLE] * 2
-    outcomes = [traits.post(server.api_url, [ANN], SECONDS).outcome for _ in range(4)]
-    assert outcomes == accepted + failed
-    assert len(traits.take_failures()) == 1
+    bodies = [as_json(TraitChange(who, "vip", value=True)) for who in "abcabc"]
+    server.refused = dict.fromkeys("abc", 500)
+    outcomes = [traits.post(server.api_url, [body], SECONDS).outcome for body in bodies]
+    assert outcomes == [Outcome.ACCEPTED] * 2 + [Outcome.UNAVAILABLE] * 4
+    assert len(traits.take_failures()) == 2
     traits.post(server.api_url, [BOB], SECONDS)
-    assert traits.post(server.api_url, [ANN], SECONDS).outcome is Outcome.ACCEPTED
+    assert traits.post(server.api_url, bodies[:1], SECONDS).outcome is Outcome.ACCEPTED
+
+
+def test_change_that_fails_alone_again_and_again_is_no_failure_of_the_server(
+    build: Build, server: FlagsmithServer
+) -> None:
+    traits, server.refused = build(max_alone=1), {"ann": 500}
+    outcomes = [traits.post(server.api_url, [ANN], SECONDS).outcome for _ in range(4)]
+    assert outcomes == [Outcome.ACCEPTED] * 4
 
 
 # How many at once, and how

@@ -165,10 +165,12 @@ def test_identity_that_flagsmith_fails_on_is_set_aside_and_given_up_at_last(
     errors: list[DeliveryError] = []
     change(store, "add_members", *(f"{number:02}" for number in range(20)))
     writer = write(on_error=errors.append, writing=fast(max_tries=4))
+    assert not writer.flush(0.2)
+    change(store, "add_members", "later")
     assert writer.flush()
     assert writer.close()
-    assert len(flagsmith.traits) == 19
-    assert (writer.stats().written, writer.stats().rejected) == (19, 1)
+    assert len(flagsmith.traits) == 20
+    assert (writer.stats().written, writer.stats().rejected) == (20, 1)
     reason = "Flagsmith does not accept traits (HTTP 500): 1 update"
     assert [(f"{error}", error.identifiers) for error in errors] == [
         (f"{reason} kept and sent again later", ("07",)),

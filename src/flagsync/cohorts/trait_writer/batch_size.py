@@ -23,7 +23,7 @@ class Batches:
         caution: So much more may be tried after each success than half of what got no answer.
         no_bulk_seconds: A server without the bulk endpoint is asked for it again after this time.
         concurrent_singles: Requests in flight at the same time where there is no bulk endpoint.
-        max_alone: After so many changes that were refused alone in a row, it is the server that fails.
+        max_alone: After so many different changes that failed alone in a row, it is the server that fails.
     """
 
     first: int = 50

@@ -5,6 +5,7 @@ any more, or when Flagsmith has refused it alone, as long as it takes to be sure
 A store that fails is reported once, and used again when it works. Boundary: how changes are sent.
 """
 
+from collections import defaultdict
 from collections.abc import Collection, Mapping
 from hashlib import blake2b
 from math import inf
@@ -13,15 +14,13 @@ from typing import Protocol
 
 from flagsync._delivery.answers import Answer
 from flagsync._outbox.contract import Claim, Destination, Mark, Message
-from flagsync._recent import Recent
 from flagsync._report import Outage, Reporter
 from flagsync._stats import Ledger
 from flagsync.cohorts.store import ChangeLog, LogState, TraitChange
 from flagsync.cohorts.trait_writer.pace import Pace
-from flagsync.cohorts.trait_writer.service import NO_IDENTITY, as_json, can_be_stored
+from flagsync.cohorts.trait_writer.refusals import Refusals
+from flagsync.cohorts.trait_writer.service import as_json, obstacle_of
 from flagsync.exceptions import DeliveryError
-
-MAX_REMEMBERED = 10_000  # identifiers that were refused
 
 
 class Requests(Protocol):
@@ -70,7 +69,7 @@ class ChangeList:
         self._log, self._destination, self._requests, self._pace = log, destination, requests, pace
         self._ledger, self._report, self._outage = ledger, report, Outage(report)
         self._in_flight: dict[bytes, TraitChange] = {}
-        self._refused: Recent[bool] = Recent(MAX_REMEMBERED)  # identifiers
+        self._refusals = Refusals(pace.max_tries)
         self._claimed_up_to = 0
         self._due_at = inf  # of what waits for others
         self._deadline = inf
@@ -104,10 +103,7 @@ class ChangeList:
         refused = [flight.pop(message.body) for message in rejected]
         self._ledger.count("delivered", len(written))
         self._ledger.count("rejected", len(refused))
-        for change in (*refused, *failed):
-            self._refused[change.identifier] = True
-        for change in written:
-            self._refused.forget(change.identifier)
+        self._refusals.note_written(written)
         try:
             self._log.settle([*refused, *(change for change in written if not change.is_unsure)])
             self._write_again([change for change in written if change.is_unsure])
@@ -116,6 +112,7 @@ class ChangeList:
                 self._postpone(flight.values(), self._pace.interval_seconds if last else 0.0)
         except Exception as error:  # noqa: BLE001 - what cannot be taken off the log now is written once more
             self._begin_outage(error)
+        self._refusals.note_refused([*refused, *failed])
 
     def mark(self) -> Mark:
         """Return the end of the log, after everything was put there that belongs there."""
@@ -164,9 +161,8 @@ class ChangeList:
         """Put the first changes in flight that may be sent together, the shortest first."""
         while claimed := self._log.claim(self._requests.max_batch):
             self._claimed_up_to = max(self._claimed_up_to, *(change.position for change in claimed))
-            self._reject([change for change in claimed if not can_be_stored(change.identifier)])
-            usable = [change for change in claimed if can_be_stored(change.identifier)]
-            apart = [change for change in usable if self._refused.get(change.identifier) and not change.tries]
+            usable = self._reject_unusable(claimed)
+            apart = [change for change in usable if change.tries == 0 and self._refusals.has(change)]
             self._postpone([change._replace(tries=1) for change in apart], 0.0)
             self._in_flight = {as_json(change): change for change in usable if change not in apart}
             if self._in_flight:
@@ -197,7 +193,7 @@ class ChangeList:
 
     def _set_aside(self, failed: Mapping[TraitChange, Answer]) -> None:
         """Have changes tried again that the server fails on alone; give those up that have failed too often."""
-        given_up = [change for change in failed if change.tries + 1 >= self._pace.max_tries]
+        given_up = [change for change in failed if self._refusals.is_last(change)]
         for change in failed.keys() - given_up:
             tries = change.tries + 1
             self._postpone([change._replace(tries=tries)], self._pace.retry_after(tries))
@@ -218,13 +214,18 @@ class ChangeList:
                     )
                 )
 
-    def _reject(self, changes: Collection[TraitChange]) -> None:
-        """Take changes off the log that Flagsmith cannot store."""
-        if changes:
-            self._ledger.count("rejected", len(changes))
+    def _reject_unusable(self, claimed: Collection[TraitChange]) -> list[TraitChange]:
+        """Take changes off the log that Flagsmith cannot store; return the others."""
+        unusable = defaultdict[str, list[TraitChange]](list)
+        for change in claimed:
+            if (obstacle := obstacle_of(change.identifier)) is not None:
+                unusable[obstacle].append(change)
+        for obstacle, changes in unusable.items():
             self._log.settle(changes)
+            self._ledger.count("rejected", len(changes))
             identifiers = tuple(change.identifier for change in changes)
-            self._report.defer(DeliveryError(NO_IDENTITY, len(changes), identifiers=identifiers))
+            self._report.defer(DeliveryError(obstacle, len(changes), identifiers=identifiers))
+        return [change for change in claimed if obstacle_of(change.identifier) is None]
 
     def _postpone(self, changes: Collection[TraitChange], seconds: float) -> None:
         if changes:

@@ -49,7 +49,7 @@ class FlagsmithTraits:
         self._is_verified = False
         self._took = deque[float](maxlen=REMEMBERED_REQUESTS)
         self._failures: dict[bytes, Answer] = {}
-        self._alone = 0  # failures in a row
+        self._alone = set[bytes]()  # changes that failed, since something was accepted
         self.is_unsure = False
 
     @property
@@ -96,7 +96,7 @@ class FlagsmithTraits:
             size.note_silence(len(bodies))
         elif answer.outcome is Outcome.ACCEPTED:
             size.note_answer(len(bodies), took)
-            self._alone = 0
+            self._alone.clear()
             return answer if self._has_bulk else self._verified(answer, url, bodies[0], seconds)
         return self._judge_alone(answer, reply, bodies)
 
@@ -119,8 +119,8 @@ class FlagsmithTraits:
         is_error = isinstance(reply, Reply) and reply.status == HTTPStatus.INTERNAL_SERVER_ERROR
         if not is_error or len(bodies) > 1:
             return answer
-        self._alone += 1
-        if self._alone > self._batches.max_alone:
+        self._alone.add(bodies[0])
+        if len(self._alone) > self._batches.max_alone:
             return answer._replace(outcome=Outcome.UNAVAILABLE)
         self._failures[bodies[0]] = answer
         return Answer(Outcome.ACCEPTED)

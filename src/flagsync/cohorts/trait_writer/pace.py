@@ -19,7 +19,7 @@ class Pace:
         unsure_factor: It is as many times as long as the slowest of the last requests took.
         first_retry_seconds: How long a change is set aside that Flagsmith fails on. Each further time doubles it.
         max_retry_seconds: At most.
-        max_tries: After so many times a change is given up.
+        max_tries: After so many times a change is given up, if others are written meanwhile.
     """
 
     interval_seconds: float = 1.0

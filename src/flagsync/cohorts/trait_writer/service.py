@@ -10,10 +10,11 @@ from flagsync.cohorts.store import TraitChange
 from flagsync.cohorts.update import MAX_IDENTIFIER, is_storable
 
 MAX_IDENTIFIER_BYTES = 2688  # what PostgreSQL 15 can index; measured on Flagsmith 2.265
-NO_IDENTITY = (
-    f"Flagsmith can store no identifier of more than {MAX_IDENTIFIER:,} characters or {MAX_IDENTIFIER_BYTES:,} bytes "
-    "of UTF-8, and none with a NUL"
+TOO_LONG = f"Flagsmith stores no identifier of more than {MAX_IDENTIFIER:,} characters"
+TOO_MANY_BYTES = (
+    f"Flagsmith's database can index no identifier of more than {MAX_IDENTIFIER_BYTES:,} bytes of UTF-8"
 )
+NO_TEXT = "Flagsmith's database can store no identifier that is empty or has a NUL or half of a surrogate pair"
 MAX_DETAIL = 200
 MAY_EXPLAIN = frozenset({401, 403})
 
@@ -45,11 +46,13 @@ CANNOT_TELL = (
 )
 
 
-def can_be_stored(identifier: str) -> bool:
-    """Return whether Flagsmith's database can hold an identifier."""
-    if not is_storable(identifier) or not 0 < len(identifier) <= MAX_IDENTIFIER:
-        return False
-    return len(identifier.encode()) <= MAX_IDENTIFIER_BYTES
+def obstacle_of(identifier: str) -> str | None:
+    """Return why Flagsmith cannot store an identifier, if it cannot."""
+    if not identifier or not is_storable(identifier):
+        return NO_TEXT
+    if len(identifier) > MAX_IDENTIFIER:
+        return TOO_LONG
+    return TOO_MANY_BYTES if len(identifier.encode()) > MAX_IDENTIFIER_BYTES else None
 
 
 def as_json(change: TraitChange) -> bytes:

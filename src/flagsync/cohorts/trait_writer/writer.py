@@ -178,13 +178,12 @@ class TraitWriter:
         """Have all traits written again, as they are now, also ``False`` of whoever has left a cohort.
 
         Call it when Flagsmith may have forgotten what was written: its database was restored, or browsers have written
-        old traits back. It returns at once; ``flush`` waits. Any process may call it, whoever writes.
+        old traits back. It returns at once, and ``flush`` waits. Any process may call it, whoever writes.
 
         Raises:
             StoreUnavailableError: The store cannot be written to now.
         """
         self._log.restart()
-        self._sender.worker.wake()
 
     def stats(self) -> TraitStats:
         """Return the progress so far. The store is asked, which may block.
