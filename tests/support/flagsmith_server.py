@@ -85,7 +85,7 @@ class FlagsmithServer(MixpanelServer):
         self.bulk = True
         self.trait_seconds = 0.0
         self.fails: Callable[[], bool] = lambda: False
-        self._held, self._holds = list[Callable[[], None]](), 0.0
+        self._held, self._holds, self._is_silent = list[Callable[[], None]](), 0.0, False
         super().__init__()
         self.api_url = f"{self.url}/api/v1/"
 
@@ -99,9 +99,9 @@ class FlagsmithServer(MixpanelServer):
         """What was written to the environment of ``KEY``."""
         return self.environments[KEY].history
 
-    def hold(self, times: float = 1) -> None:
-        """Give the next requests that write no answer, and work on them until ``finish``."""
-        self._holds = times
+    def hold(self, times: float = 1, *, is_silent: bool = False) -> None:
+        """Give the next requests that write no answer, or that of a gateway, and work on them until ``finish``."""
+        self._holds, self._is_silent = times, is_silent
 
     def finish(self) -> int:
         """Store what was in requests without an answer; return how many there were."""
@@ -155,6 +155,8 @@ class FlagsmithServer(MixpanelServer):
             return 200, b"{}"
         self._holds -= 1
         self._held.append(lambda: environment.write(changes))
+        if self._is_silent:
+            self._ending.wait()
         return HTTPStatus.GATEWAY_TIMEOUT, b""
 
 
