@@ -336,8 +336,13 @@ def test_postponed_change_is_due_after_its_time_also_if_the_clock_is_put_back(pa
 
 def test_log_looks_at_some_members_at_a_time(path: Path) -> None:
     with SQLiteStore(path, limits=StoreLimits(swept_rows=1)) as store:
-        after(store, add(*"abcdef"), remove(*"abcde"))
-        assert drain(store.change_log("production"), limit=1) == [("f", True)]
+        after(store, add(*"abcdef"), remove("a"))
+        log = production(store)
+        assert log.try_acquire_lease()
+        assert identifiers(log, 1) == ["b"]
+        with closing(sqlite3.connect(path)) as file:
+            assert file.execute("SELECT count(*) FROM unsettled").fetchone() == (2,)
+        assert dict(drain(log, limit=1)) == dict.fromkeys("bcdef", True)
 
 
 def test_statements_look_for_what_they_need_in_an_index(path: Path) -> None:

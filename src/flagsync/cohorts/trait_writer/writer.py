@@ -108,9 +108,9 @@ class TraitWriter:
     ) -> None:
         environment = Environment.of(flagsmith)
         require({STORE: isinstance(store, ChangeLogs), SERVER_KEY: environment.has_server_key})
+        self._log = store.change_log(environment.name)
         registration = _register(store, environment.name)
         self._pid, self._report, self._ledger = getpid(), Reporter(on_error), Ledger()
-        self._log = store.change_log(environment.name)
         self._traits = traits = FlagsmithTraits(environment, self._report, writing.batches, writing.clock)
         self._list = changes = ChangeList(
             self._log,
