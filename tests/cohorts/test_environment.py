@@ -18,8 +18,9 @@ def test_environment_is_told_apart_by_key_and_url() -> None:
     assert Environment.of(Flagsmith("ser.a", URL[:-1])).name == environments[0].name
 
 
-def test_environment_shows_no_key() -> None:
-    environment = Environment.of(Flagsmith("ser.secret", URL))
+def test_environment_shows_neither_key_nor_password() -> None:
+    proxies = {"https": "http://user:secret@proxy"}
+    environment = Environment.of(Flagsmith("ser.secret", "https://user:secret@host/", proxies=proxies))
     assert "secret" not in f"{environment!r}{environment.name}"
 
 

@@ -1,6 +1,6 @@
 """An environment of Flagsmith, as a configured client reaches it.
 
-Guarantee: nothing here is sent, and the key is in no ``repr()``.
+Guarantee: nothing here is sent, and neither key nor password is in a ``repr()``.
 """
 
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ class Environment:
         cert: As ``requests`` has it: the path of a client's own certificate, or those of it and of its key.
     """
 
-    url: str = ""
+    url: str = field(default="", repr=False)  # it may contain a password, as may that of a proxy
     headers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), repr=False)
     proxies: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), repr=False)
     verify: bool | str | None = True
