@@ -10,7 +10,7 @@ import pytest
 import requests
 
 from flagsync._delivery.answers import Reply
-from flagsync._delivery.deadlines import DeadlineAdapter, _DeadlineStream, set_timeout
+from flagsync._delivery.deadlines import DeadlineAdapter, Exchange, _DeadlineStream, set_timeout
 from flagsync._delivery.http import Http
 from flagsync.testing import MixpanelServer
 from tests.support.sockets import SlowReader, TricklingServer
@@ -75,9 +75,10 @@ def test_connecting_is_given_up_at_the_deadline(http: Http) -> None:
 
 
 def test_body_may_take_longer_than_connecting() -> None:
-    deadline = monotonic() + SECONDS
     with requests.Session() as session, SlowReader(len(LARGE_BODY), pause_seconds=0.2) as server:
-        session.mount("http://", DeadlineAdapter(lambda: deadline - monotonic()))
+        exchange = Exchange()
+        exchange.deadline = monotonic() + SECONDS
+        session.mount("http://", DeadlineAdapter(exchange))
         session.trust_env = False
         reply = session.post(server.url, data=LARGE_BODY, timeout=(0.05, SECONDS))
         assert (reply.status_code, reply.content) == (200, b"1")
@@ -100,8 +101,10 @@ def test_each_request_on_a_kept_connection_has_a_deadline_of_its_own(
 
 @pytest.mark.parametrize("seconds", [0.0, -1.0])
 def test_nothing_is_read_after_the_deadline(seconds: float) -> None:
+    exchange = Exchange()
+    exchange.deadline = monotonic() + seconds
     with socket.socket() as sock, pytest.raises(TimeoutError):
-        _DeadlineStream(io.BytesIO(b"late"), sock, lambda: seconds).readinto(bytearray(1))
+        _DeadlineStream(io.BytesIO(b"late"), sock, exchange).readinto(bytearray(1))
 
 
 def test_socket_gets_the_time_that_is_left() -> None:

@@ -12,10 +12,9 @@ from hypothesis import strategies as st
 from flagsync._delivery.answers import Reply
 from flagsync._delivery.http import MAX_REPLY_BYTES, MAX_RETRY_AFTER_SECONDS, Http, seconds_from
 from flagsync.testing import MixpanelServer
-from tests.support.sockets import RawServer, free_port
+from tests.support.sockets import OK, RawServer, free_port
 
 SECONDS = 10.0
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
 @pytest.fixture

@@ -2,13 +2,16 @@
 
 import re
 import socket
+import ssl
+import struct
 import threading
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from typing import Self
 
 
 class _Server:
-    """A thread that serves one connection on a free port of loopback."""
+    """A thread that serves one connection after the other on a free port of loopback."""
 
     def __init__(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -31,11 +34,12 @@ class _Server:
 
     def _run(self) -> None:
         with suppress(OSError):
-            connection, _ = self._listener.accept()
-            self._connections.append(connection)
-            with connection:
-                self.serve(connection)
-        self.has_hung_up.set()
+            while True:
+                connection, _ = self._listener.accept()
+                self._connections.append(connection)
+                with suppress(OSError), connection:
+                    self.serve(connection)
+                self.has_hung_up.set()
 
     def serve(self, connection: socket.socket) -> None:
         """Serve the connection."""
@@ -107,6 +111,74 @@ class SlowReader(_Server):
             connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n1")
             while request.read(1):
                 pass
+
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+class ForgetfulServer(_Server):
+    """Answers the first request on each connection, and ends the connection instead of answering a second one.
+
+    Args:
+        end: Ends a connection, perhaps after it has read something.
+        is_before: Whether it ends it before a second request begins, when ``forget`` is called.
+        context: For TLS.
+    """
+
+    def __init__(
+        self,
+        end: Callable[[socket.socket], None],
+        *,
+        is_before: bool = False,
+        context: ssl.SSLContext | None = None,
+    ) -> None:
+        super().__init__()
+        if context:
+            self._listener = context.wrap_socket(self._listener, server_side=True)
+        self._end, self._is_before = end, is_before
+        self._forgets, self._has_forgotten = threading.Event(), threading.Event()
+        self.connections = 0
+
+    def forget(self) -> None:
+        """End the connection that is idle."""
+        self._forgets.set()
+        assert not self._is_before or self._has_forgotten.wait(10)
+
+    def serve(self, connection: socket.socket) -> None:
+        self.connections += 1
+        read_request(connection)
+        connection.sendall(OK)
+        if self._is_before:
+            self._forgets.wait()
+        elif not connection.recv(1):
+            return
+        self._end(connection)
+        connection.close()
+        self._has_forgotten.set()
+
+
+def read_request(connection: socket.socket) -> bytes:
+    """Read a request; return its head."""
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        if not (byte := connection.recv(1)):
+            raise ConnectionResetError
+        head += byte
+    length = re.search(rb"(?i)content-length: (\d+)", head)
+    missing = int(length[1]) if length else 0
+    while missing:
+        missing -= len(connection.recv(min(missing, 65536)))
+    return head
+
+
+def end_with_fin(connection: socket.socket) -> None:
+    """End a connection as a server does that has closed it."""
+    connection.shutdown(socket.SHUT_RDWR)
+
+
+def end_with_reset(connection: socket.socket) -> None:
+    """End a connection as a router does that has forgotten it."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 def free_port() -> int:

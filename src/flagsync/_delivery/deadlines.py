@@ -1,13 +1,15 @@
 """An adapter for ``requests`` that sends and receives by a deadline, whoever trickles.
 
 A timeout of ``requests`` starts anew with each byte that comes; a server that sends one a second would hold a thread
-for ever. Guarantee: the reply, or ``TimeoutError``, comes by the deadline. Informational replies are passed over.
+for ever. Guarantee: the reply, or ``TimeoutError``, comes by the deadline; an ``Exchange`` tells how far it came.
+Informational replies are passed over.
 """
 
 import http.client
 import io
 import socket
-from collections.abc import Callable
+from enum import Enum
+from time import monotonic
 from typing import Any
 
 from requests.adapters import HTTPAdapter
@@ -15,46 +17,84 @@ from requests.adapters import HTTPAdapter
 FIRST_FINAL_STATUS, SWITCHING_PROTOCOLS = 200, 101
 
 
+class Stage(Enum):
+    """How far a request has come."""
+
+    PREPARED = 1  # nothing was connected or sent
+    CONNECTED = 2  # a connection was opened for it, or that was tried
+    REUSED = 3  # it is sent over a connection that was kept
+    ANSWERED = 4  # a byte of the reply has come
+
+
+class Exchange:
+    """The current request of a session: how far it has come, and how long it may take.
+
+    Attributes:
+        deadline: When it must have ended, on the clock of ``monotonic``.
+        stage: How far it has come.
+    """
+
+    def __init__(self) -> None:
+        self.deadline, self.stage = 0.0, Stage.PREPARED
+
+    def seconds_left(self) -> float:
+        """Return the time until the deadline."""
+        return self.deadline - monotonic()
+
+    @property
+    def met_a_dead_connection(self) -> bool:
+        """Whether it ended, before its deadline, on a kept connection that has brought no byte of a reply."""
+        return self.stage is Stage.REUSED and self.seconds_left() > 0
+
+
 class DeadlineAdapter(HTTPAdapter):
     """Gives each connection the time that is left.
 
     Args:
-        seconds_left: The time until the deadline of the current request.
+        exchange: The current request.
     """
 
-    def __init__(self, seconds_left: Callable[[], float]) -> None:
+    def __init__(self, exchange: Exchange) -> None:
         super().__init__(pool_connections=1, pool_maxsize=1)
         self._pools: list[Any] = []
-        self._seconds_left = seconds_left
+        self._exchange = exchange
 
     def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as requests has it
         pool: Any = super().get_connection_with_tls_context(*args, **kwargs)
         if "ConnectionCls" not in vars(pool):
-            bases, seconds_left = (_DeadlineConnection, pool.ConnectionCls), staticmethod(self._seconds_left)
-            pool.ConnectionCls = type("DeadlineConnection", bases, {"seconds_left": seconds_left})
+            bases = (_DeadlineConnection, pool.ConnectionCls)
+            pool.ConnectionCls = type("DeadlineConnection", bases, {"exchange": self._exchange})
             self._pools.append(pool)
         return pool
 
     def close(self) -> None:
         for pool in self._pools:  # while Python exits, urllib3 2.8 leaves that to the garbage collector
             pool.close()
+        self._pools.clear()
         super().close()
 
 
 class _DeadlineConnection:
     """What a connection of ``http.client`` does differently."""
 
-    seconds_left: Callable[[], float]
+    exchange: Exchange
     sock: socket.socket | None
 
+    def connect(self) -> None:
+        self.exchange.stage = Stage.CONNECTED
+        super().connect()  # type: ignore[misc]
+
     def send(self, data: Any) -> None:  # noqa: ANN401 - as http.client has it
-        if self.sock:  # else it connects first; urllib3 2.8 gives a body no more time than connecting has
-            set_timeout(self.sock, self.seconds_left())
+        if self.sock:  # else it connects first
+            if self.exchange.stage is Stage.PREPARED:
+                self.exchange.stage = Stage.REUSED
+            # urllib3 2.8 gives a body no more time than connecting has.
+            set_timeout(self.sock, self.exchange.seconds_left())
         super().send(data)  # type: ignore[misc]
 
     def response_class(self, sock: socket.socket, *args: Any, **kwargs: Any) -> http.client.HTTPResponse:  # noqa: ANN401
         response = _FinalResponse(sock, *args, **kwargs)
-        response.fp = io.BufferedReader(_DeadlineStream(response.fp.detach(), sock, self.seconds_left))
+        response.fp = io.BufferedReader(_DeadlineStream(response.fp.detach(), sock, self.exchange))
         return response
 
 
@@ -70,15 +110,18 @@ class _FinalResponse(http.client.HTTPResponse):
 
 
 class _DeadlineStream(io.RawIOBase):
-    def __init__(self, raw: Any, sock: socket.socket, seconds_left: Callable[[], float]) -> None:  # noqa: ANN401
-        self._raw, self._sock, self._seconds_left = raw, sock, seconds_left
+    def __init__(self, raw: Any, sock: socket.socket, exchange: Exchange) -> None:  # noqa: ANN401
+        self._raw, self._sock, self._exchange = raw, sock, exchange
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int | None:  # noqa: ANN401 - a writable buffer
-        set_timeout(self._sock, self._seconds_left())
-        return self._raw.readinto(buffer)  # type: ignore[no-any-return]
+        set_timeout(self._sock, self._exchange.seconds_left())
+        count: int | None = self._raw.readinto(buffer)
+        if count:
+            self._exchange.stage = Stage.ANSWERED
+        return count
 
     def close(self) -> None:
         self._raw.close()

@@ -1,7 +1,8 @@
 """HTTP requests that raise nothing and end in time; the only import of ``requests``.
 
-Guarantee: a request ends at its deadline, follows no redirect with the payload, and keeps no cookie. Boundary: what
-a reply means is said by ``answers``.
+Guarantee: a request ends at its deadline, follows no redirect with the payload, and keeps no cookie. One that meets a
+connection which the server has closed meanwhile is sent again over a new one. Boundary: what a reply means is said by
+``answers``.
 """
 
 from collections.abc import Mapping
@@ -14,9 +15,11 @@ from urllib.parse import urlsplit
 import requests
 
 from flagsync._delivery.answers import Reply
-from flagsync._delivery.deadlines import DeadlineAdapter
+from flagsync._delivery.deadlines import DeadlineAdapter, Exchange, Stage
 
 CONNECT_SECONDS = 5.0
+MAX_IDLE_SECONDS = 30.0
+LAST_SECONDS = 0.001  # requests takes no timeout of 0
 MAX_REPLY_BYTES = 65536
 MAX_RETRY_AFTER_SECONDS = 3600.0
 
@@ -28,6 +31,8 @@ class Http:
         headers: Sent with each request.
         proxies: As ``requests`` has them, beside those of the environment.
         connect_seconds: How long connecting may take.
+        max_idle_seconds: A connection that was idle for longer is not used again: what lies between may have forgotten
+            it, and drop without a word what is sent.
     """
 
     def __init__(
@@ -36,37 +41,47 @@ class Http:
         proxies: Mapping[str, str] = MappingProxyType({}),
         *,
         connect_seconds: float = CONNECT_SECONDS,
+        max_idle_seconds: float = MAX_IDLE_SECONDS,
     ) -> None:
-        self._session, self._connect_seconds = requests.Session(), connect_seconds
+        self._session, self._exchange = requests.Session(), Exchange()
+        self._connect_seconds, self._max_idle_seconds = connect_seconds, max_idle_seconds
+        self._idle_since = 0.0
         self._session.headers.update(headers)
         self._session.proxies.update(proxies)
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         # Of a redirect that is not followed, requests (2.32) reads the whole body, however long.
         self._session.get_redirect_target = lambda _: None  # type: ignore[assignment]
-        self._deadline = 0.0
         for scheme in ("https://", "http://"):
-            self._session.mount(scheme, DeadlineAdapter(self._seconds_left))
+            self._session.mount(scheme, DeadlineAdapter(self._exchange))
 
     def request(self, method: str, url: str, body: bytes, seconds: float) -> Reply | str:
         """Send a body; within about ``seconds``, return the reply, or the text that says what prevented it."""
-        self._deadline = monotonic() + seconds
-        try:
-            # A test server must not be looked for behind the company's proxy.
-            self._session.trust_env = urlsplit(url).hostname not in ("127.0.0.1", "localhost", "::1")
-            timeouts = (min(self._connect_seconds, seconds), seconds)
-            with self._session.request(method, url, data=body, timeout=timeouts, stream=True) as response:
-                content = response.raw.read(MAX_REPLY_BYTES, decode_content=True)
-        except Exception as error:  # noqa: BLE001 - besides RequestException, urllib3 and ssl raise their own
-            # Only the type: urllib3's messages contain URLs, which may contain the password of a proxy.
-            return type(error).__name__
-        return Reply(response.status_code, content, seconds_from(response.headers.get("Retry-After", "")))
+        if monotonic() - self._idle_since > self._max_idle_seconds:
+            self.close()
+        self._exchange.deadline = monotonic() + seconds
+        reply = self._attempt(method, url, body)
+        if self._exchange.met_a_dead_connection:
+            reply = self._attempt(method, url, body)
+        self._idle_since = monotonic()
+        return reply
 
     def close(self) -> None:
         """Close the connections; they are opened again when they are needed."""
         self._session.close()
 
-    def _seconds_left(self) -> float:
-        return self._deadline - monotonic()
+    def _attempt(self, method: str, url: str, body: bytes) -> Reply | str:
+        self._exchange.stage = Stage.PREPARED
+        seconds = max(self._exchange.seconds_left(), LAST_SECONDS)
+        try:
+            # A test server must not be looked for behind the company's proxy.
+            self._session.trust_env = urlsplit(url).hostname not in ("127.0.0.1", "localhost", "::1")
+            timeouts = (min(self._connect_seconds, seconds), seconds)
+            with self._session.request(method, url, data=body, timeout=timeouts, stream=True) as response:
+                content = response.raw.read(MAX_REPLY_BYTES, decode_content=True)[:MAX_REPLY_BYTES]
+        except Exception as error:  # noqa: BLE001 - besides RequestException, urllib3 and ssl raise their own
+            # Only the type: urllib3's messages contain URLs, which may contain the password of a proxy.
+            return type(error).__name__
+        return Reply(response.status_code, content, seconds_from(response.headers.get("Retry-After", "")))
 
 
 def seconds_from(retry_after: str) -> float:
