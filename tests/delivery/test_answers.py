@@ -2,7 +2,7 @@
 
 import pytest
 
-from flagsync._delivery.answers import MAX_TEXT, Answer, Outcome, Reply, Service, judge
+from flagsync._delivery.answers import MAX_TEXT, Answer, Misconfiguration, Outcome, Reply, Service, judge
 from flagsync._delivery.mixpanel import MIXPANEL
 from flagsync.cohorts.trait_writer.service import FLAGSMITH
 
@@ -45,6 +45,19 @@ def test_answer_of_mixpanel_has_an_outcome(status: int, body: bytes, outcome: Ou
     if outcome is not ACCEPTED:
         assert answer.reason.startswith(f"Mixpanel does not accept updates (HTTP {status}")
         assert answer.text == body.decode()
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_misconfiguration_says_itself_what_to_check(name: str) -> None:
+    answer = judge(SERVICES[name], Misconfiguration("it is wrong; check it"))
+    assert answer == Answer(MISCONFIGURED, f"{name} cannot be reached (it is wrong; check it)")
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_proxy_that_wants_credentials_is_named_as_the_one(name: str) -> None:
+    answer = judge(SERVICES[name], Reply(407, b""))
+    assert answer.outcome is MISCONFIGURED
+    assert answer.reason.endswith("(HTTP 407; check the credentials of the proxy)")
 
 
 @pytest.mark.parametrize(

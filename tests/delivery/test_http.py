@@ -1,8 +1,10 @@
 """Http: requests that raise nothing; what is followed, kept and read of their replies."""
 
 import gzip
+from base64 import b64encode
 from collections.abc import Iterator
 from email.utils import formatdate
+from pathlib import Path
 from time import time
 
 import pytest
@@ -149,18 +151,71 @@ def test_dropped_connection_is_no_reply(http: Http, mixpanel: MixpanelServer) ->
 
 
 def test_server_that_is_not_there_is_no_reply(http: Http) -> None:
-    assert post(http, f"http://127.0.0.1:{free_port()}/") == "ConnectionError"
+    assert post(http, f"http://127.0.0.1:{free_port()}/") == "ConnectionError: Connection refused"
+
+
+# Credentials
+
+
+@pytest.mark.parametrize(
+    ("user_info", "credentials"),
+    [
+        ("user:password", "user:password"),
+        ("user", "user:"),
+        (":password", ":password"),
+        ("us%40er:p%3Aa%2Fs%40s", "us@er:p:a/s@s"),
+        ("user:p@ss", "user:p@ss"),
+        ("us%E2%82%ACr:пароль", "us€r:пароль"),
+    ],
+)
+def test_credentials_of_the_url_are_sent(
+    http: Http, mixpanel: MixpanelServer, user_info: str, credentials: str
+) -> None:
+    assert isinstance(post(http, mixpanel.url.replace("//", f"//{user_info}@")), Reply)
+    sent = mixpanel.requests[0].headers["Authorization"]
+    assert sent == f"Basic {b64encode(credentials.encode()).decode()}"
+
+
+@pytest.mark.parametrize("machine", ["machine 127.0.0.1", "default"])
+def test_credentials_of_netrc_are_never_sent(
+    http: Http, mixpanel: MixpanelServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, machine: str
+) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text(f"{machine}\nlogin user\npassword secret\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+    assert isinstance(post(http, mixpanel.url), Reply)
+    assert "Authorization" not in mixpanel.requests[0].headers
 
 
 # Proxies
 
 
-def test_proxy_of_the_environment_is_used(
-    http: Http, mixpanel: MixpanelServer, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """An environment without proxies."""
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    return monkeypatch
+
+
+@pytest.mark.parametrize("host", ["mixpanel.invalid", "localhost", "127.0.0.1"])
+@pytest.mark.parametrize("name", ["http_proxy", "HTTP_PROXY", "ALL_PROXY"])
+def test_proxy_of_the_environment_is_used_for_every_host(
+    http: Http, mixpanel: MixpanelServer, environment: pytest.MonkeyPatch, host: str, name: str
 ) -> None:
-    monkeypatch.setenv("http_proxy", mixpanel.url)
-    assert isinstance(post(http, "http://mixpanel.invalid/engage"), Reply)
-    assert mixpanel.requests[0].path == "http://mixpanel.invalid/engage"
+    environment.setenv(name, mixpanel.url)
+    assert isinstance(post(http, f"http://{host}/engage"), Reply)
+    assert mixpanel.requests[0].path == f"http://{host}/engage"
+
+
+def test_proxy_of_the_environment_is_not_used_where_no_proxy_says_so(
+    http: Http, mixpanel: MixpanelServer, environment: pytest.MonkeyPatch
+) -> None:
+    environment.setenv("HTTP_PROXY", f"http://127.0.0.1:{free_port()}")
+    environment.setenv("NO_PROXY", "127.0.0.1")
+    assert isinstance(post(http, mixpanel.url), Reply)
 
 
 def test_proxy_that_is_given_is_used(mixpanel: MixpanelServer) -> None:
@@ -170,18 +225,13 @@ def test_proxy_that_is_given_is_used(mixpanel: MixpanelServer) -> None:
     http.close()
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-def test_loopback_server_is_not_looked_for_behind_the_proxy_of_the_environment(
-    http: Http, mixpanel: MixpanelServer, monkeypatch: pytest.MonkeyPatch, host: str
-) -> None:
-    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")
-    assert isinstance(post(http, mixpanel.url.replace("127.0.0.1", host)), Reply)
-
-
-def test_text_of_a_failure_does_not_have_the_password_of_a_proxy() -> None:
-    http = Http({}, {"http": f"http://user:password@127.0.0.1:{free_port()}"})
-    reply = post(http, "http://other:secret@mixpanel.invalid/engage")
-    assert reply == "ProxyError"
+def test_proxy_gets_its_own_credentials_and_the_server_those_of_the_url(mixpanel: MixpanelServer) -> None:
+    http = Http({}, {"http": mixpanel.url.replace("//", "//user:pass%40word@")})
+    post(http, "http://other:secret@mixpanel.invalid/engage")
+    [request] = mixpanel.requests
+    assert request.path == "http://mixpanel.invalid/engage"
+    credentials = [request.headers[name] for name in ("Proxy-Authorization", "Authorization")]
+    assert credentials == [f"Basic {b64encode(text).decode()}" for text in (b"user:pass@word", b"other:secret")]
     http.close()
 
 

@@ -111,7 +111,9 @@ def test_post_without_an_answer_is_unavailable(mixpanel: MixpanelServer, post: C
 
 def test_post_to_a_server_that_is_not_there_is_unavailable() -> None:
     api, url = MixpanelApi(), f"http://127.0.0.1:{free_port()}/engage"
-    assert api.post(url, [UPDATE], 5) == Answer(UNAVAILABLE, "Mixpanel cannot be reached (ConnectionError)")
+    assert api.post(url, [UPDATE], 5) == Answer(
+        UNAVAILABLE, "Mixpanel cannot be reached (ConnectionError: Connection refused)"
+    )
 
 
 def test_post_ends_in_time(mixpanel: MixpanelServer, post: Callable[..., Answer]) -> None:

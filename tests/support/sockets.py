@@ -157,6 +157,27 @@ class ForgetfulServer(_Server):
         self._has_forgotten.set()
 
 
+class TunnelingProxy(_Server):
+    """Lets its clients connect to itself, whomever they ask for, and then speaks TLS."""
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        super().__init__()
+        self._context = context
+
+    def serve(self, connection: socket.socket) -> None:
+        read_request(connection)
+        connection.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        with self._context.wrap_socket(connection, server_side=True) as inside:
+            read_request(inside)
+
+
+class BreakingServer(_Server):
+    """Hangs up in the middle of a TLS handshake."""
+
+    def serve(self, connection: socket.socket) -> None:
+        connection.recv(65536)
+
+
 def read_request(connection: socket.socket) -> bytes:
     """Read a request; return its head."""
     head = b""

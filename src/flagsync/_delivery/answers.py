@@ -5,6 +5,7 @@ Guarantee: every answer has an outcome. Boundary: what to do about it is the sen
 
 from collections.abc import Callable
 from enum import Enum
+from http import HTTPStatus
 from typing import NamedTuple
 
 MAX_TEXT = 500  # characters of an answer that are kept
@@ -34,6 +35,12 @@ class Answer(NamedTuple):
     reason: str = ""
     retry_after_seconds: float = 0.0
     text: str = ""
+
+
+class Misconfiguration(str):
+    """Why no request can be made, or none can get through, until a person acts."""
+
+    __slots__ = ()
 
 
 class Reply(NamedTuple):
@@ -67,12 +74,15 @@ class Service(NamedTuple):
 def judge(service: Service, reply: Reply | str) -> Answer:
     """Return what a reply of a service means, or the text that says why there was none."""
     if isinstance(reply, str):
-        return Answer(Outcome.UNAVAILABLE, f"{service.name} cannot be reached ({reply})")
+        is_wrong = isinstance(reply, Misconfiguration)
+        outcome = Outcome.MISCONFIGURED if is_wrong else Outcome.UNAVAILABLE
+        return Answer(outcome, f"{service.name} cannot be reached ({reply})")
     outcome, note = _outcome(service, reply)
     if outcome is Outcome.ACCEPTED:
         return Answer(outcome)
     if outcome is Outcome.MISCONFIGURED:
-        note += f"; check {service.remedy}"
+        is_of_proxy = reply.status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED
+        note += f"; check {'the credentials of the proxy' if is_of_proxy else service.remedy}"
     reason = f"{service.name} does not accept {service.content} (HTTP {reply.status}{note})"
     text = reply.body.decode(errors="replace")[:MAX_TEXT]
     return Answer(outcome, reason, reply.retry_after_seconds, text)

@@ -1,21 +1,24 @@
 """HTTP requests that raise nothing and end in time; the only import of ``requests``.
 
 Guarantee: a request ends at its deadline, follows no redirect with the payload, and keeps no cookie. One that meets a
-connection which the server has closed meanwhile is sent again over a new one. Boundary: what a reply means is said by
-``answers``.
+connection which the server has closed meanwhile is sent again over a new one. Proxies and the CA bundle come from the
+environment as ``requests`` has them, for every host; credentials only from the URL, never from ``~/.netrc``. Boundary:
+what a reply means is said by ``answers``.
 """
 
+from base64 import b64encode
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from http.cookiejar import DefaultCookiePolicy
 from time import monotonic, time
 from types import MappingProxyType
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import requests
 
 from flagsync._delivery.answers import Reply
 from flagsync._delivery.deadlines import DeadlineAdapter, Exchange, Stage
+from flagsync._delivery.failures import reason_of
 
 CONNECT_SECONDS = 5.0
 MAX_IDLE_SECONDS = 30.0
@@ -48,6 +51,7 @@ class Http:
         self._idle_since = 0.0
         self._session.headers.update(headers)
         self._session.proxies.update(proxies)
+        self._session.auth = _authorize
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         # Of a redirect that is not followed, requests (2.32) reads the whole body, however long.
         self._session.get_redirect_target = lambda _: None  # type: ignore[assignment]
@@ -55,7 +59,7 @@ class Http:
             self._session.mount(scheme, DeadlineAdapter(self._exchange))
 
     def request(self, method: str, url: str, body: bytes, seconds: float) -> Reply | str:
-        """Send a body; within about ``seconds``, return the reply, or the text that says what prevented it."""
+        """Send a body; within about ``seconds``, return the reply, or why there is none."""
         if monotonic() - self._idle_since > self._max_idle_seconds:
             self.close()
         self._exchange.deadline = monotonic() + seconds
@@ -73,15 +77,21 @@ class Http:
         self._exchange.stage = Stage.PREPARED
         seconds = max(self._exchange.seconds_left(), LAST_SECONDS)
         try:
-            # A test server must not be looked for behind the company's proxy.
-            self._session.trust_env = urlsplit(url).hostname not in ("127.0.0.1", "localhost", "::1")
             timeouts = (min(self._connect_seconds, seconds), seconds)
             with self._session.request(method, url, data=body, timeout=timeouts, stream=True) as response:
                 content = response.raw.read(MAX_REPLY_BYTES, decode_content=True)[:MAX_REPLY_BYTES]
         except Exception as error:  # noqa: BLE001 - besides RequestException, urllib3 and ssl raise their own
-            # Only the type: urllib3's messages contain URLs, which may contain the password of a proxy.
-            return type(error).__name__
+            return reason_of(error, is_unsent=self._exchange.stage is Stage.PREPARED)
         return Reply(response.status_code, content, seconds_from(response.headers.get("Retry-After", "")))
+
+
+def _authorize(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    """Add the credentials of the URL. Without this, requests looks for some in ``~/.netrc``."""
+    parts = urlsplit(request.url or "")
+    if parts.username or parts.password:
+        credentials = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
+        request.headers["Authorization"] = f"Basic {b64encode(credentials.encode()).decode()}"
+    return request
 
 
 def seconds_from(retry_after: str) -> float:
