@@ -9,13 +9,13 @@ import weakref
 from collections.abc import Callable
 from os import PathLike
 from threading import Thread
-from time import monotonic
 from typing import ClassVar, Literal, Self, Unpack
 
 from flagsmith import Flagsmith
 from flagsmith.models import Flag, Flags
 from flagsmith.types import TraitMapping
 
+from flagsync._clock import monotonic
 from flagsync._encoding.properties import PropertyValue
 from flagsync._environment import EnvironmentOptions, read_environment
 from flagsync._options import CLIENT, SAME_IDENTIFIER, SAME_NAME, SERVED_VALUE, Options, Tuning, client_fault

@@ -9,9 +9,9 @@ import os
 import threading
 from dataclasses import replace
 from math import inf
-from time import monotonic
 from types import ModuleType
 
+from flagsync._clock import monotonic
 from flagsync._delivery.answers import Answer, Outcome
 from flagsync._delivery.mixpanel import MixpanelApi
 from flagsync._delivery.sender import Sender

@@ -12,8 +12,9 @@ import threading
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
-from time import monotonic
 from typing import Generic, Protocol, TypeVar
+
+from flagsync._clock import monotonic
 
 T = TypeVar("T")
 EXIT_SECONDS = 5.0

@@ -9,8 +9,8 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from time import monotonic
 
+from flagsync._clock import monotonic
 from flagsync.exceptions import DeliveryError
 
 REPEAT_SECONDS = 60.0

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from math import inf
 from queue import Empty, SimpleQueue
-from time import monotonic
 
+from flagsync._clock import monotonic
 from flagsync._report import Reporter, is_interrupt_of_application
 
 ERROR_PAUSE_SECONDS = 1.0

@@ -9,10 +9,11 @@ import http.client
 import io
 import socket
 from enum import Enum
-from time import monotonic
 from typing import Any
 
 from requests.adapters import HTTPAdapter
+
+from flagsync._clock import monotonic
 
 FIRST_FINAL_STATUS, SWITCHING_PROTOCOLS = 200, 101
 

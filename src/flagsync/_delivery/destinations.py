@@ -6,8 +6,8 @@ Guarantee: no destination suffers for another one.
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from time import monotonic
 
+from flagsync._clock import monotonic
 from flagsync._delivery.answers import Answer, Outcome
 from flagsync._outbox.contract import Destination, Message
 from flagsync._report import Outage, Reporter

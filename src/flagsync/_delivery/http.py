@@ -10,12 +10,12 @@ from base64 import b64encode
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from http.cookiejar import DefaultCookiePolicy
-from time import monotonic, time
 from types import MappingProxyType
 from urllib.parse import unquote, urlsplit
 
 import requests
 
+from flagsync._clock import monotonic, time
 from flagsync._delivery.answers import Reply
 from flagsync._delivery.deadlines import DeadlineAdapter, Exchange, Stage
 from flagsync._delivery.failures import reason_of

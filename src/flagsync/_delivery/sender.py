@@ -7,9 +7,9 @@ something newer. No I/O happens while a lock is held. Boundary: knows neither fl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import inf
-from time import monotonic
 from typing import Protocol
 
+from flagsync._clock import monotonic
 from flagsync._delivery.answers import Answer, Outcome
 from flagsync._delivery.bisection import Bisection
 from flagsync._delivery.destinations import Backoff, Destinations, Health, delivery_error

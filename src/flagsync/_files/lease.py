@@ -7,8 +7,8 @@ lease any more. Boundary: local file systems of POSIX systems.
 import os
 from contextlib import suppress
 from pathlib import Path
-from time import time
 
+from flagsync._clock import time
 from flagsync._files.place import make
 
 with suppress(ImportError):  # without it no shared file is made, see sqlite.prepare

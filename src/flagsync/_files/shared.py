@@ -11,8 +11,9 @@ import weakref
 from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from time import monotonic, sleep
+from time import sleep
 
+from flagsync._clock import monotonic
 from flagsync._files.lease import FileLease
 from flagsync._files.sqlite import Format, begin, connect, identity
 from flagsync._process import PerProcess

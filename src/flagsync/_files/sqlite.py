@@ -9,8 +9,9 @@ import sqlite3
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from time import monotonic, sleep
+from time import sleep
 
+from flagsync._clock import monotonic
 from flagsync._files.place import check_directory, check_file, check_name, hide_from_others, make
 
 OLDEST_SQLITE = (3, 31, 0)  # older ones do not read every character in JSON

@@ -12,9 +12,9 @@ from functools import cache
 from hashlib import blake2b
 from math import inf
 from pathlib import Path
-from time import monotonic, time
 from typing import TypeVar
 
+from flagsync._clock import monotonic, time
 from flagsync._files.sqlite import read
 from flagsync._outbox import schema as sql
 from flagsync._outbox.contract import Destination, Message, Repeat

@@ -4,8 +4,7 @@ Guarantee: an outage is reported once when it begins and once when it is over. A
 moment, one that stays out of use less and less often.
 """
 
-from time import monotonic
-
+from flagsync._clock import monotonic
 from flagsync._outbox.options import Staging
 from flagsync._report import Outage, Reporter
 from flagsync.exceptions import DeliveryError

@@ -4,8 +4,8 @@ Guarantee: a save that cannot be made at once is made soon. Boundary: decides, a
 """
 
 from math import inf
-from time import monotonic
 
+from flagsync._clock import monotonic
 from flagsync._outbox.options import Staging
 
 POSTPONED = 4  # saves that may be put off while the backend is in use

@@ -10,11 +10,11 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from math import inf
 from queue import Empty, SimpleQueue
-from time import monotonic
 from typing import TypeAlias
 
 from flagsmith.types import TraitConfig, TraitMapping
 
+from flagsync._clock import monotonic
 from flagsync._identifiers import content_of, text_of
 from flagsync._process import PerProcess
 from flagsync._recent import Recent

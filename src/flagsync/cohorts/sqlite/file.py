@@ -7,9 +7,9 @@ Guarantee: whoever reads does not wait for whoever writes. What the file cannot 
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
-from time import monotonic
 from typing import NamedTuple
 
+from flagsync._clock import monotonic
 from flagsync._files.lease import FileLease
 from flagsync._files.shared import SharedFile
 from flagsync._files.sqlite import prepare

@@ -8,9 +8,9 @@ from base64 import b64decode
 from collections.abc import Callable, Iterable, Mapping
 from hashlib import sha256
 from hmac import compare_digest
-from time import monotonic
 from typing import Any, TypeAlias, TypeGuard
 
+from flagsync._clock import monotonic
 from flagsync._report import Outage, Reporter
 from flagsync._rules import is_instance_of, require, shown
 from flagsync.cohorts.store import MembershipSink

@@ -1,8 +1,8 @@
 """The state of the store, and who sends."""
 
 # ruff: noqa: D102, S101, PLR2004 - it consists of tests, whose names say what they are for
-from time import monotonic
 
+from flagsync._clock import monotonic
 from flagsync._outbox.backend import Totals
 from flagsync._outbox.contract import Destination
 from flagsync.testing.backends.support import (

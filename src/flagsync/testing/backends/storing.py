@@ -2,8 +2,8 @@
 
 # ruff: noqa: D102, S101 - it consists of tests, whose names say what they are for
 from contextlib import suppress
-from time import monotonic
 
+from flagsync._clock import monotonic
 from flagsync._outbox.backend import Totals
 from flagsync.testing.backends.support import (
     HERE,

@@ -6,9 +6,9 @@ from contextlib import contextmanager
 from functools import cache
 from hashlib import blake2b
 from pathlib import Path
-from time import monotonic
 from typing import Protocol
 
+from flagsync._clock import monotonic
 from flagsync._outbox.backend import Backend, Status, Totals
 from flagsync._outbox.contract import Destination, Limits, Message, Repeat
 
