@@ -8,11 +8,11 @@ but for the first one of a document.
 import threading
 from itertools import count
 from marshal import dumps, loads
-from time import monotonic
 from typing import NamedTuple, TypeAlias
 
 from flagsmith.models import Flags
 
+from flagsync._clock import monotonic
 from flagsync._encoding.evaluation import Context, Identity, context_of
 
 # The format that tells True from 1 from 1.0, and writes equal values equally, in every process.

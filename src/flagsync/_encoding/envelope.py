@@ -5,9 +5,10 @@ Guarantee: the SDK writes every record's envelope, and so decides its form. Boun
 
 import json
 from math import inf
-from time import monotonic
 
 from mixpanel import Mixpanel
+
+from flagsync._clock import monotonic
 
 ENVELOPE_SECONDS = 1.0
 

@@ -9,8 +9,8 @@ import threading
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from math import inf
-from time import monotonic
 
+from flagsync._clock import monotonic
 from flagsync._outbox.accounting import Accounting
 from flagsync._outbox.backend import Backend
 from flagsync._outbox.contract import Claim, Destination, Limits, Mark, Message, Repeat

@@ -7,8 +7,8 @@ garbage collector nothing. Boundary: it is lost with the process.
 import threading
 from collections.abc import Collection, Mapping, Sequence
 from math import inf
-from time import monotonic
 
+from flagsync._clock import monotonic
 from flagsync._outbox.contract import Claim, Destination, Limits, Mark, Message, Repeat, fitting
 from flagsync._outbox.queue import UNKNOWN, Queue, message_of, slot_of
 from flagsync._recent import Recent

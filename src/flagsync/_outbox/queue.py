@@ -5,9 +5,9 @@ Guarantee: kept as text, bytes, numbers and exact tuples of those, which cost th
 
 from collections import OrderedDict
 from math import inf
-from time import monotonic
 from typing import TypeAlias
 
+from flagsync._clock import monotonic
 from flagsync._outbox.contract import Destination, Message
 from flagsync._recent import Recent
 

@@ -7,10 +7,10 @@ whatever the size of the file. Boundary: local file systems, whose locks the ker
 import sqlite3
 from collections.abc import Collection, Generator, Iterator, Sequence
 from contextlib import closing
-from time import monotonic, time
 from typing import NamedTuple
 from uuid import uuid4
 
+from flagsync._clock import monotonic, time
 from flagsync._files.shared import SharedFile
 from flagsync._files.sqlite import BUSY_SECONDS, read
 from flagsync._outbox import schema as sql

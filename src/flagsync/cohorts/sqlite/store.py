@@ -8,10 +8,10 @@ import os
 import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from time import time
 from types import MappingProxyType
 from typing import Self
 
+from flagsync._clock import time
 from flagsync._files.sqlite import BUSY_SECONDS, read
 from flagsync._report import Reporter
 from flagsync.cohorts.keys import Cohort, TraitKeys

@@ -9,7 +9,6 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping
 from hashlib import blake2b
 from math import inf
-from time import monotonic
 from typing import Protocol
 
 from flagsync._delivery.answers import Answer

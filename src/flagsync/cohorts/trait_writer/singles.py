@@ -10,9 +10,9 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from http import HTTPStatus
-from time import monotonic
 from urllib.parse import urlencode
 
+from flagsync._clock import monotonic
 from flagsync._delivery.answers import Outcome, Reply, judge
 from flagsync._delivery.http import Http
 from flagsync.cohorts.trait_writer.service import FLAGSMITH

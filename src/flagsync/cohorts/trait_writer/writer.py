@@ -10,11 +10,11 @@ import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from os import getpid
-from time import monotonic
 from typing import Self
 
 from flagsmith import Flagsmith
 
+from flagsync._clock import monotonic
 from flagsync._delivery.destinations import Backoff
 from flagsync._delivery.sender import Sender, Sending
 from flagsync._outbox.contract import Destination
