@@ -21,7 +21,7 @@ from django.urls import path
 from flagsmith import Flagsmith
 from flagsmith.offline_handlers import LocalFileHandler
 
-from flagsync import FlagSync
+from flagsync import FlagSync, close_on_sigterm
 from flagsync.cohorts import CohortWebhook, SQLiteStore
 from flagsync.testing import MixpanelServer
 
@@ -40,6 +40,11 @@ client = FlagSync(
     flagsmith, "any-token", mixpanel_url=mixpanel.url, property_name=PROPERTIES.get, cohorts=cohorts
 )
 webhook = CohortWebhook(cohorts, credentials=[("mixpanel", "a long password")])
+
+# Python's exit delivers what is pending, so nothing needs to close the client under gunicorn. uvicorn ends by the
+# signal that it gets, past Python's exit, and Django has no lifespan: with this line SIGTERM delivers, too. It
+# belongs in asgi.py or wsgi.py, which servers import in their main thread.
+close_on_sigterm()
 
 
 def checkout(request: HttpRequest) -> JsonResponse:
@@ -86,6 +91,5 @@ def demonstrate() -> None:
 
 
 if __name__ == "__main__":
-    # In production nothing needs to close the client: Python's exit delivers what is pending.
     with mixpanel, client:
         demonstrate()

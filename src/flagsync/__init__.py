@@ -10,7 +10,8 @@
 
     Mixpanel cohort webhook ─> CohortUpdate ─> membership store ─> traits     cohorts/
 
-``_process`` makes one object for each process and closes it before the exit, ``_worker`` is a background thread,
+``_process`` makes one object for each process and closes it before the exit, ``_signals`` before SIGTERM ends it,
+``_worker`` is a background thread, ``_clock`` a clock that tests of applications do not stop,
 ``_report`` says what goes wrong, ``_stats`` counts what became of the calls, ``_recent`` is a bounded map,
 ``_identifiers`` tells what an identifier is, ``_rules`` what an option must be, ``_environment`` reads options,
 ``_lazy`` imports what is used, ``exceptions`` is what ``on_error`` gets, ``testing`` has a loopback Mixpanel and the
@@ -25,10 +26,11 @@ if TYPE_CHECKING:
     from flagsync._client import FlagSync
     from flagsync._encoding.properties import PropertyValue
     from flagsync._pipeline import outbox_stats
+    from flagsync._signals import close_on_sigterm
     from flagsync._stats import Stats
     from flagsync.exceptions import DeliveryError
 
-__all__ = ["DeliveryError", "FlagSync", "PropertyValue", "Stats", "outbox_stats"]
+__all__ = ["DeliveryError", "FlagSync", "PropertyValue", "Stats", "close_on_sigterm", "outbox_stats"]
 __version__ = "0.1.0"
 
 # pytest imports this package wherever it is installed, for the fixture of ``testing``: it must not import requests and
@@ -38,6 +40,7 @@ _IMPORTED_WHEN_USED = {
     "FlagSync": "flagsync._client",
     "PropertyValue": "flagsync._encoding.properties",
     "Stats": "flagsync._stats",
+    "close_on_sigterm": "flagsync._signals",
     "cohorts": "flagsync.cohorts",
     "exceptions": "flagsync.exceptions",
     "outbox_stats": "flagsync._pipeline",

@@ -98,6 +98,9 @@ class Closeable(Protocol):
     def close(self, deadline: float) -> bool:
         """Stop, and wait for the threads."""
 
+    def flush(self, deadline: float) -> bool:
+        """Wait until what is pending is delivered."""
+
 
 def close_before_exit(closeable: Closeable) -> None:
     """Have an object closed before this process ends; at once, if the process is already ending."""
@@ -128,11 +131,22 @@ def close_all() -> None:
     global _closed  # noqa: PLW0603 - a process ends once
     _closed = True
     deadline = monotonic() + EXIT_SECONDS
-    own = [closeable for closeable in [*_closeables] if closeable.pid == os.getpid()]
+    own = _own_closeables()
     for closeable in own:
         closeable.stop(deadline)
     for closeable in own:
         closeable.close(deadline)
+
+
+def flush_all(seconds: float) -> None:
+    """Deliver what is pending in this process, within some seconds."""
+    deadline = monotonic() + seconds
+    for closeable in _own_closeables():
+        closeable.flush(deadline)
+
+
+def _own_closeables() -> list[Closeable]:
+    return [closeable for closeable in [*_closeables] if closeable.pid == os.getpid()]
 
 
 _closed = False

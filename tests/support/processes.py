@@ -1,6 +1,8 @@
 """Programs in processes of their own: how they ended, and what they have sent."""
 
+import os
 import subprocess
+import sys
 from collections import Counter
 from typing import NamedTuple
 
@@ -37,3 +39,8 @@ def sent(mixpanel: MixpanelServer) -> Counter[str]:
 def names(prefix: str, count: int) -> list[str]:
     """Return identifiers such as ``user_0``."""
     return [f"{prefix}_{number}" for number in range(count)]
+
+
+def can_be_first() -> bool:
+    """Whether a process may have a namespace in which a child of it is the first process: on Linux, as root."""
+    return sys.platform == "linux" and os.geteuid() == 0

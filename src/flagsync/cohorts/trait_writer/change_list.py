@@ -11,6 +11,7 @@ from hashlib import blake2b
 from math import inf
 from typing import Protocol
 
+from flagsync._clock import monotonic
 from flagsync._delivery.answers import Answer
 from flagsync._outbox.contract import Claim, Destination, Mark, Message
 from flagsync._report import Outage, Reporter
