@@ -1,11 +1,15 @@
 """FlagSync in every mode of Flagsmith, and what it does with bad input."""
 
+import copy
 import json
+import pickle
+import sys
 import threading
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 from time import monotonic
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -605,3 +609,37 @@ def test_logs_and_reprs_name_neither_users_nor_secrets(
     assert not any(
         secret in said + repr(client) + repr(client.stats()) for secret in ("secret-token", "user_", "blue")
     )
+
+
+# Processes
+
+
+@pytest.mark.parametrize(
+    "work",
+    [pickle.dumps, copy.copy, copy.deepcopy, lambda client: pickle.dumps([client.get_identity_flags])],
+    ids=["pickle", "copy", "deepcopy", "pickle of a method"],
+)
+def test_pickling_or_copying_a_client_says_to_build_one_in_each_process(
+    work: Callable[[FlagSync], object], flagsync: Build
+) -> None:
+    with pytest.raises(TypeError, match=r"FlagSync cannot be pickled or copied, .*: build one in each process"):
+        work(flagsync())
+
+
+@pytest.mark.parametrize(("has_threads", "warnings"), [(0, 1), (1, 0)])
+def test_uwsgi_without_threads_is_warned_of_once(
+    has_threads: int,
+    warnings: int,
+    flagsync: Build,
+    logged: Callable[[], list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    uwsgi: Any = ModuleType("uwsgi")
+    uwsgi.has_threads = has_threads
+    monkeypatch.setitem(sys.modules, "uwsgi", uwsgi)
+    client = flagsync()
+    for number in range(3):
+        client.get_identity_flags(f"user_{number}")
+    assert client.flush()
+    said = [message for message in logged() if "set enable-threads = true" in message]
+    assert len(said) == warnings

@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Callable
 from os import PathLike
 from threading import Thread
-from typing import ClassVar, Literal, Self, Unpack
+from typing import ClassVar, Literal, Never, Self, Unpack
 
 from flagsmith import Flagsmith
 from flagsmith.models import Flag, Flags
@@ -20,7 +20,7 @@ from flagsync._encoding.properties import PropertyValue
 from flagsync._environment import EnvironmentOptions, read_environment
 from flagsync._options import CLIENT, SAME_IDENTIFIER, SAME_NAME, SERVED_VALUE, Options, Tuning, client_fault
 from flagsync._pipeline import Pipeline, file_outboxes
-from flagsync._process import EXIT_SECONDS, PerProcess
+from flagsync._process import EXIT_SECONDS, PerProcess, threads_run
 from flagsync._report import Reporter
 from flagsync._rules import require, shown
 from flagsync._stats import Stats
@@ -33,6 +33,14 @@ STALE = (
     "The Flagsmith client was built before this process was forked, and the thread that refreshes its flags is "
     "not in this process: they are stale from now on. Build Flagsmith and FlagSync after the fork (gunicorn: "
     "post_fork, or no --preload; Celery: worker_process_init; uWSGI: postfork)"
+)
+NO_THREADS = (
+    "uWSGI runs no threads between requests, so updates are not sent until the worker ends: set enable-threads = true "
+    "in its configuration, or start it with --enable-threads"
+)
+UNPICKLABLE = (
+    "FlagSync cannot be pickled or copied, since its threads and connections belong to one process: build one in "
+    "each process, such as in the initializer of a pool, or where a worker first needs it"
 )
 
 
@@ -196,6 +204,10 @@ class FlagSync:
         """Return what became of the calls of this process. Waits for nothing."""
         return Stats() if self._pipelines is None else self._pipelines.get().stats()
 
+    def __reduce__(self) -> Never:
+        """Refuse to be pickled or copied."""
+        raise TypeError(UNPICKLABLE)
+
     def __enter__(self) -> Self:
         return self
 
@@ -219,6 +231,8 @@ class FlagSync:
         def on_first(pipeline: Pipeline, inherited: Pipeline | None) -> None:
             if (owner := client()) is not None:  # else it is being collected, in the child of a fork
                 weakref.finalize(owner, _stop, pipeline).atexit = False
+            if not threads_run():
+                pipeline.report.warn_once(NO_THREADS)
             refresher = _refresher(flagsmith)
             if refresher and (not refresher.is_alive() or (inherited and refresher is built_with)):
                 pipeline.report.warn_once(STALE)

@@ -24,7 +24,7 @@ from flagsync._options import Options
 from flagsync._outbox.contract import MAX_BATCH_MESSAGES, Limits, Outbox
 from flagsync._outbox.durable import DurableOutbox
 from flagsync._outbox.memory import MemoryOutbox
-from flagsync._process import close_before_exit, python_exits, register_in_child
+from flagsync._process import close_before_exit, python_exits, register_in_child, this_process
 from flagsync._report import Reporter
 from flagsync._stats import Ledger, Stats, stats_of
 from flagsync.exceptions import DeliveryError
@@ -40,13 +40,13 @@ class Pipeline:
         token: Of the Mixpanel project.
 
     Attributes:
-        pid: The process that it belongs to.
+        process: The one that it belongs to.
         encoder: Where calls are submitted.
         report: Where problems are reported.
     """
 
     def __init__(self, options: Options, token: str) -> None:
-        self.pid = os.getpid()
+        self.process = this_process()
         self.report, self._ledger = Reporter(options.on_error), Ledger()
         self._outbox = _outbox(options, self._ledger, self.report)
         self._api = MixpanelApi()
@@ -115,7 +115,7 @@ class Pipeline:
 
     def stop(self, deadline: float) -> None:
         """Accept no more calls, deliver until the deadline, end the threads. Takes no lock."""
-        if self.pid == os.getpid():
+        if self.process == this_process():
             self._outbox.set_deadline(deadline)
             self._sender.stop(deadline)
             self.encoder.stop()

@@ -12,13 +12,27 @@ import threading
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
 from flagsync._clock import monotonic
 
 T = TypeVar("T")
+ProcessId = tuple[int, int]
 EXIT_SECONDS = 5.0
+PID_NAMESPACE = Path("/proc/self/ns/pid")
 MADV_WIPEONFORK, INVALID_ADVICE = 18, -1  # Linux 4.14; <asm-generic/mman-common.h>
+
+
+def this_process() -> ProcessId:
+    """Return what tells this process from its parents: its id, and the namespace in which it has that.
+
+    The first process of each container has the same id, also as the child of another one.
+    """
+    namespace = 0
+    with suppress(OSError):  # Linux
+        namespace = PID_NAMESPACE.stat().st_ino
+    return os.getpid(), namespace
 
 
 class PerProcess(Generic[T]):
@@ -34,7 +48,7 @@ class PerProcess(Generic[T]):
         self, make: Callable[[T | None], T], on_first: Callable[[T, T | None], None] = lambda *_: None
     ) -> None:
         self._make, self._on_first = make, on_first
-        self._objects: dict[int, T] = {}  # by process id: of this process, and of its parents
+        self._objects: dict[ProcessId, T] = {}  # of this process, and of its parents
         self._own: T | None = None
         self._mark = _new_mark()
 
@@ -46,19 +60,19 @@ class PerProcess(Generic[T]):
 
     def existing(self) -> T | None:
         """Return the object of this process if it has made one."""
-        return self._objects.get(os.getpid())
+        return self._objects.get(this_process())
 
     def _find_or_make(self) -> T:
-        pid = os.getpid()
-        if pid not in self._objects:
+        process = this_process()
+        if process not in self._objects:
             inherited = next(iter([*self._objects.values()]), None)
             made = self._make(inherited)
             # A fork could copy a lock while it is held. Without one, setdefault lets the first thread win.
-            if self._objects.setdefault(pid, made) is made:
-                for parent in [other for other in self._objects if other != pid]:
+            if self._objects.setdefault(process, made) is made:
+                for parent in [other for other in self._objects if other != process]:
                     del self._objects[parent]
                 self._on_first(made, inherited)
-        self._own = own = self._objects[pid]
+        self._own = own = self._objects[process]
         self._mark[0] = 1
         return own
 
@@ -90,7 +104,7 @@ def _new_mark() -> mmap.mmap | _PidMark:
 class Closeable(Protocol):
     """What is closed before its process ends."""
 
-    pid: int
+    process: ProcessId
 
     def stop(self, deadline: float) -> None:
         """Accept no more calls, and have the threads end by the deadline. Never blocks."""
@@ -121,6 +135,11 @@ def register_in_child() -> None:
             util.Finalize(None, close_all, exitpriority=0)
 
 
+def threads_run() -> bool:
+    """Whether threads run between requests; not in uWSGI before 2.0.27, unless it is told that there are some."""
+    return bool(getattr(sys.modules.get("uwsgi"), "has_threads", True))
+
+
 def python_exits() -> bool:
     """Whether the interpreter is ending; true from before the first ``atexit`` handler runs."""
     return not threading.main_thread().is_alive()
@@ -146,7 +165,8 @@ def flush_all(seconds: float) -> None:
 
 
 def _own_closeables() -> list[Closeable]:
-    return [closeable for closeable in [*_closeables] if closeable.pid == os.getpid()]
+    process = this_process()
+    return [closeable for closeable in [*_closeables] if closeable.process == process]
 
 
 _closed = False

@@ -4,7 +4,6 @@ Guarantee: nothing that a step raises ends the thread silently. ``wake`` and ``s
 finalizer, which the garbage collector may run in any thread at any moment, may call them.
 """
 
-import os
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -12,6 +11,7 @@ from math import inf
 from queue import Empty, SimpleQueue
 
 from flagsync._clock import monotonic
+from flagsync._process import this_process
 from flagsync._report import Reporter, is_interrupt_of_application
 
 ERROR_PAUSE_SECONDS = 1.0
@@ -46,7 +46,7 @@ class Worker:
         self._changed = threading.Condition(threading.RLock())
         self._claim_to_run = threading.Lock()
         self._runner: int | None = None
-        self._pid = os.getpid()
+        self._process = this_process()
         self.is_started = self.is_ended = self.is_stopping = False
 
     def start(self) -> bool:
@@ -79,7 +79,7 @@ class Worker:
             while (seconds := self._run_step()) is not None:
                 self._sleep(seconds)
         finally:
-            if os.getpid() == self._pid:
+            if this_process() == self._process:
                 self._end()
 
     def is_current(self) -> bool:
@@ -109,7 +109,7 @@ class Worker:
 
     def _run_step(self) -> float | None:
         # gevent's greenlets survive a fork: the copy in a child must not do the work of the parent.
-        if os.getpid() != self._pid:
+        if this_process() != self._process:
             return None
         try:
             return self._step()

@@ -20,7 +20,7 @@ from flagsmith import Flagsmith
 from flagsync import FlagSync
 from flagsync._encoding.properties import served_value
 from flagsync.testing import MixpanelServer
-from tests.support.processes import HANG_SECONDS, Ended, end, names, sent
+from tests.support.processes import HANG_SECONDS, Ended, can_be_first, end, names, sent
 
 Build = Callable[..., FlagSync]
 Run = Callable[..., Ended]
@@ -100,6 +100,13 @@ def test_fork_of_greenlets_sends_nothing_twice(mixpanel: MixpanelServer, run: Ru
     mixpanel.fail(distinct_id="child", delay_seconds=0.5)  # time for the copied greenlets of the parent
     assert run("fork", "gevent")[:2] == (0, ["True", "True"])
     assert sent(mixpanel) == Counter(["child", "parent"])
+
+
+@pytest.mark.skipif(not can_be_first(), reason="the system gives no namespace of processes")
+def test_child_with_the_process_id_of_its_parent_mirrors_its_own(mixpanel: MixpanelServer, run: Run) -> None:
+    ended = run("container", "namespaced.py")
+    assert (ended.code, ended.output[1:]) == (0, ["1 True", "1 True"])
+    assert sent(mixpanel) == Counter(["parent", "pending", "child"])
 
 
 def test_client_closed_before_a_fork_is_closed_in_the_child(mixpanel: MixpanelServer, run: Run) -> None:
