@@ -8,6 +8,7 @@ import atexit
 import logging
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -42,7 +43,8 @@ def close_on_sigterm() -> None:
     if threading.current_thread() is not threading.main_thread():
         raise RuntimeError(NOT_THE_MAIN_THREAD)
     previous = signal.getsignal(signal.SIGTERM)
-    if previous is None:  # the handler of a C program in which Python is embedded, such as uWSGI
+    # Python does not know the handler of a C program in which it is embedded, and shows a wrong one in uWSGI.
+    if previous is None or "uwsgi" in sys.modules:
         log.warning(NOT_OF_PYTHON)
     elif not isinstance(previous, _Handler):
         signal.signal(signal.SIGTERM, _Handler(previous))

@@ -120,12 +120,6 @@ def test_ca_bundle_that_cannot_be_read_is_a_misconfiguration(
     assert "REQUESTS_CA_BUNDLE" in reply
 
 
-def test_https_to_a_server_without_tls_is_a_misconfiguration(post: Post, mixpanel: MixpanelServer) -> None:
-    reply = post(mixpanel.url.replace("http://", "https://"))
-    assert isinstance(reply, Misconfiguration)
-    assert "no TLS; check mixpanel_url" in reply
-
-
 def test_tls_handshake_that_breaks_is_an_outage(post: Post) -> None:
     with BreakingServer() as server:
         reply = post(server.url.replace("http://", "https://"))
@@ -191,6 +185,15 @@ def test_proxy_that_refuses_to_connect_is_a_misconfiguration_unless_it_may_later
     assert isinstance(reply, Misconfiguration) == is_misconfigured
     assert str(reply).startswith(f"the proxy answers HTTP {status}")
     assert "pass-word" not in reply
+
+
+def test_proxy_whose_url_says_https_but_has_no_tls_is_a_misconfiguration(
+    post: Post, mixpanel: MixpanelServer, environment: pytest.MonkeyPatch
+) -> None:
+    environment.setenv("HTTPS_PROXY", mixpanel.url.replace("http://", "https://user:pass-word@"))
+    reply = post(MIXPANEL)
+    assert isinstance(reply, Misconfiguration)
+    assert reply.startswith("the proxy has no TLS, so that its URL must begin with http://; check the proxy")
 
 
 def test_proxy_that_is_not_there_is_an_outage(post: Post, environment: pytest.MonkeyPatch) -> None:

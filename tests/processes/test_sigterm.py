@@ -5,12 +5,14 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import urllib.request
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
 from time import monotonic
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -271,9 +273,16 @@ def test_call_in_another_thread_is_refused(handled: list[int]) -> None:
     assert raised == [_signals.NOT_THE_MAIN_THREAD]
 
 
-def test_call_warns_where_python_does_not_handle_sigterm(
-    handled: list[int], monkeypatch: pytest.MonkeyPatch, logged: Callable[[], list[str]]
+@pytest.mark.parametrize("program", ["a program that embeds Python", "uWSGI"])
+def test_call_warns_and_changes_nothing_where_python_does_not_handle_sigterm(
+    program: str, handled: list[int], monkeypatch: pytest.MonkeyPatch, logged: Callable[[], list[str]]
 ) -> None:
-    monkeypatch.setattr(signal, "getsignal", lambda _: None)  # as under uWSGI
-    close_on_sigterm()
+    handler = signal.getsignal(SIGTERM)
+    with monkeypatch.context() as embedded:
+        if program == "uWSGI":
+            embedded.setitem(sys.modules, "uwsgi", ModuleType("uwsgi"))
+        else:
+            embedded.setattr(signal, "getsignal", lambda _: None)
+        close_on_sigterm()
     assert logged() == [_signals.NOT_OF_PYTHON]
+    assert signal.getsignal(SIGTERM) is handler

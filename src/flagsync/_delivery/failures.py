@@ -8,7 +8,7 @@ import re
 import ssl
 from collections.abc import Iterator
 
-from requests.exceptions import InvalidSchema, SSLError
+from requests.exceptions import InvalidSchema, ProxyError, SSLError
 
 from flagsync._delivery.answers import TEMPORARY, Misconfiguration
 
@@ -28,7 +28,7 @@ def reason_of(error: Exception, *, is_unsent: bool) -> str | Misconfiguration:
     if is_unsent and isinstance(error, OSError | ValueError):  # OSError: as all exceptions of requests are
         return Misconfiguration(_before_connecting(error, causes))
     tls = next((cause for cause in causes if isinstance(cause, ssl.SSLError)), None)
-    if tls and (wrong := _wrong_tls(tls)):
+    if tls and (wrong := _wrong_tls(tls, is_of_proxy=isinstance(error, ProxyError))):
         return Misconfiguration(wrong)
     root = causes[-1]
     if isinstance(error, SSLError) and not isinstance(root, ssl.SSLError | ConnectionError | TimeoutError):
@@ -55,12 +55,12 @@ def _before_connecting(error: Exception, causes: list[BaseException]) -> str:
     return f"no request can be made, {names}; check the URL, and {PROXY}"
 
 
-def _wrong_tls(error: ssl.SSLError) -> str | None:
+def _wrong_tls(error: ssl.SSLError, *, is_of_proxy: bool) -> str | None:
     """Return what a person must mend, if it is that and not a connection that broke."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"the certificate cannot be verified: {error.verify_message}; check {CA_BUNDLE}"
-    if error.reason == "WRONG_VERSION_NUMBER":
-        return f"https is spoken to a server that has no TLS; check mixpanel_url, and {PROXY}"
+    if error.reason == "WRONG_VERSION_NUMBER" and is_of_proxy:
+        return f"the proxy has no TLS, so that its URL must begin with http://; check {PROXY}"
     if error.library not in (None, "SSL"):  # X509, PEM: what was read from a file
         return f"the CA bundle cannot be read: {_text(error)}; check {CA_BUNDLE}"
     return None
