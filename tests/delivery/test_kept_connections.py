@@ -118,6 +118,14 @@ def test_request_without_an_answer_is_not_sent_again_after_its_deadline(http: Ht
         assert len(server.requests) == 1
 
 
+def test_request_that_the_server_has_worked_on_is_not_sent_again(mixpanel: MixpanelServer) -> None:
+    http = Http({}, dead_within_seconds=0.1)
+    assert isinstance(post(http, mixpanel.url), Reply)
+    mixpanel.fail(times=1, drop=True, delay_seconds=0.2)
+    assert isinstance(post(http, mixpanel.url), str)
+    assert len(mixpanel.requests) == 2
+
+
 def test_request_over_a_second_connection_keeps_its_deadline(http: Http, mixpanel: MixpanelServer) -> None:
     assert isinstance(post(http, mixpanel.url), Reply)
     mixpanel.fail(times=1, drop=True, delay_seconds=SOON_SECONDS / 2)

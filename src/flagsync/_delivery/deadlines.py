@@ -32,20 +32,25 @@ class Exchange:
 
     Attributes:
         deadline: When it must have ended, on the clock of ``monotonic``.
+        began_at: When it was sent, on the same clock.
         stage: How far it has come.
     """
 
     def __init__(self) -> None:
-        self.deadline, self.stage = 0.0, Stage.PREPARED
+        self.deadline, self.began_at, self.stage = 0.0, 0.0, Stage.PREPARED
+
+    def begin(self) -> None:
+        """Note that it is sent, or sent again."""
+        self.began_at, self.stage = monotonic(), Stage.PREPARED
 
     def seconds_left(self) -> float:
         """Return the time until the deadline."""
         return self.deadline - monotonic()
 
-    @property
-    def met_a_dead_connection(self) -> bool:
-        """Whether it ended, before its deadline, on a kept connection that has brought no byte of a reply."""
-        return self.stage is Stage.REUSED and self.seconds_left() > 0
+    def met_a_dead_connection(self, within_seconds: float) -> bool:
+        """Whether it ended, soon and before its deadline, on a kept connection that has brought no byte of a reply."""
+        is_soon = monotonic() < min(self.began_at + within_seconds, self.deadline)
+        return self.stage is Stage.REUSED and is_soon
 
 
 class DeadlineAdapter(HTTPAdapter):

@@ -22,6 +22,7 @@ from flagsync._delivery.failures import reason_of
 
 CONNECT_SECONDS = 5.0
 MAX_IDLE_SECONDS = 30.0
+DEAD_WITHIN_SECONDS = 2.0
 LAST_SECONDS = 0.001  # requests takes no timeout of 0
 MAX_REPLY_BYTES = 65536
 MAX_RETRY_AFTER_SECONDS = 3600.0
@@ -36,6 +37,8 @@ class Http:
         connect_seconds: How long connecting may take.
         max_idle_seconds: A connection that was idle for longer is not used again: what lies between may have forgotten
             it, and drop without a word what is sent.
+        dead_within_seconds: A kept connection that ends so soon after a request was dead before. The server may be
+            working on one that gets no answer later, and must not get it again at once.
     """
 
     def __init__(
@@ -45,10 +48,11 @@ class Http:
         *,
         connect_seconds: float = CONNECT_SECONDS,
         max_idle_seconds: float = MAX_IDLE_SECONDS,
+        dead_within_seconds: float = DEAD_WITHIN_SECONDS,
     ) -> None:
         self._session, self._exchange = requests.Session(), Exchange()
         self._connect_seconds, self._max_idle_seconds = connect_seconds, max_idle_seconds
-        self._idle_since = 0.0
+        self._dead_within_seconds, self._idle_since = dead_within_seconds, 0.0
         self._session.headers.update(headers)
         self._session.proxies.update(proxies)
         self._session.auth = _authorize
@@ -64,7 +68,7 @@ class Http:
             self.close()
         self._exchange.deadline = monotonic() + seconds
         reply = self._attempt(method, url, body)
-        if self._exchange.met_a_dead_connection:
+        if self._exchange.met_a_dead_connection(self._dead_within_seconds):
             reply = self._attempt(method, url, body)
         self._idle_since = monotonic()
         return reply
@@ -74,7 +78,7 @@ class Http:
         self._session.close()
 
     def _attempt(self, method: str, url: str, body: bytes) -> Reply | str:
-        self._exchange.stage = Stage.PREPARED
+        self._exchange.begin()
         seconds = max(self._exchange.seconds_left(), LAST_SECONDS)
         try:
             timeouts = (min(self._connect_seconds, seconds), seconds)
