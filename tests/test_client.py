@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import requests
 import responses
 from flagsmith import Flagsmith
 from flagsmith.exceptions import FlagsmithAPIError
@@ -139,6 +140,40 @@ def test_exceptions_of_flagsmith_reach_the_caller(flagsync: Build, api: Any) -> 
     with pytest.raises(FlagsmithAPIError):
         client.get_identity_flags("user_1")
     assert client.stats() == Stats()
+
+
+@pytest.mark.parametrize("token", ["project-token", None])
+def test_status_that_flagsmiths_exception_hides_is_logged_once(
+    token: str | None, flagsync: Build, api: Any, logged: Callable[[], list[str]]
+) -> None:
+    api.post(f"{API}identities/", status=401)
+    client = flagsync(remote(), token=token)
+    for _ in range(2):
+        with pytest.raises(FlagsmithAPIError, match=r"^Unable to get valid response from Flagsmith API\.$"):
+            client.get_identity_flags("user_1")
+    found = [line for line in logged() if "HTTP status 401" in line]
+    assert len(found) == (1 if token else 0)  # without a token, nothing of flagsync is at work
+
+
+def test_request_without_an_answer_is_not_explained(
+    flagsync: Build, api: Any, logged: Callable[[], list[str]]
+) -> None:
+    api.post(f"{API}identities/", body=ConnectionError("refused"))
+    with pytest.raises(ConnectionError):
+        flagsync(remote()).get_identity_flags("user_1")
+    api.post(f"{API}identities/", body=requests.ConnectionError("refused"))
+    with pytest.raises(FlagsmithAPIError):
+        flagsync(remote()).get_identity_flags("user_1")
+    assert logged() == []
+
+
+@pytest.mark.parametrize(("key", "is_warned"), [("clientkey", True), ("ser.key", False)])
+def test_cohorts_of_a_remote_client_with_a_client_side_key_are_warned_of(
+    key: str, is_warned: bool, flagsync: Build, tmp_path: Path, logged: Callable[[], list[str]]
+) -> None:
+    client = Flagsmith(environment_key=key, api_url=API)
+    flagsync(client, cohorts=SQLiteStore(tmp_path / "cohorts.db"))
+    assert bool([line for line in logged() if "client-side key" in line]) is is_warned
 
 
 def test_arguments_reach_flagsmith_unchanged(flagsync: Build, api: Any) -> None:

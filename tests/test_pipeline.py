@@ -8,14 +8,14 @@ import threading
 import weakref
 from collections.abc import Callable
 from multiprocessing import util
-from pathlib import Path
 from time import monotonic
 from typing import Any
 
 import pytest
 from flagsmith import Flagsmith
 
-from flagsync import DeliveryError, FlagSync, Stats, _pipeline, _process, outbox_stats
+from flagsync import DeliveryError, FlagSync, Stats, _pipeline, _process
+from flagsync._loss import Loss
 from flagsync._options import Tuning
 from flagsync._pipeline import Pipeline
 from flagsync._process import PerProcess
@@ -147,20 +147,6 @@ def test_close_delivers_by_itself_where_no_thread_starts(flagsync: Build, mixpan
     client.get_identity_flags("user_1")
     assert client.close()
     assert [*mixpanel.profiles] == ["user_1"]
-
-
-def test_close_of_an_unused_client_sends_nothing(
-    flagsync: Build, mixpanel: MixpanelServer, tmp_path: Path
-) -> None:
-    mixpanel.fail(status=503)
-    client = flagsync(outbox=tmp_path / "outbox.db")
-    client.get_identity_flags("user_1")
-    client.close(0.1)
-    assert client.stats().pending == outbox_stats(tmp_path / "outbox.db").pending == 1
-    mixpanel.recover()
-    requests = len(mixpanel.requests)
-    assert flagsync(outbox=tmp_path / "outbox.db").close()
-    assert len(mixpanel.requests) == requests
 
 
 def test_child_of_multiprocessing_closes_its_clients_when_it_ends(
@@ -298,7 +284,7 @@ def test_close_keeps_its_timeout_while_on_error_blocks(flagsync: Build, mixpanel
 
 
 def test_loss_is_reported_once_though_two_threads_find_it() -> None:
-    errors, loss = list[DeliveryError](), _pipeline._Loss()
+    errors, loss = list[DeliveryError](), Loss()
     report = Reporter(errors.append)
     for count in (2, 1):
         loss.report(report, DeliveryError("closed", count), in_thread=False)
@@ -308,7 +294,7 @@ def test_loss_is_reported_once_though_two_threads_find_it() -> None:
 
 @pytest.mark.usefixtures("no_thread_starts")
 def test_loss_is_reported_where_no_thread_starts() -> None:
-    errors, loss = list[DeliveryError](), _pipeline._Loss()
+    errors, loss = list[DeliveryError](), Loss()
     loss.report(Reporter(errors.append), DeliveryError("closed", 2), in_thread=True)
     assert [error.count for error in errors] == [2]
 

@@ -12,7 +12,8 @@
 
 ``_process`` makes one object for each process and closes it before the exit, ``_signals`` before SIGTERM ends it,
 ``_worker`` is a background thread, ``_clock`` a clock that tests of applications do not stop,
-``_report`` says what goes wrong, ``_stats`` counts what became of the calls, ``_recent`` is a bounded map,
+``_report`` says what goes wrong, ``_messages`` what is odd about the application, ``_loss`` what a client gave up,
+``_stats`` counts what became of the calls, ``_recent`` is a bounded map,
 ``_identifiers`` tells what an identifier is, ``_rules`` what an option must be, ``_environment`` reads options,
 ``_lazy`` imports what is used, ``exceptions`` is what ``on_error`` gets, ``testing`` has a loopback Mixpanel and the
 contracts of stores.

@@ -8,40 +8,27 @@ import os
 import weakref
 from collections.abc import Callable
 from os import PathLike
-from threading import Thread
 from typing import ClassVar, Literal, Never, Self, Unpack
 
 from flagsmith import Flagsmith
+from flagsmith.exceptions import FlagsmithAPIError
 from flagsmith.models import Flag, Flags
 from flagsmith.types import TraitMapping
 
 from flagsync._clock import monotonic
 from flagsync._encoding.properties import PropertyValue
 from flagsync._environment import EnvironmentOptions, read_environment
+from flagsync._messages import NO_FLAGS, NO_THREADS, STALE, UNPICKLABLE, no_answer, refresher
 from flagsync._options import CLIENT, SAME_IDENTIFIER, SAME_NAME, SERVED_VALUE, Options, Tuning, client_fault
 from flagsync._pipeline import Pipeline, file_outboxes
 from flagsync._process import EXIT_SECONDS, PerProcess, threads_run
 from flagsync._report import Reporter
 from flagsync._rules import require, shown
 from flagsync._stats import Stats
+from flagsync.cohorts.environment import ignored_traits
 from flagsync.cohorts.lookup import CohortTraits
 from flagsync.cohorts.store import MembershipReader
 from flagsync.exceptions import DeliveryError
-
-NO_FLAGS = "mirror() mirrors the Flags that get_identity_flags() of a Flagsmith client returns, not {}"
-STALE = (
-    "The Flagsmith client was built before this process was forked, and the thread that refreshes its flags is "
-    "not in this process: they are stale from now on. Build Flagsmith and FlagSync after the fork (gunicorn: "
-    "post_fork, or no --preload; Celery: worker_process_init; uWSGI: postfork)"
-)
-NO_THREADS = (
-    "uWSGI runs no threads between requests, so updates are not sent until the worker ends: set enable-threads = true "
-    "in its configuration, or start it with --enable-threads"
-)
-UNPICKLABLE = (
-    "FlagSync cannot be pickled or copied, since its threads and connections belong to one process: build one in "
-    "each process, such as in the initializer of a pool, or where a worker first needs it"
-)
 
 
 class FlagSync:
@@ -122,8 +109,10 @@ class FlagSync:
         self._cohorts = CohortTraits(cohorts, Reporter(None)) if cohorts is not None else None
         self._waits = when_full == "wait"
         self._pipelines = self._per_process()
+        if cohorts is not None and (warning := ignored_traits(self.flagsmith)):
+            Reporter(None).warn_once(warning)
         if self._pipelines is not None:
-            self._pipelines.get()
+            self._pipelines.get().resume()
 
     @classmethod
     def from_env(cls, **options: Unpack[EnvironmentOptions]) -> Self:
@@ -156,7 +145,12 @@ class FlagSync:
         """
         if self._cohorts is not None:
             traits = self._cohorts.merge(identifier, traits)
-        flags = self.flagsmith.get_identity_flags(identifier, traits, transient=transient)
+        try:
+            flags = self.flagsmith.get_identity_flags(identifier, traits, transient=transient)
+        except FlagsmithAPIError as error:
+            if self._pipelines is not None and (explanation := no_answer(error)):
+                self._pipelines.get().report.warn_once(explanation)
+            raise
         if self._pipelines is not None:
             pipeline = self._pipelines.get()
             if transient:
@@ -219,7 +213,7 @@ class FlagSync:
         options, token = self._options, self._options.token
         if token is None:
             return None
-        flagsmith, built_with = self.flagsmith, _refresher(self.flagsmith)
+        flagsmith, built_with = self.flagsmith, refresher(self.flagsmith)
         client = weakref.ref(self)
 
         def make(inherited: Pipeline | None) -> Pipeline:
@@ -233,8 +227,8 @@ class FlagSync:
                 weakref.finalize(owner, _stop, pipeline).atexit = False
             if not threads_run():
                 pipeline.report.warn_once(NO_THREADS)
-            refresher = _refresher(flagsmith)
-            if refresher and (not refresher.is_alive() or (inherited and refresher is built_with)):
+            thread = refresher(flagsmith)
+            if thread and (not thread.is_alive() or (inherited and thread is built_with)):
                 pipeline.report.warn_once(STALE)
 
         return PerProcess(make, on_first)
@@ -247,9 +241,3 @@ def _stop(pipeline: Pipeline) -> None:
     takes no lock and waits for nothing.
     """
     pipeline.stop(monotonic() + EXIT_SECONDS)
-
-
-def _refresher(flagsmith: Flagsmith) -> Thread | None:
-    """Return the thread that keeps a client's environment fresh, if it has one (flagsmith 6.3)."""
-    names = ("environment_data_polling_manager_thread", "event_stream_thread")
-    return next((thread for name in names if (thread := getattr(flagsmith, name, None))), None)

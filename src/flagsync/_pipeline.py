@@ -6,7 +6,6 @@ deadline, whatever a store or a callback does. When Python exits, what is pendin
 """
 
 import os
-import threading
 from dataclasses import replace
 from math import inf
 from types import ModuleType
@@ -20,8 +19,9 @@ from flagsync._encoding.encoder import Encoder
 from flagsync._encoding.inbox import Inbox
 from flagsync._encoding.pacer import Pacer
 from flagsync._encoding.profile import ProfileEncoder
+from flagsync._loss import Loss
 from flagsync._options import Options
-from flagsync._outbox.contract import MAX_BATCH_MESSAGES, Limits, Outbox
+from flagsync._outbox.contract import MAX_BATCH_MESSAGES, Destination, Limits, Outbox
 from flagsync._outbox.durable import DurableOutbox
 from flagsync._outbox.memory import MemoryOutbox
 from flagsync._process import close_before_exit, python_exits, register_in_child, this_process
@@ -29,7 +29,7 @@ from flagsync._report import Reporter
 from flagsync._stats import Ledger, Stats, stats_of
 from flagsync.exceptions import DeliveryError
 
-LAST_REPORT_SECONDS = 0.25
+UNUSED_SECONDS = 1.0  # that a client without calls of its own goes on sending for others while it closes
 
 
 class Pipeline:
@@ -48,7 +48,7 @@ class Pipeline:
     def __init__(self, options: Options, token: str) -> None:
         self.process = this_process()
         self.report, self._ledger = Reporter(options.on_error), Ledger()
-        self._outbox = _outbox(options, self._ledger, self.report)
+        self._outbox = _outbox(options, options.destination(token), self._ledger, self.report)
         self._api = MixpanelApi()
         tuning, interval = options.tuning, options.flush_interval_seconds
         sending = replace(tuning.sending, look_seconds=min(interval, tuning.sending.look_seconds))
@@ -86,13 +86,18 @@ class Pipeline:
         )
         self._wait_every = self._wait_at = options.max_pending  # calls
         self._exit_seconds = tuning.exit_seconds
-        self._loss = _Loss()
+        self._loss = Loss()
         close_before_exit(self)
 
     @property
     def is_closed(self) -> bool:
         """Whether it accepts no more calls."""
         return self._inbox.is_closed
+
+    def resume(self) -> None:
+        """Begin to send what waits in a shared store, since other processes may have ended."""
+        if self._outbox.has_pending():
+            self._start()
 
     def wait_for_room(self) -> None:
         """After each ``max_pending`` calls, wait until Mixpanel has accepted them."""
@@ -104,9 +109,11 @@ class Pipeline:
         self._wait_at = self._inbox.submitted + self._wait_every
 
     def flush(self, deadline: float) -> bool:
-        """Wait until what was submitted before the call is settled; False at the deadline."""
+        """Wait until what was submitted, or waits in a shared store, is settled; False at the deadline."""
         if self._is_own_thread():
             return False  # a callback would wait for its own thread
+        if not self._sender.worker.is_started:
+            self.resume()
         if self._inbox.has_calls() and not self._start() and python_exits():
             return self.close(deadline)  # no thread starts any more: nobody else would do the work
         if not self._sender.worker.is_started or self._sender.worker.is_ended:
@@ -122,11 +129,13 @@ class Pipeline:
 
     def close(self, deadline: float) -> bool:
         """Stop and wait for the threads; False if Mixpanel has not accepted everything by the deadline."""
+        if not self._inbox.submitted:  # what others have put waits in their store
+            deadline = min(deadline, monotonic() + UNUSED_SECONDS)
         self.stop(deadline)
         if self._is_own_thread():
             return False
-        if not self._inbox.submitted:
-            return True  # an unused client has nothing of its own to send
+        if not (self._inbox.submitted or self._sender.worker.is_started):
+            return True
         self.encoder.worker.run()  # by hand, if no thread was needed, or none starts because Python exits
         self._sender.worker.run()
         if not (self.encoder.worker.join(deadline) and self._sender.worker.join(deadline)):
@@ -171,50 +180,20 @@ class Pipeline:
         return DeliveryError(reason, lost, misconfigured=misconfigured, answer=why.text)
 
 
-class _Loss:
-    """What a client gives up when it ends: reported once, and waited for, but not for long."""
-
-    def __init__(self) -> None:
-        self.is_certain = False
-        self._once, self._is_reported = threading.Lock(), threading.Event()
-        self._reporter: int | None = None
-
-    def report(self, report: Reporter, error: DeliveryError, *, in_thread: bool) -> None:
-        """Report a loss, the first time: in a thread of its own if the caller must not wait for ``on_error``."""
-        if not self._once.acquire(blocking=False):
-            return
-        self.is_certain = True
-
-        def run() -> None:
-            self._reporter = threading.get_ident()
-            try:
-                report.report(error)
-            finally:
-                self._is_reported.set()
-
-        if in_thread:
-            try:
-                threading.Thread(target=run, name="flagsync-report", daemon=True).start()
-            except RuntimeError:  # Python exits
-                run()
-        else:
-            run()
-
-    def wait(self) -> bool:
-        """Return whether something was lost, once that was reported: the process might end before."""
-        if self.is_certain and self._reporter != threading.get_ident():
-            self._is_reported.wait(LAST_REPORT_SECONDS)
-        return self.is_certain
-
-
-def _outbox(options: Options, ledger: Ledger, report: Reporter) -> Outbox:
+def _outbox(options: Options, destination: Destination, ledger: Ledger, report: Reporter) -> Outbox:
     limits = Limits(max_pending=options.bound, flush_interval_seconds=options.flush_interval_seconds)
     memory = MemoryOutbox(limits, ledger, report)
     if options.outbox is None:
         return memory
     backend = file_outboxes().open_backend(str(options.outbox), options.tuning.file)
     return DurableOutbox(
-        memory, backend, limits=limits, staging=options.tuning.staging, ledger=ledger, report=report
+        memory,
+        backend,
+        limits=limits,
+        staging=options.tuning.staging,
+        ledger=ledger,
+        report=report,
+        destinations=[destination],
     )
 
 

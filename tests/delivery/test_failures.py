@@ -224,7 +224,9 @@ def test_misconfiguration_is_told_to_on_error_and_delivered_once_it_is_mended(
 ) -> None:
     environment.setenv(name, value)
     errors: list[DeliveryError] = []
-    client = flagsync(mixpanel_url=MIXPANEL, flush_interval_seconds=0.01, on_error=errors.append)
+    client = flagsync(
+        mixpanel_url=MIXPANEL.removesuffix("/engage"), flush_interval_seconds=0.01, on_error=errors.append
+    )
     client.get_identity_flags("user")
     assert not client.flush(0.5)
     [error] = errors

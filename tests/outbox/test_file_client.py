@@ -2,6 +2,7 @@
 
 import contextlib
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -322,6 +323,78 @@ def test_older_state_in_the_file_is_not_sent_after_a_newer_one_from_memory(
     assert client.flush()
     assert mixpanel.profiles["ann"] == {"colour": "new"}
     assert outbox_stats(path).superseded == 1
+
+
+# A client that finds messages of former processes
+
+
+@pytest.fixture
+def left_over(path: Path, build: Build, mixpanel: MixpanelServer) -> list[str]:
+    """Leave messages of a client that is closed in the file; Mixpanel takes messages again."""
+    names = ["ann", "bob", "cid"]
+    mixpanel.fail(status=503)
+    with build(PERSISTENT) as client:
+        for name in names:
+            client.mirror(name, remote(colour="blue"))
+        client.close(0.5)
+    assert outbox_stats(path).pending == 3
+    mixpanel.recover()
+    return names
+
+
+@pytest.mark.usefixtures("left_over")
+def test_client_sends_what_waits_in_its_outbox_without_evaluating_anything(
+    build: Build, mixpanel: MixpanelServer
+) -> None:
+    before = len(mixpanel.requests)
+    client = build(PERSISTENT, flush_interval_seconds=0.01)
+    assert mixpanel.wait_for_requests(before + 1)
+    assert client.flush()
+    assert sorted(mixpanel.profiles) == ["ann", "bob", "cid"]
+    assert client.stats() == Stats(requests=1)
+
+
+@pytest.mark.usefixtures("left_over")
+def test_flush_waits_for_what_former_processes_have_left(
+    path: Path, build: Build, mixpanel: MixpanelServer
+) -> None:
+    mixpanel.fail(status=503)
+    client = build(PERSISTENT)
+    assert not client.flush(0.2)
+    mixpanel.recover()
+    assert client.flush()
+    assert outbox_stats(path).pending == 0
+
+
+def test_flush_starts_to_send_what_came_into_the_outbox_after_construction(
+    path: Path, build: Build, mixpanel: MixpanelServer
+) -> None:
+    client = build(PERSISTENT)
+    mixpanel.fail(status=503)
+    with build(PERSISTENT) as other:
+        other.mirror("ann", remote(colour="blue"))
+        other.close(0.5)
+    mixpanel.recover()
+    assert client.flush()
+    assert mixpanel.profiles == {"ann": {"colour": "blue"}}
+    assert outbox_stats(path).pending == 0
+
+
+def test_flush_of_a_client_whose_outbox_is_empty_starts_no_thread(build: Build) -> None:
+    before = threading.active_count()
+    assert build().flush()
+    assert threading.active_count() == before
+
+
+@pytest.mark.usefixtures("left_over")
+def test_closing_an_unused_client_leaves_what_others_have_put_in_the_file(
+    path: Path, build: Build, mixpanel: MixpanelServer
+) -> None:
+    mixpanel.fail(status=503)
+    client = build(PERSISTENT)
+    assert client.close()
+    assert client.stats().dropped == 0
+    assert outbox_stats(path).pending == 3
 
 
 def test_close_and_stats_keep_their_time_while_the_file_is_locked(path: Path, build: Build) -> None:

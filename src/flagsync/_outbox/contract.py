@@ -184,7 +184,10 @@ class Delivery(Protocol):
 
 
 class Accounts(Protocol):
-    """The outbox as the statistics and the end of a client see it. Does no I/O."""
+    """The outbox as the statistics, the beginning and the end of a client see it. Does no I/O, but for the first."""
+
+    def has_pending(self) -> bool:
+        """Return whether messages wait, of this process or of another one that has shared the store."""
 
     def kept(self) -> int:
         """Return how many pending messages of this process are safe in a shared store."""

@@ -33,6 +33,7 @@ class DurableOutbox:
         staging: When to save, and when to try again after a failure.
         ledger: Told what the backend knows of this process's messages.
         report: Told of outages and losses.
+        destinations: Whose messages are waited for, whichever process has put them; besides those of this one.
     """
 
     is_shared = True
@@ -46,8 +47,10 @@ class DurableOutbox:
         staging: Staging,
         ledger: Ledger,
         report: Reporter,
+        destinations: Collection[Destination] = (),
     ) -> None:
         self._memory, self._backend, self._limits = memory, backend, limits
+        self._destinations = destinations
         # Held during I/O of the backend, by the threads of this outbox only: no caller waits for it.
         self._io = threading.RLock()
         self._outage = BackendOutage(staging, report)
@@ -130,6 +133,12 @@ class DurableOutbox:
                 return self.kept() == 0
             first = self._accounting.status.first_version
             return first is None or (mark.store is not None and first > max(mark.store, self._postponed_up_to))
+
+    def has_pending(self) -> bool:
+        with self._io:
+            return self._memory.has_pending() or (
+                self._try_read_status() and self._accounting.status.pending > 0
+            )
 
     def kept(self) -> int:
         return self._accounting.pending
@@ -214,7 +223,8 @@ class DurableOutbox:
         return Claim(self._batch, has_more=has_more)
 
     def _read_status(self) -> None:
-        self._accounting.update(self._backend.status(self._memory.destinations()))
+        destinations = {*self._destinations, *self._memory.destinations()}
+        self._accounting.update(self._backend.status(destinations))
 
     def _try_read_status(self) -> bool:
         try:

@@ -109,6 +109,9 @@ class MemoryOutbox:
             flying = (message.version for message in self._in_flight.values())
             return all(version > mark.memory for versions in (flying, waiting) for version in versions)
 
+    def has_pending(self) -> bool:
+        return bool(len(self) or self._in_flight)
+
     def kept(self) -> int:
         return 0
 

@@ -21,7 +21,7 @@ class Refusals:
 
     def __init__(self, max_tries: int) -> None:
         self._max_tries, self._written = max_tries, 0
-        self._written_before: Recent[int] = Recent(MAX_REMEMBERED)  # the last refusal of an identifier
+        self._written_before: Recent[str, int] = Recent(MAX_REMEMBERED)  # the last refusal of an identifier
 
     def note_written(self, changes: Collection[TraitChange]) -> None:
         """Note that Flagsmith has accepted changes."""

@@ -1,0 +1,44 @@
+"""What a client gives up when it ends."""
+
+import threading
+
+from flagsync._report import Reporter
+from flagsync.exceptions import DeliveryError
+
+LAST_REPORT_SECONDS = 0.25
+
+
+class Loss:
+    """What a client gives up when it ends: reported once, and waited for, but not for long."""
+
+    def __init__(self) -> None:
+        self.is_certain = False
+        self._once, self._is_reported = threading.Lock(), threading.Event()
+        self._reporter: int | None = None
+
+    def report(self, report: Reporter, error: DeliveryError, *, in_thread: bool) -> None:
+        """Report a loss, the first time: in a thread of its own if the caller must not wait for ``on_error``."""
+        if not self._once.acquire(blocking=False):
+            return
+        self.is_certain = True
+
+        def run() -> None:
+            self._reporter = threading.get_ident()
+            try:
+                report.report(error)
+            finally:
+                self._is_reported.set()
+
+        if in_thread:
+            try:
+                threading.Thread(target=run, name="flagsync-report", daemon=True).start()
+            except RuntimeError:  # Python exits
+                run()
+        else:
+            run()
+
+    def wait(self) -> bool:
+        """Return whether something was lost, once that was reported: the process might end before."""
+        if self.is_certain and self._reporter != threading.get_ident():
+            self._is_reported.wait(LAST_REPORT_SECONDS)
+        return self.is_certain

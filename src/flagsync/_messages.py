@@ -1,0 +1,37 @@
+"""What a client says about the application around it, and how it finds that out."""
+
+from threading import Thread
+
+from flagsmith import Flagsmith
+from flagsmith.exceptions import FlagsmithAPIError
+
+NO_FLAGS = "mirror() mirrors the Flags that get_identity_flags() of a Flagsmith client returns, not {}"
+STALE = (
+    "The Flagsmith client was built before this process was forked, and the thread that refreshes its flags is "
+    "not in this process: they are stale from now on. Build Flagsmith and FlagSync after the fork (gunicorn: "
+    "post_fork, or no --preload; Celery: worker_process_init; uWSGI: postfork)"
+)
+NO_THREADS = (
+    "uWSGI runs no threads between requests, so updates are not sent until the worker ends: set enable-threads = true "
+    "in its configuration, or start it with --enable-threads"
+)
+NO_ANSWER = (
+    "Flagsmith's API answered get_identity_flags() with HTTP status {}: check the environment key and api_url of the "
+    "Flagsmith client (401 and 403: the key; 404: the URL; 5xx: the server)"
+)
+UNPICKLABLE = (
+    "FlagSync cannot be pickled or copied, since its threads and connections belong to one process: build one in "
+    "each process, such as in the initializer of a pool, or where a worker first needs it"
+)
+
+
+def no_answer(error: FlagsmithAPIError) -> str | None:
+    """Return what Flagsmith's exception does not say: which HTTP status its API answered (flagsmith 6.3)."""
+    status = getattr(getattr(error.__cause__, "response", None), "status_code", None)
+    return None if status is None else NO_ANSWER.format(status)
+
+
+def refresher(flagsmith: Flagsmith) -> Thread | None:
+    """Return the thread that keeps a client's environment fresh, if it has one (flagsmith 6.3)."""
+    names = ("environment_data_polling_manager_thread", "event_stream_thread")
+    return next((thread for name in names if (thread := getattr(flagsmith, name, None))), None)
