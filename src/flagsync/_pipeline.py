@@ -26,6 +26,7 @@ from flagsync._outbox.durable import DurableOutbox
 from flagsync._outbox.memory import MemoryOutbox
 from flagsync._process import close_before_exit, python_exits, register_in_child, this_process
 from flagsync._report import Reporter
+from flagsync._signals import sigterm_advice
 from flagsync._stats import Ledger, Stats, stats_of
 from flagsync.exceptions import DeliveryError
 
@@ -153,6 +154,8 @@ class Pipeline:
             return True
         if self.encoder.worker.start() and self._sender.worker.start():
             register_in_child()
+            if advice := sigterm_advice():
+                self.report.warn_once(advice)
             return True
         return False
 

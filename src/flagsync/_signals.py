@@ -25,6 +25,11 @@ NOT_OF_PYTHON = (
     "close_on_sigterm() does nothing, since SIGTERM is not handled by Python in this process: close the client where "
     "the server lets you"
 )
+SIGTERM_SKIPS_EXIT = (
+    "uvicorn ends this process by SIGTERM past Python's exit, and the application has no lifespan in which it could "
+    "close the client: what was evaluated in the last second would be lost. Call flagsync.close_on_sigterm() once, "
+    "where the application is set up, such as in asgi.py"
+)
 log = logging.getLogger("flagsync")
 
 
@@ -48,6 +53,20 @@ def close_on_sigterm() -> None:
         log.warning(NOT_OF_PYTHON)
     elif not isinstance(previous, _Handler):
         signal.signal(signal.SIGTERM, _Handler(previous))
+
+
+def sigterm_advice() -> str | None:
+    """Return what to add where a server is known to end by SIGTERM past Python's exit; None elsewhere.
+
+    Whoever has a lifespan closes the client there (uvicorn 0.30 to 0.54).
+    """
+    server = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
+    if type(server).__module__ != "uvicorn.server":
+        return None
+    lifespan = getattr(server, "lifespan", None)
+    has_failed = getattr(lifespan, "error_occurred", False) or getattr(lifespan, "error_occured", False)
+    has_lifespan = type(lifespan).__name__ == "LifespanOn" and not has_failed
+    return None if has_lifespan else SIGTERM_SKIPS_EXIT
 
 
 class _Handler:

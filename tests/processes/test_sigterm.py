@@ -90,11 +90,11 @@ def test_sigterm_ends_the_first_process_of_a_container(start: Start, mixpanel: M
 # Servers
 
 
-def serve(start: Start, *command: str) -> tuple[subprocess.Popen[str], str]:
+def serve(start: Start, *command: str, **more: str) -> tuple[subprocess.Popen[str], str]:
     """Start a server on a socket that it gets from here, so that nobody else has its port."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         filled = [word.format(listener.fileno()) for word in command]
-        variables = {"OUTBOX": "", "FLUSH_INTERVAL_SECONDS": "60"}
+        variables = {"OUTBOX": "", "FLUSH_INTERVAL_SECONDS": "60", **more}
         process = start("-W", "ignore", *filled, variables=variables, pass_fds=[listener.fileno()])
         return process, f"http://127.0.0.1:{listener.getsockname()[1]}"
 
@@ -126,6 +126,29 @@ def test_django_behind_uvicorn_delivers_what_it_served_before_and_after_sigterm(
     ended = end(process)
     assert (ended.code, "Traceback" in ended.errors) == (-SIGTERM, False), ended.errors
     assert sent(mixpanel) == Counter(["first", "thread", "last", "last, after SIGTERM"])
+
+
+@pytest.mark.parametrize("lifespan", ["auto", "off"])
+def test_django_behind_uvicorn_is_told_once_to_call_close_on_sigterm(
+    lifespan: str, start: Start, mixpanel: MixpanelServer
+) -> None:
+    command = [*UVICORN["command"][:-1], f"--lifespan={lifespan}", "django_asgi:application"]
+    process, url = serve(start, *command, FORGETFUL="1")
+    for user in ("first", "second"):
+        get(f"{url}/?user={user}")
+    process.terminate()
+    assert end(process).errors.count("Call flagsync.close_on_sigterm() once") == 1
+
+
+def test_application_that_closes_its_client_in_its_lifespan_is_told_nothing(
+    start: Start, mixpanel: MixpanelServer
+) -> None:
+    process, url = serve(start, *UVICORN["command"][:-1], "asgi_lifespan:application")
+    get(f"{url}/?user=first")
+    process.terminate()
+    ended = end(process)
+    assert "close_on_sigterm" not in ended.errors
+    assert sent(mixpanel) == Counter(["first"])
 
 
 @pytest.mark.parametrize("worker", ["sync", "gthread", "gevent"])

@@ -16,7 +16,8 @@ from django.urls import path
 
 from flagsync import close_on_sigterm
 
-close_on_sigterm()
+if "FORGETFUL" not in os.environ:
+    close_on_sigterm()
 client = build()
 
 

@@ -487,7 +487,7 @@ def test_collected_writer_ends_its_thread(store: SQLiteStore, flagsmith: Flagsmi
 
 def test_collected_writer_in_a_forked_child_is_not_its_parents(store: SQLiteStore, write: Write) -> None:
     writer = write()
-    module._stop(writer._sender, os.getpid() + 1)
+    module._stop(writer._sender, (os.getpid() + 1, 0))
     change(store, "add_members", "ann")
     assert writer.flush()
 
@@ -509,7 +509,9 @@ def test_writer_of_another_process_neither_flushes_nor_closes(
 ) -> None:
     writer = write()
     with monkeypatch.context() as elsewhere:
-        elsewhere.setattr(module, "getpid", lambda: os.getpid() + 1)  # coverage does not see forked children
+        elsewhere.setattr(
+            module, "this_process", lambda: (os.getpid() + 1, 0)
+        )  # coverage does not see forked children
         assert (writer.flush(), writer.close()) == (False, False)
     assert writer.flush()
 

@@ -1,6 +1,6 @@
 """Cohorts as stored traits, for identities that are evaluated elsewhere.
 
-writer       TraitWriter: how it starts and ends
+writer       TraitWriter: how it starts and ends; registration: one for each environment of a store
 change_list  ChangeList: the change log of an environment, as a sender sees it
 pace         when changes are written, and when again
 refusals     Refusals: whom Flagsmith has refused

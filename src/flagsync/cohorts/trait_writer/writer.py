@@ -9,7 +9,6 @@ process writes.
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from os import getpid
 from typing import Self
 
 from flagsmith import Flagsmith
@@ -18,9 +17,9 @@ from flagsync._clock import monotonic
 from flagsync._delivery.destinations import Backoff
 from flagsync._delivery.sender import Sender, Sending
 from flagsync._outbox.contract import Destination
-from flagsync._process import PerProcess
+from flagsync._process import ProcessId, this_process
 from flagsync._report import Reporter
-from flagsync._rules import require
+from flagsync._rules import is_instance_of, key_fault, require
 from flagsync._stats import Ledger
 from flagsync._worker import Worker
 from flagsync.cohorts.environment import Environment
@@ -29,6 +28,7 @@ from flagsync.cohorts.trait_writer.batch_size import Batches
 from flagsync.cohorts.trait_writer.change_list import ChangeList
 from flagsync.cohorts.trait_writer.flagsmith import FlagsmithTraits
 from flagsync.cohorts.trait_writer.pace import Pace
+from flagsync.cohorts.trait_writer.registration import register
 from flagsync.exceptions import DeliveryError
 
 THREAD = "flagsync-traits"
@@ -37,7 +37,6 @@ SERVER_KEY = (
     "flagsmith must have a server-side key ('ser.…'): where clients must not set traits, Flagsmith answers 200 to a "
     "client-side key and drops them"
 )
-ONE_WRITER = "a store has one TraitWriter for an environment at a time: close the other one"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,11 +105,18 @@ class TraitWriter:
         on_error: Callable[[DeliveryError], None] | None = None,
         writing: Writing = Writing(),
     ) -> None:
+        fault = key_fault(flagsmith.strip()) if isinstance(flagsmith, str) else ""
         environment = Environment.of(flagsmith)
-        require({STORE: isinstance(store, ChangeLogs), SERVER_KEY: environment.has_server_key})
+        require(
+            {
+                STORE: is_instance_of(store, ChangeLogs),
+                f"flagsmith must be a configured client, or an environment key, not {fault}": not fault,
+                SERVER_KEY: environment.has_server_key,
+            }
+        )
         self._log = store.change_log(environment.name)
-        registration = _register(store, environment.name)
-        self._pid, self._report, self._ledger = getpid(), Reporter(on_error), Ledger()
+        registration = register(store, environment.name)
+        self._process, self._report, self._ledger = this_process(), Reporter(on_error), Ledger()
         self._traits = traits = FlagsmithTraits(environment, self._report, writing.batches, writing.clock)
         self._list = changes = ChangeList(
             self._log,
@@ -140,7 +146,7 @@ class TraitWriter:
                 backoff=writing.backoff,
             ),
         )
-        weakref.finalize(self, _stop, self._sender, self._pid).atexit = False
+        weakref.finalize(self, _stop, self._sender, self._process).atexit = False
         self._sender.worker.start()
 
     def __enter__(self) -> Self:
@@ -164,7 +170,7 @@ class TraitWriter:
     def close(self, timeout_seconds: float = 5.0) -> bool:
         """Write what is on the change log, and end; False if something is left for the next writer. Idempotent."""
         deadline = monotonic() + timeout_seconds
-        if self._pid != getpid():
+        if self._process != this_process():
             return False
         self._list.set_deadline(deadline)
         self._sender.stop(deadline)
@@ -198,7 +204,7 @@ class TraitWriter:
 
     def _is_elsewhere(self) -> bool:
         """Return whether the thread cannot be waited for: it is the parent's, or runs this very call."""
-        return self._pid != getpid() or self._sender.worker.is_current()
+        return self._process != this_process() or self._sender.worker.is_current()
 
     def _is_drained(self, deadline: float) -> bool:
         """Return whether the log of a writer that has ended is empty; False at the deadline, if the store hangs."""
@@ -214,36 +220,7 @@ class TraitWriter:
         return worker.join(deadline) and answers == [True]
 
 
-class _Registration:
-    """That a store has a writer for an environment in this process. Stores are told apart by identity only."""
-
-    def __init__(self, store: ChangeLogs, environment: str) -> None:
-        self.store, self.environment = store, environment
-
-    def is_about_the_same(self, other: "_Registration") -> bool:
-        """Return whether another one is for the same store and environment."""
-        return self.store is other.store and self.environment == other.environment
-
-    def end(self) -> None:
-        """Let the store have another writer for the environment."""
-        _registered.get().remove(self)
-
-
-_registered: PerProcess[list[_Registration]] = PerProcess(lambda _: [])
-
-
-def _register(store: ChangeLogs, environment: str) -> _Registration:
-    """Raise ``ValueError`` if a store has a writer for an environment already."""
-    own, registered = _Registration(store, environment), _registered.get()
-    registered.append(own)  # before looking, so that of two threads at most one goes on
-    is_first = next(other for other in [*registered] if own.is_about_the_same(other)) is own
-    if not is_first:
-        own.end()
-    require({ONE_WRITER: is_first})
-    return own
-
-
-def _stop(sender: Sender, pid: int) -> None:
+def _stop(sender: Sender, process: ProcessId) -> None:
     """Stop the writer that nobody has any more; in a forked child it is the parent's. Takes no lock."""
-    if pid == getpid():
+    if process == this_process():
         sender.stop(float("-inf"))
