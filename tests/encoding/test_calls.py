@@ -57,10 +57,18 @@ def test_call_with_a_key_in_its_identity_keeps_the_identity(document: Any) -> No
     assert Calls().make(identity["identifier"], flags)[2] is identity
 
 
-@pytest.mark.parametrize("context", [{}, {"features": {}}, {"identity": {}, "features": {}}, [1], "context"])
-def test_call_of_what_is_no_context_keeps_the_flags(context: Any) -> None:
-    flags = Flags(_context=context)
-    assert Calls().make("user_1", flags)[1:3] == (0, flags)
+class Raising:
+    """What is asked raises."""
+
+    def __getitem__(self, name: str) -> Any:
+        raise ValueError(name)
+
+
+@pytest.mark.parametrize(
+    "context", [{}, {"features": {}}, {"identity": {}, "features": {}}, [1], "text", Raising()]
+)
+def test_call_of_what_is_no_context_does_not_read_the_memo_of_the_flags(context: Any) -> None:
+    assert Calls().make("user_1", Flags(_context=context))[1:3] == (0, context)
 
 
 def test_call_of_a_remote_answer_keeps_the_flags() -> None:

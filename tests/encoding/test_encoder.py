@@ -753,3 +753,12 @@ def test_call_whose_document_is_forgotten_is_rejected_and_costs_no_other_call() 
     assert encoding.profiles() == ["user_1"]
     assert encoding.stats() == Stats(accepted=2, rejected=1, pending=1)
     assert [str(error) for error in encoding.errors] == ["Flags cannot be mirrored (KeyError): 1 update lost"]
+
+
+def test_flags_with_a_broken_context_are_rejected_and_not_mirrored_in_part() -> None:
+    encoding = Encoding()
+    context: Any = {"features": {}}
+    encoding.encoder.submit("user_1", Flags({"read": flag("read")}, _context=context))
+    encoding.run()
+    assert encoding.messages() == []
+    assert encoding.stats() == Stats(accepted=1, rejected=1)

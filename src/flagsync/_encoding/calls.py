@@ -35,9 +35,8 @@ class Calls:
         self._lock = threading.RLock()  # held while documents are added and forgotten
         self._next = count(1)
         self._documents: dict[int, Context] = {}
-        self._found: dict[
-            int, _Found
-        ] = {}  # by the id() of their features, of which each refresh makes new ones
+        # By the id() of their features, of which each refresh makes new ones.
+        self._found: dict[int, _Found] = {}
         self._last = _NONE
 
     def make(self, identifier: object, flags: Flags) -> Call:
@@ -51,11 +50,12 @@ class Calls:
             if context["features"] is not features or context["segments"] is not segments:
                 number = self._number(context)
             if identity["identifier"] is identifier and "key" not in identity:
-                return identifier, number, dumps(identity["traits"], EXACT_FORMAT), monotonic()
-        except ValueError:  # a trait of the application's own type
-            pass
-        except (LookupError, TypeError):  # no context of Flagsmith's
-            return identifier, 0, flags, monotonic()
+                try:
+                    return identifier, number, dumps(identity["traits"], EXACT_FORMAT), monotonic()
+                except ValueError:  # a trait of the application's own type
+                    pass
+        except Exception:  # noqa: BLE001 - no context of Flagsmith's: it is rejected where it would be evaluated
+            return identifier, 0, context, monotonic()
         return identifier, number, identity, monotonic()
 
     def document(self, number: int) -> Context:
