@@ -136,6 +136,7 @@ class Pipeline:
         if self._is_own_thread():
             return False
         if not (self._inbox.submitted or self._sender.worker.is_started):
+            self._outbox.close()  # which was asked whether anything waits
             return True
         self.encoder.worker.run()  # by hand, if no thread was needed, or none starts because Python exits
         self._sender.worker.run()
