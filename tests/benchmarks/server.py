@@ -1,6 +1,7 @@
 """A cheap loopback Mixpanel in a process of its own, so that its work is on nobody's account.
 
-``/engage`` answers at once, ``/slow/engage`` after 100 ms, ``/down/engage`` with 503. Each answer is one write:
+``/engage`` answers at once, ``/slow/engage`` after 100 ms, ``/down/engage`` with 503, ``/unread/engage`` without
+looking at what came. Each answer is one write:
 in two, it meets delayed acknowledgement and makes every client look slow.
 """
 
@@ -68,7 +69,8 @@ def _answer(path: bytes, body: bytes) -> tuple[int, bytes]:
         return 200, json.dumps(counts).encode()
     with lock:
         totals[:] = totals[0] + 1, totals[1] + len(body)
-        seen.update(DISTINCT_ID.findall(body))
+        if not path.startswith(b"/unread"):
+            seen.update(DISTINCT_ID.findall(body))
     if path.startswith(b"/slow"):
         sleep(LATENCY_SECONDS)
     return 503 if path.startswith(b"/down") else 200, b'{"status":1,"error":null}'

@@ -103,7 +103,7 @@ def _page(server: Server, side: str, outbox: str) -> Iterator[int]:
     with socket.create_server(("127.0.0.1", 0), backlog=512) as listener:
         bind = f"--bind=fd://{listener.fileno()}"
         command = [sys.executable, "-m", "gunicorn", *OPTIONS, bind, "tests.benchmarks.page:application"]
-        page = " ".join((side, outbox, server.url, *map(str, TYPICAL)))
+        page = " ".join((side, outbox, f"{server.url}/unread", *map(str, TYPICAL)))
         environment = {"PAGE": page, "PATH": "", "PYTHONPATH": f"{root}/src:{root}"}
         process = subprocess.Popen(command, cwd=root, env=environment, pass_fds=[listener.fileno()])
         try:
