@@ -62,19 +62,10 @@ class Pipeline:
         )
         enough = min(MAX_BATCH_MESSAGES, max(1, options.max_pending // 2))
         self._inbox = Inbox(options.bound, enough, self._ledger, self.report)
-        calls, pacer = Calls(), Pacer()
+        pacer = Pacer()
         self.encoder = Encoder(
-            calls,
             self._inbox,
-            ProfileEncoder(
-                token,
-                calls,
-                options.names,
-                options.destination(token),
-                resend_after_seconds=options.resend_after_seconds,
-                pacer=pacer,
-                report=self.report,
-            ),
+            _profile_encoder(options, token, pacer, self.report),
             self._outbox,
             pacer,
             start=self._start,
@@ -205,6 +196,18 @@ class _Loss:
         if self.is_certain and self._reporter != threading.get_ident():
             self._is_reported.wait(LAST_REPORT_SECONDS)
         return self.is_certain
+
+
+def _profile_encoder(options: Options, token: str, pacer: Pacer, report: Reporter) -> ProfileEncoder:
+    return ProfileEncoder(
+        token,
+        Calls(),
+        options.names,
+        options.destination(token),
+        resend_after_seconds=options.resend_after_seconds,
+        pacer=pacer,
+        report=report,
+    )
 
 
 def _outbox(options: Options, ledger: Ledger, report: Reporter) -> Outbox:

@@ -35,9 +35,8 @@ class Calls:
         self._lock = threading.RLock()  # held while documents are added and forgotten
         self._next = count(1)
         self._documents: dict[int, Context] = {}
-        self._found: dict[
-            int, _Found
-        ] = {}  # by the id() of their features, of which each refresh makes new ones
+        # By the id() of their features, of which each refresh makes new ones.
+        self._found: dict[int, _Found] = {}
         self._last = _NONE
 
     def make(self, identifier: object, flags: Flags) -> Call:
