@@ -63,19 +63,10 @@ class Pipeline:
         )
         enough = min(MAX_BATCH_MESSAGES, max(1, options.max_pending // 2))
         self._inbox = Inbox(options.bound, enough, self._ledger, self.report)
-        calls, pacer = Calls(), Pacer()
+        pacer = Pacer()
         self.encoder = Encoder(
-            calls,
             self._inbox,
-            ProfileEncoder(
-                token,
-                calls,
-                options.names,
-                options.destination(token),
-                resend_after_seconds=options.resend_after_seconds,
-                pacer=pacer,
-                report=self.report,
-            ),
+            _profile_encoder(options, token, pacer, self.report),
             self._outbox,
             pacer,
             start=self._start,
@@ -182,6 +173,18 @@ class Pipeline:
         reason = "; ".join(filter(None, ("The client was closed before Mixpanel accepted them", why.reason)))
         misconfigured = why.outcome is Outcome.MISCONFIGURED
         return DeliveryError(reason, lost, misconfigured=misconfigured, answer=why.text)
+
+
+def _profile_encoder(options: Options, token: str, pacer: Pacer, report: Reporter) -> ProfileEncoder:
+    return ProfileEncoder(
+        token,
+        Calls(),
+        options.names,
+        options.destination(token),
+        resend_after_seconds=options.resend_after_seconds,
+        pacer=pacer,
+        report=report,
+    )
 
 
 def _outbox(options: Options, destination: Destination, ledger: Ledger, report: Reporter) -> Outbox:

@@ -9,7 +9,7 @@ from time import monotonic
 
 import pytest
 
-from flagsync._delivery.answers import Answer
+from flagsync._delivery.answers import Answer, Outcome
 from flagsync._delivery.destinations import Backoff
 from flagsync._outbox.contract import Claim, Destination, Limits, Outbox
 from flagsync._outbox.durable import DurableOutbox
@@ -476,6 +476,21 @@ def test_sender_ends_at_its_deadline() -> None:
     rig.deliver(seconds=0)
     assert rig.service.requests == []
     assert rig.ended.is_set()
+
+
+def test_sender_whose_deadline_comes_while_it_bisects_rejects_nothing_and_keeps_the_reason() -> None:
+    rig: Rig
+
+    def answer(_: list[str]) -> Answer:
+        rig.sender.stop(monotonic())  # as a client that is closed meanwhile
+        return REFUSED
+
+    rig = Rig(answer)
+    rig.put("ann", "bob")
+    rig.deliver()
+    assert rig.service.requests == [["ann", "bob"]]
+    assert (rig.count("rejected"), rig.count("delivered"), rig.errors) == (0, 0, [])
+    assert rig.sender.failure == Answer(Outcome.UNAVAILABLE, "Refused", text="missing")
 
 
 def test_sender_waits_for_messages_until_it_is_told_that_no_more_come() -> None:

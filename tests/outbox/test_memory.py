@@ -534,7 +534,7 @@ def test_repeats_keep_their_key_remembered(build_in_memory: Build) -> None:
     assert client.stats().delivered == 101
 
 
-def test_what_waits_or_is_remembered_is_nothing_that_the_garbage_collector_looks_at(
+def test_pending_and_remembered_messages_are_not_tracked_by_the_garbage_collector(
     build_in_memory: Build,
 ) -> None:
     client = build_in_memory()

@@ -92,7 +92,6 @@ class Encoding:
         self.inbox = inbox_type(max_pending, enough, self.ledger, self.report)
         limits = Limits(max_batch_messages=max_batch_messages, flush_interval_seconds=inf)
         self.outbox, self.pacer = MemoryOutbox(limits, self.ledger, self.report), Pacer()
-        calls = Calls()
 
         def put() -> None:
             self.puts.put(len(self.outbox))
@@ -100,7 +99,7 @@ class Encoding:
 
         profile = ProfileEncoder(
             "project-token",
-            calls,
+            Calls(),
             Mapping(distinct_id=distinct_id, property_name=property_name, property_value=property_value),
             DESTINATION,
             resend_after_seconds=300.0,
@@ -108,7 +107,6 @@ class Encoding:
             report=self.report,
         )
         self.encoder = Encoder(
-            calls,
             self.inbox,
             profile,
             self.outbox,

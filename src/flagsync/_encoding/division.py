@@ -7,6 +7,7 @@ whole document is one part.
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from itertools import islice
 from typing import Any, TypeAlias
 
@@ -68,50 +69,46 @@ def _divide(
     *,
     by_traits: bool,
 ) -> Document:
-    overridden, of_identity = (
-        set[str](),
-        {name for name, feature in features.items() if feature.get("variants")},
-    )
+    overridden = set[str]()
+    of_identity = {name for name, feature in features.items() if feature.get("variants")}
     for segment in segments.values():
         pause()
-        is_of_traits = by_traits and _traits_of(segment) is not None
-        for override in segment.get("overrides") or ():
-            overridden.add(override["name"])
-            if override.get("variants") or not is_of_traits:
-                of_identity.add(override["name"])
+        names = _overridden_by(segment)
+        overridden |= names
+        if by_traits and _traits_of(segment) is not None:
+            names = {
+                override["name"] for override in segment.get("overrides") or () if override.get("variants")
+            }
+        of_identity |= names
     _add_neighbours(of_identity, segments.values())
     of_traits = {name for name in features if name in overridden and name not in of_identity}
     constant = {name: one for name, one in features.items() if name not in of_traits | of_identity}
-    parts = _parts(segments, of_traits)
-    traits = {name for segment in parts[0].values() for name in _traits_of(segment) or ()}
-    return Document(
-        digest=whole.digest,
-        features=whole.features,
+    for_traits = {key: one for key, one in segments.items() if _overridden_by(one) & of_traits}
+    for_identity = {
+        key: one
+        for key, one in segments.items()
+        if key not in for_traits and (_overridden_by(one) or not _is_harmless(one))
+    }
+    traits = {name for segment in for_traits.values() for name in _traits_of(segment) or ()}
+    return replace(
+        whole,
         constant=tuple(_evaluated(whole.whole, constant, pause)),
         traits=tuple(sorted(traits)),
-        by_traits=_part(whole.whole, of_traits, parts[0]),
-        by_identity=_part(whole.whole, of_identity, parts[1]),
-        whole=whole.whole,
+        by_traits=_part(whole.whole, of_traits, for_traits),
+        by_identity=_part(whole.whole, of_identity, for_identity),
     )
+
+
+def _overridden_by(segment: Item) -> set[str]:
+    """Return the names of the features that a segment overrides."""
+    return {override["name"] for override in segment.get("overrides") or ()}
 
 
 def _add_neighbours(names: set[str], segments: Iterable[Item]) -> None:
     """Add the flags that share a segment with one of the names, so that no segment is matched for two parts."""
-    groups = [{override["name"] for override in segment.get("overrides") or ()} for segment in segments]
+    groups = [_overridden_by(segment) for segment in segments]
     while any(names & group and not group <= names for group in groups):
         names.update(*(group for group in groups if names & group))
-
-
-def _parts(segments: dict[str, Item], of_traits: set[str]) -> tuple[dict[str, Item], dict[str, Item]]:
-    """Return the segments that flags by traits need, and those that flags by identity need or that may raise."""
-    by_traits, by_identity = dict[str, Item](), dict[str, Item]()
-    for key, segment in segments.items():
-        names = {override["name"] for override in segment.get("overrides") or ()}
-        if names & of_traits:
-            by_traits[key] = segment
-        elif names or not _is_harmless(segment):
-            by_identity[key] = segment
-    return by_traits, by_identity
 
 
 def _part(context: Context, names: set[str], segments: dict[str, Item]) -> Context:

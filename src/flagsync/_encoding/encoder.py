@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from flagsmith.models import Flags
 
-from flagsync._encoding.calls import Call, Calls
+from flagsync._encoding.calls import Call
 from flagsync._encoding.distinct_id import NotMirrored
 from flagsync._encoding.inbox import NOT_MIRRORED, Inbox
 from flagsync._encoding.pacer import AS_A_RULE, WHILE_SOMEBODY_WAITS, Pacer
@@ -35,9 +35,8 @@ class Encoder:
     """Takes what was evaluated, and puts what has changed into the outbox.
 
     Args:
-        calls: Where calls are made.
         inbox: Where calls wait.
-        profile: Turns a call into a message.
+        profile: Makes calls, and turns a call into a message.
         outbox: Where messages are put.
         pacer: Lets the thread rest.
         start: Starts the threads; False if Python starts none any more.
@@ -50,7 +49,6 @@ class Encoder:
 
     def __init__(
         self,
-        calls: Calls,
         inbox: Inbox,
         profile: ProfileEncoder,
         outbox: Intake,
@@ -63,8 +61,7 @@ class Encoder:
         report: Reporter,
         gather_seconds: float = GATHER_SECONDS,
     ) -> None:
-        self._calls, self._inbox = calls, inbox
-        self._profile, self._outbox, self._pacer = profile, outbox, pacer
+        self._inbox, self._profile, self._outbox, self._pacer = inbox, profile, outbox, pacer
         self._start, self._on_put, self._on_end = start, on_put, on_end
         self._ledger, self._report, self._gather_seconds = ledger, report, gather_seconds
         self.worker = Worker("flagsync-encoder", self._step, report, self._end)
@@ -74,7 +71,7 @@ class Encoder:
         """Let the flags of an identity be mirrored."""
         # Written out here, since each call of a function would be a tenth of what the caller pays.
         calls = self._inbox.calls
-        calls.append(self._calls.make(identifier, flags))
+        calls.append(self._profile.calls.make(identifier, flags))
         if len(calls) >= self._inbox.attend_at:
             self._attend()
 

@@ -161,10 +161,16 @@ def _messages(
         for key, fingerprint, body, evaluated_at, resend_after_seconds, tail, version in rows:
             if tail not in tails:
                 [tails[tail]] = file.execute(sql.TAIL_CONTENT, (tail,)).fetchone()
-            message = Message(
-                unescaped(key), fingerprint, body, evaluated_at, destination, resend_after_seconds
+            yield Message(
+                unescaped(key),
+                fingerprint,
+                body,
+                evaluated_at,
+                destination,
+                resend_after_seconds,
+                tail=tails[tail],
+                version=version,
             )
-            yield message._replace(tail=tails[tail], version=version)
 
 
 def _oldest_seconds(file: sqlite3.Connection) -> float:
