@@ -455,7 +455,7 @@ def test_mirror_of_something_else_than_flags_is_logged_once(
     assert [*mixpanel.profiles] == ["user_3"]
     assert client.stats() == Stats(accepted=1, delivered=1, skipped=2, requests=1)
     flags = "the Flags that get_identity_flags() of a Flagsmith client returns"
-    assert logged() == [f"mirror() mirrors {flags}, not {came}"]
+    assert logged() == [f"mirror() takes {flags}, not {came}"]
     if came.startswith("a coroutine"):
         given.close()
 
