@@ -1,4 +1,7 @@
-"""What a client gives up when it ends."""
+"""Reports what a client gives up when it ends.
+
+Guarantee: the loss is reported once, and ``close`` does not wait for ``on_error`` for long.
+"""
 
 import threading
 

@@ -106,7 +106,7 @@ class Pipeline:
         if submitted < self._wait_at or self._is_own_thread():
             return
         if not self.flush(monotonic() + self._exit_seconds if python_exits() else inf):
-            self.stop(monotonic() + self._exit_seconds)  # Mixpanel hangs while Python exits: do not wait again
+            self.stop(monotonic() + self._exit_seconds)  # Python exits and Mixpanel hangs: wait only once
         self._wait_at = self._inbox.submitted + self._wait_every
 
     def flush(self, deadline: float) -> bool:

@@ -31,11 +31,11 @@ log = logging.getLogger("flagsync")
 def close_on_sigterm() -> None:
     """Deliver pending updates when SIGTERM arrives, for up to 5 seconds, before the process ends.
 
-    By default SIGTERM ends Python without running its exit handlers. It does so, too, in servers that raise the signal
-    again after their own shutdown, such as uvicorn. Call this once in each process, in the main thread, where the
-    application is set up. The previous handler is still called: a server shuts down as usual, and the updates of
-    requests that it still serves are delivered, too. Without a previous handler, the signal ends the process once
-    everything is delivered. A handler that is set later replaces this one.
+    By default SIGTERM ends Python without running its exit handlers, also in servers that raise the signal again after
+    their own shutdown, such as uvicorn. Call this once in each process, in the main thread, where the application is
+    set up. The previous handler is still called: a server shuts down as usual, and the updates of requests that it
+    still serves are delivered, too. Without a previous handler, the signal ends the process once everything is
+    delivered. A handler that is set later replaces this one.
 
     Raises:
         RuntimeError: This is not the main thread.

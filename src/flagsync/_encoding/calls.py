@@ -35,7 +35,7 @@ class Calls:
         self._lock = threading.RLock()  # held while documents are added and forgotten
         self._next = count(1)
         self._documents: dict[int, Context] = {}
-        self._found: dict[int, _Found] = {}  # by the id() of their features, which each refresh makes anew
+        self._found: dict[int, _Found] = {}  # by the id() of their features: each refresh makes new ones
         self._last = _NONE
 
     def make(self, identifier: object, flags: Flags) -> Call:

@@ -1,4 +1,4 @@
-"""Messages that were sent from memory during an outage of the backend, which must be told of them.
+"""Messages that were sent from memory during an outage, and that the backend must be told.
 
 Guarantee: bounded, and kept as text, bytes and numbers. Of each key only the last message counts.
 """

@@ -62,7 +62,7 @@ class MembershipSink(Protocol):
           those that began before it are over, and their further pages are ignored.
         - A page that contradicts its session, by another number of pages or by other members than before, starts the
           session over.
-        - A session that has members, but not one usable one, replaces nothing.
+        - A session that has members, none of them usable, replaces nothing.
         - A page without a session is a whole session of its own.
 
         Raises:
@@ -95,7 +95,7 @@ class MembershipReader(Protocol):
 
 
 class ChangeLog(Protocol):
-    """The changes of which one environment of Flagsmith has not been told, or not for certain.
+    """The changes that one environment of Flagsmith has not been told, or may not have received.
 
     Each identity and cohort has one entry at most: its last change. One thread of each process claims. Each method may
     raise ``StoreUnavailableError`` if the same call may succeed later.

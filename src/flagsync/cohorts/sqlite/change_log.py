@@ -30,7 +30,7 @@ MAX_POSTPONED_SECONDS = 86_400.0  # what is due later was postponed before the c
 
 
 class _Environment(NamedTuple):
-    """How far an environment has claimed the log."""
+    """Which part of the log an environment has claimed."""
 
     number: int
     cursor: int

@@ -58,8 +58,8 @@ class SQLiteStore:
         limits: How much is done at once.
 
     Raises:
-        ValueError: The file belongs to somebody else or cannot be made, an option is invalid, or Python's SQLite is
-            older than 3.31.
+        ValueError: The file belongs to another user or application or cannot be created, an option is invalid, or
+            Python's SQLite is older than 3.31.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """Traits written identity by identity, where Flagsmith has no bulk endpoint: its cloud, and its edge API.
 
-Guarantee: all changes of an identity in a batch are in one request; no request of a batch goes on after ``write`` has
-returned. Boundary: ``flagsmith`` decides what a reply means for the batch.
+Guarantee: all changes of an identity in a batch are in one request; all requests of a batch have ended when ``write``
+returns. Boundary: ``flagsmith`` decides what a reply means for the batch.
 """
 
 import json

@@ -215,7 +215,7 @@ class TraitWriter:
 
 
 class _Registration:
-    """Says that a store has a writer for an environment in this process. Stores are compared by identity."""
+    """Notes that a store has a writer for an environment in this process. Stores are compared by identity."""
 
     def __init__(self, store: ChangeLogs, environment: str) -> None:
         self.store, self.environment = store, environment
