@@ -281,7 +281,7 @@ def test_white_space_round_identifiers_is_logged_once_with_the_remedy(
         assert flags.all_flags() == offline.get_identity_flags(identifier).all_flags()
     assert client.flush()
     [message] = [message for message in logged() if "white space" in message]
-    assert message.endswith("may choose another variant. Strip identifiers before the call")
+    assert message.endswith("may choose another variant: strip identifiers before the call")
     assert "ann" not in message
 
 

@@ -74,7 +74,12 @@ def test_property_name_renames_and_leaves_out_and_is_called_once_for_each_featur
 
 @pytest.mark.parametrize(
     ("name", "reason"),
-    [("$email", "reserves"), ("mp_country_code", "reserves"), ("", "no text"), (7, "no text")],
+    [
+        ("$email", "reserves"),
+        ("mp_country_code", "reserves"),
+        ("", "neither a name nor None"),
+        (7, "neither a name nor None"),
+    ],
 )
 def test_property_name_that_would_overwrite_the_users_data_is_left_out_and_reported(
     name: Any, reason: str
