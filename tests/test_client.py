@@ -281,7 +281,7 @@ def test_white_space_round_identifiers_is_logged_once_with_the_remedy(
         assert flags.all_flags() == offline.get_identity_flags(identifier).all_flags()
     assert client.flush()
     [message] = [message for message in logged() if "white space" in message]
-    assert message.endswith("may choose another variant. Strip identifiers before the call")
+    assert message.endswith("may choose another variant: strip identifiers before the call")
     assert "ann" not in message
 
 
@@ -455,7 +455,7 @@ def test_mirror_of_something_else_than_flags_is_logged_once(
     assert [*mixpanel.profiles] == ["user_3"]
     assert client.stats() == Stats(accepted=1, delivered=1, skipped=2, requests=1)
     flags = "the Flags that get_identity_flags() of a Flagsmith client returns"
-    assert logged() == [f"mirror() mirrors {flags}, not {came}"]
+    assert logged() == [f"mirror() takes {flags}, not {came}"]
     if came.startswith("a coroutine"):
         given.close()
 

@@ -129,15 +129,18 @@ def test_callback_of_one_argument_is_accepted_in_any_shape(
 @pytest.mark.parametrize(
     ("callback", "fault"),
     [
-        (two, "one that cannot be called so (missing a required argument: 'other')"),
-        (lambda: "", "one that cannot be called so (too many positional arguments)"),
-        (lambda *, name: name, "one that cannot be called so (too many positional arguments)"),
-        (Callbacks.method, "one that cannot be called so (missing a required argument: 'given')"),
-        (Callbacks().later, "an async function or a generator, which nobody awaits or iterates over"),
-        (Later(), "an async function or a generator, which nobody awaits or iterates over"),
-        (partial(Callbacks().later), "an async function or a generator, which nobody awaits or iterates over"),
-        (generate, "an async function or a generator, which nobody awaits or iterates over"),
-        (generate_later, "an async function or a generator, which nobody awaits or iterates over"),
+        (two, "one that cannot be called like that (missing a required argument: 'other')"),
+        (lambda: "", "one that cannot be called like that (too many positional arguments)"),
+        (lambda *, name: name, "one that cannot be called like that (too many positional arguments)"),
+        (Callbacks.method, "one that cannot be called like that (missing a required argument: 'given')"),
+        (Callbacks().later, "an async function or a generator, which is never awaited or iterated over"),
+        (Later(), "an async function or a generator, which is never awaited or iterated over"),
+        (
+            partial(Callbacks().later),
+            "an async function or a generator, which is never awaited or iterated over",
+        ),
+        (generate, "an async function or a generator, which is never awaited or iterated over"),
+        (generate_later, "an async function or a generator, which is never awaited or iterated over"),
     ],
     ids=ascii,
 )

@@ -65,7 +65,9 @@ def test_shown_tells_what_came_and_no_secret(value: object, words: str) -> None:
 
 def test_call_fault_counts_arguments() -> None:
     assert call_fault(lambda one, other: None, 2) == ""
-    assert call_fault(lambda one: None, 2) == "one that cannot be called so (too many positional arguments)"
+    assert (
+        call_fault(lambda one: None, 2) == "one that cannot be called like that (too many positional arguments)"
+    )
 
 
 @pytest.mark.parametrize("key", ["ser.abc", "key", "client-side", "a/b+c="])

@@ -10,13 +10,21 @@
 
     Mixpanel cohort webhook ─> CohortUpdate ─> membership store ─> traits     cohorts/
 
-``_process`` makes one object for each process and closes it before the exit, ``_signals`` before SIGTERM ends it,
-``_worker`` is a background thread, ``_clock`` a clock that tests of applications do not stop,
-``_report`` says what goes wrong, ``_messages`` what is odd about the application, ``_loss`` what a client gave up,
-``_stats`` counts what became of the calls, ``_recent`` is a bounded map,
-``_identifiers`` tells what an identifier is, ``_rules`` what an option must be, ``_environment`` reads options,
-``_lazy`` imports what is used, ``exceptions`` is what ``on_error`` gets, ``testing`` has a loopback Mixpanel and the
-contracts of stores.
+_process      one object per process, and what runs before a process exits
+_signals      delivers pending updates at SIGTERM
+_worker       a background thread
+_report       logs problems and passes them to ``on_error``
+_messages     warnings about how an application uses its client
+_loss         reports what a closing client gives up
+_stats        counts the outcomes of calls
+_recent       a bounded map of the entries used last
+_clock        clocks that keep running while a test freezes the time
+_identifiers  the text of an identifier
+_rules        rules that options must meet
+_environment  reads options from environment variables
+_lazy         imports names when they are first used
+exceptions    what flagsync reports and raises
+testing       a loopback Mixpanel, and the contracts of stores
 """
 
 from typing import TYPE_CHECKING
@@ -34,8 +42,8 @@ if TYPE_CHECKING:
 __all__ = ["DeliveryError", "FlagSync", "PropertyValue", "Stats", "close_on_sigterm", "outbox_stats"]
 __version__ = "0.1.0"
 
-# pytest imports this package wherever it is installed, for the fixture of ``testing``: it must not import requests and
-# ssl for that, which gevent patches before they are imported.
+# pytest imports this package wherever it is installed, for the fixture in ``testing``. That must not import requests or
+# ssl, which gevent has to patch before anybody imports them.
 _IMPORTED_WHEN_USED = {
     "DeliveryError": "flagsync.exceptions",
     "FlagSync": "flagsync._client",
@@ -47,7 +55,7 @@ _IMPORTED_WHEN_USED = {
     "outbox_stats": "flagsync._pipeline",
 }
 
-if not TYPE_CHECKING:  # pragma: no branch - type checkers would take every name for one of the package
+if not TYPE_CHECKING:  # pragma: no branch - with it, type checkers would accept any name
     __getattr__ = importer(__name__, _IMPORTED_WHEN_USED)
 
 

@@ -1,15 +1,16 @@
-"""The clocks of all deadlines, pauses and records: tools that stop the time in tests do not stop them.
+"""The clocks for deadlines, pauses and records.
 
-freezegun puts its own functions in place of those of ``time``, in every module that has one of them, and stops
-``monotonic`` with the time of day: no deadline would ever come. It does not find a partial object. time-machine leaves
-the monotonic clock alone. On Linux it is that of ``time.monotonic()``, one for all processes of a host.
+Guarantee: they keep running while a test freezes the time. freezegun replaces the functions of ``time`` in every module
+that has one of them, ``monotonic`` included, so that no deadline would ever come; it does not find a partial object.
+time-machine leaves the monotonic clock alone. On Linux ``monotonic`` is the clock of ``time.monotonic()``, one for all
+processes of a host.
 """
 
 import time as clocks
 from collections.abc import Callable
 from functools import partial
 
-# freezegun may be at work already when this is imported; it has nothing in place of clock_gettime, which Windows lacks.
+# freezegun may be active when this is imported. It does not replace clock_gettime, which Windows lacks.
 HAS_CLOCKS = hasattr(clocks, "clock_gettime")
 
 monotonic: Callable[[], float] = (

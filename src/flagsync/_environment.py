@@ -1,6 +1,6 @@
-"""The options of a client that come from the environment.
+"""Reads the options of a client from environment variables.
 
-Guarantee: what the application passes wins over the environment; only ``FLAGSYNC_ENABLED`` wins over both.
+Guarantee: an option that the application passes wins over the environment; ``FLAGSYNC_ENABLED=false`` wins over both.
 """
 
 import inspect
@@ -76,9 +76,9 @@ class Environment:
     """The arguments of two constructors.
 
     Attributes:
-        flagsmith: Of ``Flagsmith``.
-        flagsync: Of ``FlagSync``, beside the client.
-        rules: What must hold: a sentence for each variable, and whether it does.
+        flagsmith: Arguments of ``Flagsmith``.
+        flagsync: Arguments of ``FlagSync``, without the client.
+        rules: A rule in words for each variable -> whether it is met.
     """
 
     flagsmith: Mapping[str, Any]
@@ -87,7 +87,7 @@ class Environment:
 
 
 def read_environment(options: Mapping[str, object]) -> Environment:
-    """Return the options, and what the environment holds where there is none."""
+    """Return the given options, and for the others the values of the environment."""
     of_flagsmith = inspect.signature(Flagsmith).parameters
     key, api_url, local = _variables("FLAGSMITH", "ENVIRONMENT_KEY", "API_URL", "LOCAL_EVALUATION")
     token, region, url = _variables("MIXPANEL", "TOKEN", "REGION", "URL")
@@ -95,7 +95,7 @@ def read_environment(options: Mapping[str, object]) -> Environment:
     needs_key = not (options.get("environment_key") or options.get("offline_mode"))
     is_enabled = BOOLEANS.get(enabled.lower() or "true", True)
     if options.get("mixpanel_url") is not None:
-        region = ""  # which the URL takes the place of
+        region = ""  # the URL replaces the region's host
     rules = {
         f"FLAGSMITH_ENVIRONMENT_KEY must be set to an SDK key of the environment, not {key_fault(key)}": not (
             needs_key and key_fault(key)
@@ -114,7 +114,7 @@ def read_environment(options: Mapping[str, object]) -> Environment:
         "api_url": api_url or None,
         "enable_local_evaluation": BOOLEANS.get(local.lower(), False),
     }
-    # What breaks a rule above is left out, so that it is named once.
+    # A value that breaks a rule above is left out here, so that only one rule reports it.
     flagsync: dict[str, object] = {
         "mixpanel_token": token or None,
         "region": region if region in HOSTS else "us",

@@ -1,19 +1,19 @@
-"""What an identifier is: the same for profiles, cohorts and traits.
+"""The text of an identifier, the same for profiles, cohorts and traits.
 
-Guarantee: one text for each identity, whatever type the application has for it. Flagsmith gets the application's own
-object.
+Guarantee: an identity has one text, whatever type the application uses for it. Boundary: Flagsmith gets the
+application's own object.
 """
 
 
 def content_of(identifier: object) -> str:
-    """Return the text of an identifier as it is.
+    """Return the text of an identifier, with surrounding white space.
 
-    That of a ``str`` is its content, also where a subclass shows another text, as a ``(str, Enum)`` does: it is what
-    JSON has. That of another type, such as a primary key or a UUID, is ``str()``, which may raise anything.
+    For a ``str`` it is the content, which is what JSON contains, even if a subclass such as a ``(str, Enum)`` prints
+    something else. For another type, such as an integer key or a UUID, it is ``str()``, which may raise anything.
     """
     return str.__str__(identifier) if isinstance(identifier, str) else str(identifier)
 
 
 def text_of(identifier: object) -> str:
-    """Return the text of an identifier without white space round it, which Flagsmith's server removes, too."""
+    """Return the text of an identifier without surrounding white space, which Flagsmith's server strips, too."""
     return content_of(identifier).strip()

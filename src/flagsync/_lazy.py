@@ -1,4 +1,4 @@
-"""Names that a package imports when they are first used."""
+"""Imports the names of a package when they are first used."""
 
 import sys
 from collections.abc import Callable, Mapping
@@ -10,7 +10,7 @@ def importer(package: str, modules: Mapping[str, str]) -> Callable[[str], object
 
     Args:
         package: The name of the package.
-        modules: A name -> the module that has it; or the module of that name itself.
+        modules: Name -> the module that defines it, or the submodule of that name.
     """
 
     def get(name: str) -> object:

@@ -1,4 +1,7 @@
-"""What a client gives up when it ends."""
+"""Reports what a client gives up when it ends.
+
+Guarantee: the loss is reported once, and ``close`` does not wait for ``on_error`` for long.
+"""
 
 import threading
 
@@ -9,7 +12,7 @@ LAST_REPORT_SECONDS = 0.25
 
 
 class Loss:
-    """What a client gives up when it ends: reported once, and waited for, but not for long."""
+    """Reports once what a client gives up when it ends; ``close`` waits briefly for that report."""
 
     def __init__(self) -> None:
         self.is_certain = False
@@ -17,7 +20,7 @@ class Loss:
         self._reporter: int | None = None
 
     def report(self, report: Reporter, error: DeliveryError, *, in_thread: bool) -> None:
-        """Report a loss, the first time: in a thread of its own if the caller must not wait for ``on_error``."""
+        """Report a loss the first time. With ``in_thread``, the caller does not wait for ``on_error``."""
         if not self._once.acquire(blocking=False):
             return
         self.is_certain = True
@@ -32,13 +35,13 @@ class Loss:
         if in_thread:
             try:
                 threading.Thread(target=run, name="flagsync-report", daemon=True).start()
-            except RuntimeError:  # Python exits
+            except RuntimeError:  # Python is exiting
                 run()
         else:
             run()
 
     def wait(self) -> bool:
-        """Return whether something was lost, once that was reported: the process might end before."""
+        """Return whether something was lost, after a short wait for the report: the process may end next."""
         if self.is_certain and self._reporter != threading.get_ident():
             self._is_reported.wait(LAST_REPORT_SECONDS)
         return self.is_certain

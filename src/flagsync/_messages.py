@@ -1,11 +1,11 @@
-"""What a client says about the application around it, and how it finds that out."""
+"""Warnings about how an application uses its client, and the checks behind them."""
 
 from threading import Thread
 
 from flagsmith import Flagsmith
 from flagsmith.exceptions import FlagsmithAPIError
 
-NO_FLAGS = "mirror() mirrors the Flags that get_identity_flags() of a Flagsmith client returns, not {}"
+NO_FLAGS = "mirror() takes the Flags that get_identity_flags() of a Flagsmith client returns, not {}"
 STALE = (
     "The Flagsmith client was built before this process was forked, and the thread that refreshes its flags is "
     "not in this process: they are stale from now on. Build Flagsmith and FlagSync after the fork (gunicorn: "
@@ -26,7 +26,7 @@ UNPICKLABLE = (
 
 
 def no_answer(error: FlagsmithAPIError) -> str | None:
-    """Return what Flagsmith's exception does not say: which HTTP status its API answered (flagsmith 6.3)."""
+    """Return a warning with the HTTP status, which Flagsmith's exception does not mention (flagsmith 6.3)."""
     status = getattr(getattr(error.__cause__, "response", None), "status_code", None)
     return None if status is None else NO_ANSWER.format(status)
 

@@ -1,8 +1,8 @@
-"""Wires encoder, outbox and sender of one client in one process: how they start and how they end.
+"""Wires the encoder, outbox and sender of one client in one process; starts and ends them.
 
 Guarantee: the threads start with the first call and end with the client. ``flush`` and ``close`` return at their
-deadline, whatever a store or a callback does. When Python exits, what is pending is delivered within
-``EXIT_SECONDS`` of ``_process``. Boundary: counts nothing.
+deadline, whatever a store or a callback does. When Python exits, the client delivers pending updates for up to
+``_process.EXIT_SECONDS``. Boundary: ``_stats`` counts outcomes.
 """
 
 import os
@@ -30,19 +30,20 @@ from flagsync._signals import sigterm_advice
 from flagsync._stats import Ledger, Stats, stats_of
 from flagsync.exceptions import DeliveryError
 
-UNUSED_SECONDS = 1.0  # that a client without calls of its own goes on sending for others while it closes
+# How long a closing client without calls of its own keeps sending the messages of other processes.
+UNUSED_SECONDS = 1.0
 
 
 class Pipeline:
-    """What mirrors the calls of one client in one process.
+    """Mirrors the calls of one client in one process.
 
     Args:
-        options: Of the client.
-        token: Of the Mixpanel project.
+        options: The client's options.
+        token: The Mixpanel project token.
 
     Attributes:
-        process: The one that it belongs to.
-        encoder: Where calls are submitted.
+        process: The process that it belongs to.
+        encoder: Takes the calls.
         report: Where problems are reported.
     """
 
@@ -87,7 +88,7 @@ class Pipeline:
         return self._inbox.is_closed
 
     def resume(self) -> None:
-        """Begin to send what waits in a shared store, since other processes may have ended."""
+        """Start sending if messages wait in a shared store: the processes that put them may have ended."""
         if self._outbox.has_pending():
             self._start()
 
@@ -97,17 +98,17 @@ class Pipeline:
         if submitted < self._wait_at or self._is_own_thread():
             return
         if not self.flush(monotonic() + self._exit_seconds if python_exits() else inf):
-            self.stop(monotonic() + self._exit_seconds)  # Mixpanel hangs while Python exits: wait once only
+            self.stop(monotonic() + self._exit_seconds)  # Python exits and Mixpanel hangs: wait only once
         self._wait_at = self._inbox.submitted + self._wait_every
 
     def flush(self, deadline: float) -> bool:
-        """Wait until what was submitted, or waits in a shared store, is settled; False at the deadline."""
+        """Wait until submitted calls and the messages in a shared store are settled; False at the deadline."""
         if self._is_own_thread():
-            return False  # a callback would wait for its own thread
+            return False  # a callback would wait for the thread that runs it
         if not self._sender.worker.is_started:
             self.resume()
         if self._inbox.has_calls() and not self._start() and python_exits():
-            return self.close(deadline)  # no thread starts any more: nobody else would do the work
+            return self.close(deadline)  # no thread can start any more, so deliver in this one
         if not self._sender.worker.is_started or self._sender.worker.is_ended:
             return self.stats().pending == 0 and not self._loss.is_certain
         return self.encoder.flush(deadline) and self._sender.flush(deadline)
@@ -121,7 +122,7 @@ class Pipeline:
 
     def close(self, deadline: float) -> bool:
         """Stop and wait for the threads; False if Mixpanel has not accepted everything by the deadline."""
-        if not self._inbox.submitted:  # what others have put waits in their store
+        if not self._inbox.submitted:  # messages of other processes are safe in the store
             deadline = min(deadline, monotonic() + UNUSED_SECONDS)
         self.stop(deadline)
         if self._is_own_thread():
@@ -129,19 +130,19 @@ class Pipeline:
         if not (self._inbox.submitted or self._sender.worker.is_started):
             self._outbox.close()  # which was asked whether anything waits
             return True
-        self.encoder.worker.run()  # by hand, if no thread was needed, or none starts because Python exits
+        self.encoder.worker.run()  # here, if no thread was started or none can start while Python exits
         self._sender.worker.run()
         if not (self.encoder.worker.join(deadline) and self._sender.worker.join(deadline)):
             self._give_up()
         return not self._loss.wait()
 
     def stats(self) -> Stats:
-        """Return counts that add up: the calls are read last, so that all that was counted is among them."""
+        """Return counts that add up. The calls are read last, so that they include every counted one."""
         counts = self._ledger.counts()
         return stats_of(counts, self._inbox.submitted, self._outbox.kept() if self._loss.is_certain else None)
 
     def _start(self) -> bool:
-        """Start the threads; False if Python starts none any more."""
+        """Start the threads; False if Python is exiting and cannot start any."""
         if self._sender.worker.is_started:
             return True
         if self.encoder.worker.start() and self._sender.worker.start():
@@ -155,13 +156,13 @@ class Pipeline:
         return self.encoder.worker.is_current() or self._sender.worker.is_current()
 
     def _end(self) -> None:
-        """Leave nothing behind. The sender's thread calls it when it ends."""
+        """Release everything. The sender's thread calls this when it ends."""
         self._give_up(in_thread=False)
         self._api.close()
         self._outbox.close()
 
     def _give_up(self, *, in_thread: bool = True) -> None:
-        """Drop and report what Mixpanel has not accepted; what a store keeps is not lost."""
+        """Drop and report what Mixpanel has not accepted, except for what a store keeps."""
         pending = self.stats().pending
         self._outbox.abandon()
         lost = pending - self._outbox.kept()
@@ -205,20 +206,20 @@ def _outbox(options: Options, destination: Destination, ledger: Ledger, report: 
 
 
 def file_outboxes() -> ModuleType:
-    """Return the module of outboxes in files. It needs sqlite3, which is imported where a file is used."""
+    """Return the module for outboxes in files. It imports sqlite3, which only clients with a file need."""
     from flagsync._outbox import file  # noqa: PLC0415
 
     return file
 
 
 def outbox_stats(path: str | os.PathLike[str]) -> Stats:
-    """Return what became of all updates that the file of an ``outbox`` has had, whoever put and sent them.
+    """Return what became of all updates ever put into an ``outbox`` file, by any process.
 
-    ``requests``, ``retries`` and ``skipped`` are of a process, and not in the file.
+    ``requests``, ``retries`` and ``skipped`` stay 0: each process counts its own, outside the file.
 
     Raises:
         FileNotFoundError: There is no file.
-        ValueError: It is something else.
+        ValueError: The path does not lead to an outbox file.
     """
     totals = file_outboxes().totals(path)
     return Stats(pending=totals.pending, **totals._asdict())

@@ -1,7 +1,7 @@
-"""A bounded map of what was used last: two generations of plain dicts.
+"""A bounded map of the entries used last, in two generations of plain dicts.
 
-Half the memory of an ``OrderedDict``, and every operation is constant in time. Threads may share a map: each
-operation leaves it usable, but an entry that two threads use at once may be forgotten early.
+It needs half the memory of an ``OrderedDict``. Guarantee: every operation takes constant time. Threads may share a map,
+but an entry that two threads use at the same time may be forgotten early.
 """
 
 from collections.abc import Hashable
@@ -12,7 +12,7 @@ V = TypeVar("V")
 
 
 class Recent(Generic[K, V]):
-    """Keeps at least the ``size`` entries used last and at most twice as many; values are not None."""
+    """Keeps at least the ``size`` entries used last, and at most twice as many. Values must not be None."""
 
     def __init__(self, size: int) -> None:
         self._size = size

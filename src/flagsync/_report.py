@@ -1,7 +1,7 @@
 """Reports background problems: to the logger ``flagsync`` first, then to ``on_error``.
 
-Guarantee: nothing that listens can stop the thread that reports. No message holds a token, a payload or an
-identifier.
+Guarantee: an exception of a log handler or of ``on_error`` never stops the reporting thread. No message contains a
+token, a payload or an identifier.
 """
 
 import logging
@@ -24,7 +24,7 @@ class Reporter:
 
     Args:
         on_error: Called with each error. What it raises is logged and ignored.
-        repeat_seconds: Losses that go on are reported again after this time.
+        repeat_seconds: How often losses that continue are reported again.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Reporter:
                 raise
 
     def warn_once(self, message: str, kind: str = "") -> None:
-        """Log a warning, unless one of the same kind was logged before; by default, the same warning."""
+        """Log a warning, unless one of its ``kind`` was logged before. The default kind is the message."""
         with self._lock:
             is_new = (kind or message) not in self._warned
             self._warned.add(kind or message)
@@ -76,9 +76,9 @@ class Reporter:
             self._losses[reason] = self._losses.get(reason, 0) + count
 
     def report_deferred(self, *, now: bool = False) -> None:
-        """Report what was deferred and lost: losses at once, then once a minute while they go on."""
+        """Report deferred problems and losses: losses at once, then once a minute while they continue."""
         while self._deferred:
-            with suppress(IndexError):  # another thread was faster
+            with suppress(IndexError):  # another thread took it
                 problem = self._deferred.popleft()
                 self.report(problem) if isinstance(problem, DeliveryError) else self.log(problem)
         if not self._losses:
@@ -105,11 +105,11 @@ class Outage:
 
     @property
     def is_active(self) -> bool:
-        """Whether it has failed and does not work again yet."""
+        """Whether it has failed and not recovered yet."""
         return self._kind is not None
 
     def begin(self, problem: DeliveryError | str, kind: object = "failed") -> None:
-        """Report a failure, unless one of the same kind is being reported already."""
+        """Report a failure, unless the last report was a failure of the same kind."""
         with self._lock:
             before, self._kind = self._kind, kind
         if kind != before:
@@ -129,11 +129,11 @@ def is_interrupt_of_application(raised: BaseException) -> bool:
 
 
 def described(raised: BaseException, secret: str = "") -> str:
-    """Return the type and the text of what an application's callback has raised, on one line, without a secret."""
+    """Return the type and text of an exception from a callback, on one line and without ``secret``."""
     name = type(raised).__name__
     try:
         text = " ".join(f"{raised}".split())
-    except BaseException as error:  # its text may raise anything, too
+    except BaseException as error:  # its own str() may raise anything, too
         if is_interrupt_of_application(error):
             raise
         return name

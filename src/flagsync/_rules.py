@@ -1,6 +1,6 @@
-"""Rules of options: a sentence for each, and whether it holds.
+"""Rules that options must meet: each in words, and whether it is met.
 
-Guarantee: all broken rules are in one ``ValueError``, and no message holds a text that may be secret.
+Guarantee: one ``ValueError`` names all broken rules, and no message contains text that may be secret.
 """
 
 import inspect
@@ -10,7 +10,7 @@ from typing import TypeGuard
 from urllib.parse import urlsplit
 
 MAX_SHOWN = 10**20
-_NAME = type.__dict__["__name__"]  # of a class itself: a metaclass may have another one, which may raise
+_NAME = type.__dict__["__name__"]  # of the class itself: that of a metaclass may raise
 
 
 def require(rules: Mapping[str, bool]) -> None:
@@ -20,7 +20,7 @@ def require(rules: Mapping[str, bool]) -> None:
 
 
 def shown(value: object) -> str:
-    """Return what came instead of what is accepted, in words. Asks nothing of the object, and never raises."""
+    """Describe a value that is not accepted. Calls no code of the value, and never raises."""
     kind = type(value)
     if value is None or kind in (bool, float) or (type(value) is int and abs(value) < MAX_SHOWN):
         return f"{value}"
@@ -34,31 +34,31 @@ def shown(value: object) -> str:
 
 
 def call_fault(function: object, arguments: int = 1) -> str:
-    """Return why a function cannot be called with so many arguments; empty if nothing is known against it.
+    """Return why a function cannot be called with this many arguments; empty if it can, as far as that is known.
 
-    Its signature is asked. To call it would need arguments that it knows, such as a key of a mapping, and might have
-    effects.
+    Only the signature is checked. A trial call would need valid arguments, such as a key of a mapping, and might have
+    side effects.
     """
     if not callable(function):
         return shown(function)
-    # What is awaited or iterated over by nobody does nothing at all.
-    call = getattr(type(function), "__call__", None)  # noqa: B004 - it is the method that is asked
+    # A coroutine or generator that nobody awaits or iterates over does nothing at all.
+    call = getattr(type(function), "__call__", None)  # noqa: B004 - the method itself is inspected
     kinds = (inspect.iscoroutinefunction, inspect.isasyncgenfunction, inspect.isgeneratorfunction)
     if any(is_kind(candidate) for is_kind in kinds for candidate in (function, call)):
-        return "an async function or a generator, which nobody awaits or iterates over"
+        return "an async function or a generator, which is never awaited or iterated over"
     try:
         signature = inspect.signature(function)
-    except (TypeError, ValueError):  # of C, without one
+    except (TypeError, ValueError):  # a C function may have none
         return ""
     try:
         signature.bind(*[None] * arguments)
     except TypeError as error:
-        return f"one that cannot be called so ({error})"
+        return f"one that cannot be called like that ({error})"
     return ""
 
 
 def is_instance_of(value: object, role: type) -> bool:
-    """Return whether an object has the methods of a protocol. A class has them, too, but cannot be used."""
+    """Return whether an object has the methods of a protocol; False for a class, which has them, too."""
     return isinstance(value, role) and not isinstance(value, type)
 
 
@@ -80,7 +80,7 @@ def is_number(value: object) -> TypeGuard[float]:
 
 
 def key_fault(value: object) -> str:
-    """Return why a value is no key or token, without showing it; empty if nothing is known against it."""
+    """Return why a value cannot be a key or token, without showing it; empty if it may be one."""
     if not isinstance(value, str) or not value:
         return shown(value)
     is_plain = value.isascii() and value.isprintable() and not {*" <>"} & {*value} and not value.endswith(".")

@@ -1,7 +1,7 @@
-"""SIGTERM: what is pending is delivered before the signal ends the process.
+"""Delivers pending updates before SIGTERM ends the process.
 
-Guarantee: the handler that is there is called as before, and one that is set later is left alone. Boundary: Python's
-own exit is ``_process``'s.
+Guarantee: the previous handler is still called, and a handler that is set later is left alone. Boundary: ``_process``
+handles Python's own exit.
 """
 
 import atexit
@@ -18,12 +18,12 @@ from flagsync._process import close_all, flush_all
 
 FLUSH_SECONDS = 2.0
 NOT_THE_MAIN_THREAD = (
-    "close_on_sigterm() must be called in the main thread, such as where the module of the application is imported: "
-    "Python lets no other thread handle signals"
+    "close_on_sigterm() must be called in the main thread, for example where the application's module is imported: "
+    "Python lets no other thread set signal handlers"
 )
 NOT_OF_PYTHON = (
-    "close_on_sigterm() does nothing, since SIGTERM is not handled by Python in this process: close the client where "
-    "the server lets you"
+    "close_on_sigterm() does nothing, since Python does not handle SIGTERM in this process: close the client in a "
+    "shutdown hook of the server"
 )
 SIGTERM_SKIPS_EXIT = (
     "uvicorn ends this process by SIGTERM past Python's exit, and the application has no lifespan in which it could "
@@ -34,13 +34,13 @@ log = logging.getLogger("flagsync")
 
 
 def close_on_sigterm() -> None:
-    """Have SIGTERM deliver what is pending before it ends this process, within 5 seconds.
+    """Deliver pending updates when SIGTERM arrives, for up to 5 seconds, before the process ends.
 
-    Python ends at SIGTERM without a word, and so do servers that raise it again after their own shutdown, such as
-    uvicorn. Call this once in each process, in the main thread, where the application is set up. What handled SIGTERM
-    before is called, too: a server shuts down as it does, and what it still serves is delivered as well. Where
-    nothing handled it, the process ends by the signal once all is delivered. Whoever sets a handler afterwards
-    replaces this one.
+    By default SIGTERM ends Python without running its exit handlers, also in servers that raise the signal again after
+    their own shutdown, such as uvicorn. Call this once in each process, in the main thread, where the application is
+    set up. The previous handler is still called: a server shuts down as usual, and the updates of requests that it
+    still serves are delivered, too. Without a previous handler, the signal ends the process once everything is
+    delivered. A handler that is set later replaces this one.
 
     Raises:
         RuntimeError: This is not the main thread.
@@ -48,7 +48,7 @@ def close_on_sigterm() -> None:
     if threading.current_thread() is not threading.main_thread():
         raise RuntimeError(NOT_THE_MAIN_THREAD)
     previous = signal.getsignal(signal.SIGTERM)
-    # Python does not know the handler of a C program in which it is embedded, and shows a wrong one in uWSGI.
+    # Python does not know a handler that an embedding C program has set, and reports a wrong one in uWSGI.
     if previous is None or "uwsgi" in sys.modules:
         log.warning(NOT_OF_PYTHON)
     elif not isinstance(previous, _Handler):
@@ -70,10 +70,10 @@ def sigterm_advice() -> str | None:
 
 
 class _Handler:
-    """Delivers what is pending, and does what the signal did before.
+    """Delivers pending updates, then does what the signal did before.
 
     Args:
-        previous: What Python had done at the signal.
+        previous: The handler that was set before.
     """
 
     def __init__(self, previous: Callable[[int, FrameType | None], object] | int) -> None:
@@ -85,8 +85,8 @@ class _Handler:
                 close_all()
             _end_by(number)
             return
-        with suppress(Exception):  # gevent's event loop, which may run this, waits for nothing
-            flush_all(FLUSH_SECONDS)  # and no more: the handler may let the process go on
+        with suppress(Exception):  # gevent may run this in its event loop, where nothing can block
+            flush_all(FLUSH_SECONDS)  # not close_all(): the process may go on
         if callable(self._previous):
             self._previous(number, frame)
             _hold_back(number)
@@ -96,29 +96,30 @@ def _end_by(number: int) -> None:
     """End the process as the signal does by default."""
     signal.signal(number, signal.SIG_DFL)
     signal.raise_signal(number)
-    os._exit(128 + number)  # the first process of a container has no default action: what a shell would say
+    # The first process of a container survives the default action: exit with the status that a shell would report.
+    os._exit(128 + number)
 
 
 def _hold_back(number: int) -> None:
-    """Let the signal wait for Python's exit if the main thread raises it again.
+    """Block the signal until Python exits, in case the main thread raises it again.
 
-    uvicorn shuts down gracefully, puts back what handled the signal before it, and raises it: that would end the
-    process before what it has served meanwhile is delivered. A signal from outside goes to another thread, since the
-    kernel chooses one that does not block it.
+    uvicorn shuts down gracefully, restores the previous handler and raises the signal again. That would end the process
+    before the updates of its last requests are delivered. A signal from another process still arrives, since the kernel
+    gives it to a thread that does not block it.
     """
-    # Windows blocks no signals; no thread starts while Python exits, nor from the event loop of gevent.
+    # Windows cannot block signals, and no thread can start while Python exits or in gevent's event loop.
     with suppress(Exception):
         if number in signal.pthread_sigmask(signal.SIG_BLOCK, ()):
             return
         other = threading.Thread(target=threading.Event().wait, name="flagsync-signals", daemon=True)
         other.start()
-        if other.native_id != threading.main_thread().native_id:  # else gevent has made it a greenlet
+        if other.native_id != threading.main_thread().native_id:  # otherwise it is a greenlet of gevent
             signal.pthread_sigmask(signal.SIG_BLOCK, {number})
             atexit.register(_let_go, number)
 
 
 def _let_go(number: int) -> None:
-    """Deliver what is pending if the signal waits, and let it come."""
+    """Deliver pending updates if the signal is pending, then unblock it."""
     if number in signal.sigpending():
         close_all()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})

@@ -1,4 +1,4 @@
-"""A background thread: it starts late, runs once, can be run by hand, stops and is joined.
+"""A background thread that starts on demand and runs once; a caller can also run it in its own thread.
 
 Guarantee: nothing that a step raises ends the thread silently. ``wake`` and ``stop`` take no lock, so that a
 finalizer, which the garbage collector may run in any thread at any moment, may call them.
@@ -29,8 +29,8 @@ class Worker:
         name: The name of the thread.
         step: Does some work, and returns the seconds after which to repeat it if nobody calls ``wake``, or
             None to end.
-        report: Told if a step raises.
-        at_end: Called by the thread when it ends, whatever ends it.
+        report: Where an exception of the step is reported.
+        at_end: Called in the thread when it ends, for whatever reason.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Worker:
         at_end: Callable[[], None] = lambda: None,
     ) -> None:
         self._name, self._step, self._report, self._at_end = name, step, report, at_end
-        # SimpleQueue.put may be interrupted by another put in the same thread, as a finalizer may do.
+        # SimpleQueue.put is reentrant: a finalizer may call it while the same thread is inside it.
         self._wake_ups = SimpleQueue[None]()
         self._changed = threading.Condition(threading.RLock())
         self._claim_to_run = threading.Lock()
@@ -50,7 +50,7 @@ class Worker:
         self.is_started = self.is_ended = self.is_stopping = False
 
     def start(self) -> bool:
-        """Start the thread, if it was not started; False if Python exits and starts no thread any more."""
+        """Start the thread, unless it was started; False if Python is exiting and cannot start one."""
         with self._changed:
             if not self.is_started:
                 try:
@@ -71,7 +71,7 @@ class Worker:
         self.wake()
 
     def run(self) -> None:
-        """Repeat the step until it ends: in the thread, or by hand. Does nothing the second time."""
+        """Repeat the step in the calling thread until it returns None. Does nothing the second time."""
         if not self._claim_to_run.acquire(blocking=False):
             return
         self._runner = threading.get_ident()
@@ -87,12 +87,12 @@ class Worker:
         return self._runner == threading.get_ident()
 
     def announce(self) -> None:
-        """Have ``wait_for`` look again."""
+        """Have ``wait_for`` check its condition again."""
         with self._changed:
             self._changed.notify_all()
 
     def wait_for(self, holds: Callable[[], bool], deadline: float) -> bool:
-        """Wait until something holds, which the step must announce; False at the deadline."""
+        """Wait until a condition holds, whose change the step must announce; False at the deadline."""
         with self._changed:
             return self._changed.wait_for(holds, time_left(deadline))
 
@@ -122,7 +122,7 @@ class Worker:
             return None if self.is_stopping else ERROR_PAUSE_SECONDS
 
     def _sleep(self, seconds: float) -> None:
-        """Wait for a wake-up, and forget all wake-ups that have come."""
+        """Wait for a wake-up or the timeout, then discard all further wake-ups."""
         try:
             self._wake_ups.get(timeout=None if seconds == inf else min(seconds, threading.TIMEOUT_MAX))
             while True:
@@ -139,7 +139,7 @@ class Flush:
 
 
 class Flushes:
-    """The callers that wait until a worker has done all that there was when they began to wait."""
+    """The callers that wait until a worker has done all the work it had when they called."""
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
@@ -147,7 +147,7 @@ class Flushes:
 
     @property
     def are_waiting(self) -> bool:
-        """Whether somebody waits."""
+        """Whether any caller waits."""
         return bool(self._waiting)
 
     def wait(self, deadline: float) -> bool:
@@ -162,16 +162,16 @@ class Flushes:
         return flush.is_done
 
     def waiting(self) -> list[Flush]:
-        """Return those who wait now."""
+        """Return the callers that wait now."""
         return [*self._waiting]
 
     def finish(self, flushes: Iterable[Flush]) -> None:
-        """Let some go on."""
+        """Release some callers."""
         for flush in flushes:
             flush.is_done = True
             self._forget(flush)
         self._worker.announce()
 
     def _forget(self, flush: Flush) -> None:
-        with suppress(ValueError):  # the other one of the worker and the caller was faster
+        with suppress(ValueError):  # both the caller and the worker do this
             self._waiting.remove(flush)

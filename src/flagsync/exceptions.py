@@ -4,7 +4,7 @@
      ├─ DeliveryError           passed to ``on_error``, never raised into the application
      └─ StoreUnavailableError   raised by a store of cohorts
 
-A wrong option is a ``ValueError`` of the constructor; the errors of an evaluation are Flagsmith's own.
+An invalid option raises ``ValueError`` in the constructor. The errors of an evaluation are Flagsmith's own.
 """
 
 from dataclasses import KW_ONLY, dataclass
@@ -12,17 +12,17 @@ from dataclasses import KW_ONLY, dataclass
 
 @dataclass(eq=False, repr=False)
 class DeliveryError(Exception):
-    """Updates that did not arrive, or have not yet: profiles in Mixpanel, traits in Flagsmith.
+    """Updates that were lost, or have not arrived yet: of profiles in Mixpanel, or of traits in Flagsmith.
 
-    ``str()`` of it is safe to log.
+    Its ``str()`` is safe to log.
 
     Attributes:
         reason: What happened.
-        count: How many updates are concerned.
+        count: How many updates are affected.
         will_retry: True if they are kept and sent again, False if they are lost.
         misconfigured: True if none gets through until a person acts.
-        identifiers: Whom they concern, where that is known; never in ``str()``.
-        answer: The first 500 characters of the server's answer; never in ``str()``, it may quote what was sent.
+        identifiers: Whose updates they are, where that is known; never in ``str()``.
+        answer: The first 500 characters of the server's answer; never in ``str()``, since it may quote what was sent.
     """
 
     reason: str
@@ -34,7 +34,7 @@ class DeliveryError(Exception):
     answer: str = ""
 
     def __post_init__(self) -> None:
-        """Have ``args``, by which an exception is copied."""
+        """Set ``args``, which are needed to copy or pickle an exception."""
         super().__init__(self.reason, self.count)
 
     def __str__(self) -> str:
@@ -44,4 +44,4 @@ class DeliveryError(Exception):
 
 
 class StoreUnavailableError(Exception):
-    """A store of cohorts cannot do now what it may do later."""
+    """A store of cohorts cannot do something now, but the same call may succeed later."""

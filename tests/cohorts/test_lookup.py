@@ -464,7 +464,7 @@ def test_lookup_does_not_wait_where_no_thread_starts_any_more(
     monkeypatch.setattr(threading.Thread, "start", refuse)
     assert is_gold(client, "ann") is False
     assert logged() == [
-        "The store of cohorts cannot be used (no thread starts): evaluations use cached memberships"
+        "The store of cohorts cannot be used (no thread can start): evaluations use cached memberships"
     ]
 
 

@@ -193,7 +193,7 @@ def test_proxy_whose_url_says_https_but_has_no_tls_is_a_misconfiguration(
     environment.setenv("HTTPS_PROXY", mixpanel.url.replace("http://", "https://user:pass-word@"))
     reply = post(MIXPANEL)
     assert isinstance(reply, Misconfiguration)
-    assert reply.startswith("the proxy has no TLS, so that its URL must begin with http://; check the proxy")
+    assert reply.startswith("the proxy does not use TLS, so its URL must begin with http://; check the proxy")
 
 
 def test_proxy_that_is_not_there_is_an_outage(post: Post, environment: pytest.MonkeyPatch) -> None:

@@ -74,7 +74,12 @@ def test_property_name_renames_and_leaves_out_and_is_called_once_for_each_featur
 
 @pytest.mark.parametrize(
     ("name", "reason"),
-    [("$email", "reserves"), ("mp_country_code", "reserves"), ("", "no text"), (7, "no text")],
+    [
+        ("$email", "reserves"),
+        ("mp_country_code", "reserves"),
+        ("", "neither a name nor None"),
+        (7, "neither a name nor None"),
+    ],
 )
 def test_property_name_that_would_overwrite_the_users_data_is_left_out_and_reported(
     name: Any, reason: str
@@ -179,7 +184,7 @@ def test_object_value_that_mixpanel_cuts_is_sent_and_reported() -> None:
 def test_more_properties_than_a_profile_holds_are_sent_and_reported() -> None:
     properties, [warning] = build([flag(str(number)) for number in range(2001)])
     assert len(properties) == 2001
-    assert warning == "Mixpanel fails what is past 2000 properties: let property_name leave out some"
+    assert warning == "Mixpanel fails properties beyond the first 2000: have property_name leave out some"
 
 
 def test_as_many_properties_as_a_profile_holds_are_not_reported() -> None:
@@ -214,7 +219,7 @@ def test_property_value_that_json_cannot_hold_leaves_one_flag_out(value: object)
         [flag("a"), flag("b")], value=lambda one: value if one.feature_name == "a" else True
     )
     assert properties == {"b": True}
-    assert warning.startswith("Flag 'a' is left out: no property value")
+    assert warning.startswith("Flag 'a' is left out: Mixpanel cannot hold its value")
 
 
 def test_property_value_that_raises_leaves_one_flag_out() -> None:

@@ -10,7 +10,7 @@ import flagsync._files
 from tests.conftest import PYTHON
 
 SAID = (
-    "outbox, outbox_stats and SQLiteStore keep files of SQLite, and this Python has no module sqlite3 "
+    "outbox, outbox_stats and SQLiteStore use SQLite files, but this Python has no sqlite3 module "
     "(import of _sqlite3 halted; None in sys.modules); "
     "use a Python that was built with SQLite, or leave outbox out, so that updates wait in memory"
 )
@@ -54,6 +54,6 @@ def test_client_without_an_outbox_and_the_webhook_need_no_sqlite() -> None:
 
 def test_missing_sqlite_is_an_import_error_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sqlite3", None)
-    with pytest.raises(ImportError, match="this Python has no module sqlite3") as raised:
+    with pytest.raises(ImportError, match="this Python has no sqlite3 module") as raised:
         runpy.run_path(f"{flagsync._files.__file__}")
     assert raised.value.name == "sqlite3"

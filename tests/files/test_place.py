@@ -69,7 +69,7 @@ def test_name_that_is_a_url_is_refused_without_its_password(prefix: str, url: st
 
 @pytest.mark.parametrize("name", [":memory:", "/srv/app/:memory:"])
 def test_name_of_memory_is_refused(name: str) -> None:
-    with pytest.raises(ValueError, match=r"diary: ':memory:' is no file that processes can share; it takes"):
+    with pytest.raises(ValueError, match=r"diary: ':memory:' is not a file that processes can share; it takes"):
         check_name(name, "diary")
 
 
@@ -321,7 +321,7 @@ FORBIDDEN_FILE = (
 )
 FORBIDDEN_DIRECTORY = (
     "user {} may not write to its directory, where SQLite keeps its log; "
-    "give that user the directory, or name another one"
+    "let that user write to it, or name another directory"
 )
 
 

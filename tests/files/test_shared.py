@@ -362,7 +362,7 @@ def test_process_does_not_use_what_it_has_inherited(
     write(file, "one")
     assert file.lease.try_acquire()
     monkeypatch.setattr(module, "_open_files", PerProcess(lambda _: module._OpenFiles(parent)))
-    with pytest.raises(OSError, match="forked past Python's hooks"):
+    with pytest.raises(OSError, match="forked without Python's hooks"):
         contents(SharedFile(f"{path}", DIARY))
     assert not file.lease.is_held
 

@@ -48,7 +48,7 @@ def modes(path: Path) -> dict[str, int]:
 FOREIGN = (
     "it is a database that belongs to another application, or to another part of flagsync; name another path"
 )
-NO_DATABASE = "file is not a database; name another path, or remove a file that is damaged"
+NO_DATABASE = "file is not a database; name another path, or remove the file if it is damaged"
 
 
 def make_directory(path: Path) -> None:
@@ -142,9 +142,9 @@ def make_version(version: int) -> Callable[[Path], None]:
         (make_other_format, FOREIGN),
         (
             make_version(3),
-            "it has format 3, and this version of flagsync uses 2: install a newer version of flagsync",
+            "it has format 3, but this version of flagsync uses 2: install a newer version of flagsync",
         ),
-        (make_version(1), "it has format 1, and this version of flagsync uses 2: copy its entries by hand"),
+        (make_version(1), "it has format 1, but this version of flagsync uses 2: copy its entries by hand"),
     ],
 )
 def test_file_that_is_not_of_this_format_is_refused_and_left_as_it_is(

@@ -97,7 +97,7 @@ def test_silent_lease_holder_is_reported_once_and_when_it_works_again(account: A
     assert "no sign of life for a minute" in line
     account.update(Status(pending=1, oldest_seconds=61.0, silent_seconds=1.0))
     account.update(Status())
-    assert logged()[1:] == ["The process that sends updates out of the outbox works again"]
+    assert logged()[1:] == ["The process that sends updates from the outbox works again"]
 
 
 @pytest.mark.parametrize(

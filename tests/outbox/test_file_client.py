@@ -164,7 +164,7 @@ def test_account_of_an_idle_client_may_be_closed_and_its_counts_stay(
 @pytest.mark.parametrize(
     ("outbox", "reason"),
     [
-        (":memory:", "outbox: ':memory:' is no file that processes can share; it takes the path of a file"),
+        (":memory:", "outbox: ':memory:' is not a file that processes can share; it takes the path of a file"),
         ("redis://:secret@cache:6379/0", "outbox: 'redis:…' is a URL; it takes the path of a file"),
         (
             Path("postgresql://user:secret@db/app"),

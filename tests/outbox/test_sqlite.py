@@ -699,7 +699,7 @@ def test_file_of_the_first_format_is_refused_with_advice(path: Path, build: Buil
         connection.executescript(
             f"PRAGMA application_id = {OUTBOX.application}; PRAGMA user_version = 1; CREATE TABLE profiles (id)"
         )
-    advice = "format 1.*deliver what waits in it with the version that made it, or remove it"
+    advice = "format 1.*deliver its pending updates with the version that created it, or remove it"
     with pytest.raises(OSError, match=advice):
         build().status([])
     with pytest.raises(ValueError, match=advice):

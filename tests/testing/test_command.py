@@ -128,7 +128,7 @@ def test_lines_of_a_request_say_why_it_is_refused() -> None:
         "    refused: no operation",
         "    refused: data, must be objects",
     ]
-    assert [*lines(request())][1:] == ["    refused: the body is no JSON array of updates"]
+    assert [*lines(request())][1:] == ["    refused: the body is not a JSON array of updates"]
 
 
 def test_lines_of_a_large_request_are_bounded() -> None:

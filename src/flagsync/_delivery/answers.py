@@ -1,4 +1,4 @@
-"""What the answer of a server means for what was sent: one table for each service.
+"""What the answer of a server means for what was sent, with one table per service.
 
 Guarantee: every answer has an outcome. Boundary: what to do about it is the sender's.
 """
@@ -55,7 +55,7 @@ class Service(NamedTuple):
     """How a service answers.
 
     Attributes:
-        name: What people call it.
+        name: Its name in messages.
         content: What is sent to it, in the plural.
         successes: Statuses whose body tells the outcome.
         read_body: Body -> the outcome, and what to add to the reason.
@@ -72,7 +72,7 @@ class Service(NamedTuple):
 
 
 def judge(service: Service, reply: Reply | str) -> Answer:
-    """Return what a reply of a service means, or the text that says why there was none."""
+    """Return what the reply of a service means; a text instead says why there was no reply."""
     if isinstance(reply, str):
         is_wrong = isinstance(reply, Misconfiguration)
         outcome = Outcome.MISCONFIGURED if is_wrong else Outcome.UNAVAILABLE

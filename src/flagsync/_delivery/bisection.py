@@ -1,7 +1,7 @@
-"""Which messages of a refused batch are bad: halves, and halves of halves, until the bad ones are alone.
+"""Finds the bad messages of a refused batch: halves it again and again, until the bad ones are alone.
 
-Guarantee: a single bad message among 2000 is alone after 23 requests. While everything is refused, one request in two
-looks for a good part elsewhere in the batch, to tell bad messages from a service that refuses everything.
+Guarantee: a single bad message among 2000 is alone after 23 requests. While everything is refused, every second request
+tries a part elsewhere in the batch, to tell bad messages from a service that refuses everything.
 """
 
 from collections.abc import Sequence
@@ -29,10 +29,10 @@ class Bisection:
         return not self._parts
 
     def next_part(self) -> Sequence[Message]:
-        """Take the part that is to be sent next: the first one, and while all is refused, in turn one elsewhere.
+        """Remove and return the next part to send: the first, or every second time, while all is refused, another.
 
-        Elsewhere it is the largest part, then its halves until one message is alone, then the largest again. So good
-        messages are found behind many bad ones, and among them.
+        That other one is the largest part, then its halves until one message is alone, then the largest part again.
+        This finds good messages behind many bad ones, and among them.
         """
         self._looks_elsewhere = not self._looks_elsewhere and not self.accepted
         if not self._looks_elsewhere:

@@ -1,8 +1,8 @@
-"""An adapter for ``requests`` that sends and receives by a deadline, whoever trickles.
+"""An adapter for ``requests`` that sends and receives by a deadline, however slowly the bytes arrive.
 
-A timeout of ``requests`` starts anew with each byte that comes; a server that sends one a second would hold a thread
-for ever. Guarantee: the reply, or ``TimeoutError``, comes by the deadline; an ``Exchange`` tells how far it came.
-Informational replies are passed over.
+A timeout of ``requests`` starts again with each byte that arrives: a server that sends one byte a second could hold a
+thread for ever. Guarantee: the reply, or ``TimeoutError``, comes by the deadline, and an ``Exchange`` tells how far the
+request got. Informational replies are skipped.
 """
 
 import http.client
@@ -19,21 +19,21 @@ FIRST_FINAL_STATUS, SWITCHING_PROTOCOLS = 200, 101
 
 
 class Stage(Enum):
-    """How far a request has come."""
+    """How far a request has got."""
 
     PREPARED = 1  # nothing was connected or sent
-    CONNECTED = 2  # a connection was opened for it, or that was tried
-    REUSED = 3  # it is sent over a connection that was kept
-    ANSWERED = 4  # a byte of the reply has come
+    CONNECTED = 2  # a connection was opened for it, or attempted
+    REUSED = 3  # it was sent over a connection that was kept
+    ANSWERED = 4  # a byte of the reply has arrived
 
 
 class Exchange:
-    """The current request of a session: how far it has come, and how long it may take.
+    """The current request of a session: how far it has got, and how long it may take.
 
     Attributes:
-        deadline: When it must have ended, on the clock of ``monotonic``.
+        deadline: When it must end, on the clock of ``monotonic``.
         began_at: When it was sent, on the same clock.
-        stage: How far it has come.
+        stage: How far it has got.
     """
 
     def __init__(self) -> None:
@@ -48,13 +48,13 @@ class Exchange:
         return self.deadline - monotonic()
 
     def met_a_dead_connection(self, within_seconds: float) -> bool:
-        """Whether it ended, soon and before its deadline, on a kept connection that has brought no byte of a reply."""
+        """Whether it ended soon, before its deadline, on a kept connection without any byte of a reply."""
         is_soon = monotonic() < min(self.began_at + within_seconds, self.deadline)
         return self.stage is Stage.REUSED and is_soon
 
 
 class DeadlineAdapter(HTTPAdapter):
-    """Gives each connection the time that is left.
+    """Limits each connection to the time that is left.
 
     Args:
         exchange: The current request.
@@ -81,7 +81,7 @@ class DeadlineAdapter(HTTPAdapter):
 
 
 class _DeadlineConnection:
-    """What a connection of ``http.client`` does differently."""
+    """What differs from a connection of ``http.client``."""
 
     exchange: Exchange
     sock: socket.socket | None
@@ -94,7 +94,7 @@ class _DeadlineConnection:
         if self.sock:  # else it connects first
             if self.exchange.stage is Stage.PREPARED:
                 self.exchange.stage = Stage.REUSED
-            # urllib3 2.8 gives a body no more time than connecting has.
+            # urllib3 2.8 allows a body only the time for connecting.
             set_timeout(self.sock, self.exchange.seconds_left())
         super().send(data)  # type: ignore[misc]
 
@@ -105,7 +105,7 @@ class _DeadlineConnection:
 
 
 class _FinalResponse(http.client.HTTPResponse):
-    """Passes over informational replies such as 103 Early Hints, of which ``http.client`` only knows 100."""
+    """Skips informational replies such as 103 Early Hints; ``http.client`` itself skips only 100."""
 
     def _read_status(self) -> tuple[str, int, str]:
         while True:
@@ -135,7 +135,7 @@ class _DeadlineStream(io.RawIOBase):
 
 
 def set_timeout(sock: socket.socket, seconds: float) -> None:
-    """Let what a socket does next take no longer; ``TimeoutError`` if there is no time left."""
+    """Limit how long the next operation of a socket takes; ``TimeoutError`` if no time is left."""
     if seconds <= 0:
         raise TimeoutError
     sock.settimeout(seconds)

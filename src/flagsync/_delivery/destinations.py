@@ -1,6 +1,6 @@
 """The health of each destination: whether it rests, how often it failed, and what was reported.
 
-Guarantee: no destination suffers for another one.
+Guarantee: the failures of one destination do not affect another one.
 """
 
 import random
@@ -18,13 +18,13 @@ MAX_DOUBLINGS = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backoff:
-    """How long a destination is left alone; https://developer.mixpanel.com/reference/import-events.
+    """How long a failing destination is left alone; https://developer.mixpanel.com/reference/import-events.
 
     Attributes:
-        first_seconds: After the first failure. Each further failure in a row doubles it.
-        max_seconds: At most; and at once where a person must act.
-        jitter: What is added at random, as multiples of ``first_seconds``: the least and the most.
-        closing_divisor: A client that closes has no such time, and waits for this part of ``first_seconds``.
+        first_seconds: The pause after the first failure. Each further failure in a row doubles it.
+        max_seconds: The longest pause. It is used at once where a person must act.
+        jitter: The least and the most that is added at random, as multiples of ``first_seconds``.
+        closing_divisor: A client that closes has less time, and divides ``first_seconds`` by this.
     """
 
     first_seconds: float = 2.0
@@ -41,10 +41,10 @@ class Backoff:
 
 
 class Health:
-    """One destination.
+    """The health of one destination.
 
     Attributes:
-        failures: In a row.
+        failures: Failures in a row.
         rests_until: When to try again: ``time.monotonic()``.
         has_accepted: Whether it accepted something since it last refused a whole batch.
         is_suspect: Whether it has refused a whole batch, and another part of the queue is being tried.
@@ -60,9 +60,9 @@ class Destinations:
     """The health of all destinations of one sender.
 
     Args:
-        service: What people call the service behind them.
+        service: The name of the service behind them, in messages.
         backoff: How long one is left alone after a failure.
-        report: Told once of each outage.
+        report: Where each outage is reported once.
     """
 
     def __init__(self, service: str, backoff: Backoff, report: Reporter) -> None:

@@ -25,7 +25,7 @@ def reason_of(error: Exception, *, is_unsent: bool) -> str | Misconfiguration:
         is_unsent: Whether nothing was connected, let alone sent.
     """
     causes = [*_causes(error)]
-    if is_unsent and isinstance(error, OSError | ValueError):  # OSError: as all exceptions of requests are
+    if is_unsent and isinstance(error, OSError | ValueError):  # all exceptions of requests are OSErrors
         return Misconfiguration(_before_connecting(error, causes))
     tls = next((cause for cause in causes if isinstance(cause, ssl.SSLError)), None)
     if tls and (wrong := _wrong_tls(tls, is_of_proxy=isinstance(error, ProxyError))):
@@ -39,7 +39,7 @@ def reason_of(error: Exception, *, is_unsent: bool) -> str | Misconfiguration:
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an exception, what caused it, and so on. Some of urllib3's only have their causes as arguments."""
+    """Yield an exception, its cause, and so on. Some of urllib3's have their cause only as an argument."""
     while error is not None:
         yield error
         inside = (argument for argument in error.args if isinstance(argument, BaseException))
@@ -47,7 +47,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _before_connecting(error: Exception, causes: list[BaseException]) -> str:
-    if type(error) is OSError:  # requests 2.34 itself looks whether there is a file
+    if type(error) is OSError:  # requests 2.34 itself checks that the file exists
         return f"{error}; check {CA_BUNDLE}"
     if isinstance(error, InvalidSchema) and "SOCKS" in f"{error}":
         return f"a SOCKS proxy needs PySocks: pip install 'requests[socks]'; check {PROXY}"
@@ -56,18 +56,18 @@ def _before_connecting(error: Exception, causes: list[BaseException]) -> str:
 
 
 def _wrong_tls(error: ssl.SSLError, *, is_of_proxy: bool) -> str | None:
-    """Return what a person must mend, if it is that and not a connection that broke."""
+    """Return what a person must fix; None if only the connection broke."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"the certificate cannot be verified: {error.verify_message}; check {CA_BUNDLE}"
     if error.reason == "WRONG_VERSION_NUMBER" and is_of_proxy:
-        return f"the proxy has no TLS, so that its URL must begin with http://; check {PROXY}"
+        return f"the proxy does not use TLS, so its URL must begin with http://; check {PROXY}"
     if error.library not in (None, "SSL"):  # X509, PEM: what was read from a file
         return f"the CA bundle cannot be read: {_text(error)}; check {CA_BUNDLE}"
     return None
 
 
 def _wrong_certificates(root: BaseException) -> str:
-    is_file = isinstance(root, OSError)  # else a host name does not match, which urllib3 1.26 finds out itself
+    is_file = isinstance(root, OSError)  # else a host name does not match, which urllib3 1.26 checks itself
     wrong = f"CA bundle cannot be read: {_text(root)}" if is_file else f"certificate cannot be verified: {root}"
     return f"the {wrong}; check {CA_BUNDLE}"
 

@@ -1,9 +1,9 @@
 """HTTP requests that raise nothing and end in time; the only import of ``requests``.
 
-Guarantee: a request ends at its deadline, follows no redirect with the payload, and keeps no cookie. One that meets a
-connection which the server has closed meanwhile is sent again over a new one. Proxies and the CA bundle come from the
-environment as ``requests`` has them, for every host; credentials only from the URL, never from ``~/.netrc``. Boundary:
-what a reply means is said by ``answers``.
+Guarantee: a request ends at its deadline, follows no redirect with the payload, and keeps no cookie. A request over a
+connection that the server has closed meanwhile is sent again over a new one. Proxies and the CA bundle come from the
+environment as in ``requests``, for every host; credentials only from the URL, never from ``~/.netrc``. Boundary:
+``answers`` says what a reply means.
 """
 
 from base64 import b64encode
@@ -33,12 +33,12 @@ class Http:
 
     Args:
         headers: Sent with each request.
-        proxies: As ``requests`` has them, beside those of the environment.
+        proxies: As in ``requests``, in addition to those of the environment.
         connect_seconds: How long connecting may take.
-        max_idle_seconds: A connection that was idle for longer is not used again: what lies between may have forgotten
-            it, and drop without a word what is sent.
-        dead_within_seconds: A kept connection that ends so soon after a request was dead before. The server may be
-            working on one that gets no answer later, and must not get it again at once.
+        max_idle_seconds: A connection that was idle for longer is not used again: a router on the way may have
+            forgotten it, and drop silently what is sent.
+        dead_within_seconds: A kept connection that ends this soon after a request was already dead. If it ends later,
+            the server may still be working on the request, which must not be sent again at once.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Http:
         self._session.proxies.update(proxies)
         self._session.auth = _authorize
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-        # Of a redirect that is not followed, requests (2.32) reads the whole body, however long.
+        # requests 2.32 reads the whole body of a redirect, however long, even if it does not follow it.
         self._session.get_redirect_target = lambda _: None  # type: ignore[assignment]
         for scheme in ("https://", "http://"):
             self._session.mount(scheme, DeadlineAdapter(self._exchange))

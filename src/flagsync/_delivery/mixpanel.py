@@ -1,6 +1,6 @@
 """Mixpanel's ingestion endpoints, and what they answer.
 
-Guarantee: ``MixpanelApi.post`` raises nothing and ends within its time. Source of what answers mean:
+Guarantee: ``MixpanelApi.post`` raises nothing and ends within its time. Source for the meaning of answers:
 https://developer.mixpanel.com/reference/profile-batch-update
 """
 
@@ -12,7 +12,7 @@ from flagsync._delivery.http import Http
 
 
 def read_body(body: bytes) -> tuple[Outcome, str]:
-    """Return what the body of an answer with status 200 means, which alone is no success."""
+    """Return what the body of an answer with status 200 means; the status alone is not success."""
     try:
         document: object = json.loads(body)
     except (ValueError, RecursionError):  # not JSON, or nested without end

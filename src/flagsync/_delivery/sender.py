@@ -25,11 +25,12 @@ class Sending:
 
     Attributes:
         thread: The name of its thread.
-        service: What people call the service that it sends to.
-        request_seconds: How long a request may take. After each failure in a row the next one gets as much more, up
-            to three times this.
-        max_requests: Requests for one batch. If nothing of it is accepted by then, the service may refuse everything.
-        look_seconds: How often to look what other processes have put into a shared outbox.
+        service: The name of the service that it sends to, in messages.
+        request_seconds: How long a request may take. Each failure in a row adds as much again for the next one, up to
+            three times this.
+        max_requests: The most requests for one batch. If nothing of it is accepted by then, the service may refuse
+            everything.
+        look_seconds: How often to look for messages that other processes have put into a shared outbox.
         backoff: How long a destination is left alone after a failure.
     """
 
@@ -49,14 +50,14 @@ class Transport(Protocol):
 
 
 class Sender:
-    """Claims from an outbox what is due, sends it, and settles what became of it.
+    """Claims the due messages of an outbox, sends them, and settles the outcome.
 
     Args:
         outbox: Where the messages wait.
         transport: How they are sent.
         on_end: Called by the thread when it ends.
         ledger: Where requests are counted.
-        report: Told of outages and rejections.
+        report: Where outages and rejections are reported.
         sending: How it behaves.
     """
 
@@ -94,7 +95,7 @@ class Sender:
         self.worker.stop()
 
     def finish(self) -> None:
-        """Say that nothing more will be put: the thread ends when all is settled."""
+        """Tell the thread that no more messages will be put: it ends when all are settled."""
         self._nothing_more_comes = True
         self.worker.wake()
 
@@ -127,7 +128,7 @@ class Sender:
         return self._sending.look_seconds / 10 if self._flushes.are_waiting else self._sending.look_seconds
 
     def _look_at_flushes(self) -> None:
-        """Let those go on who wait for what is settled now."""
+        """Release the callers whose messages are settled now."""
         waiting = self._flushes.waiting()
         self._marks = {flush: self._marks.get(flush) or self._outbox.mark() for flush in waiting}
         done = [flush for flush, mark in self._marks.items() if self._outbox.is_settled(mark)]
@@ -135,7 +136,7 @@ class Sender:
             self._flushes.finish(done)
 
     def _deliver(self, batch: Sequence[Message], *, has_more: bool) -> None:
-        """Send a batch, divided as often as it takes."""
+        """Send a batch, bisected as often as necessary."""
         bisection, failure, refusal = Bisection(batch), None, Answer(Outcome.REFUSED)
         for _ in range(self._sending.max_requests):
             if bisection.is_decided:
@@ -169,7 +170,7 @@ class Sender:
         all_refused = not (failure or bisection.accepted or bisection.is_decided)
         if all_refused and not health.has_accepted:
             failure = self._suspect(health, refusal, has_more=has_more)
-        # What is refused alone is bad if others are accepted, or if nothing is left of the batch.
+        # A message that is refused alone is bad if others are accepted, or if nothing is left of the batch.
         is_proof = bisection.accepted or health.has_accepted or (bisection.is_decided and not failure)
         rejected = bisection.rejected if is_proof else []
         health.has_accepted = bool(bisection.accepted) or (health.has_accepted and not all_refused)
@@ -186,7 +187,7 @@ class Sender:
             self._destinations.succeed(destination)
 
     def _suspect(self, health: Health, refusal: Answer, *, has_more: bool) -> Answer | None:
-        """Return the failure of a destination that refuses a whole batch, unless others are to be tried first."""
+        """Return the failure of a destination that refuses a whole batch; None to try another batch first."""
         if has_more and not health.is_suspect:
             health.is_suspect = True
             return None
@@ -206,6 +207,6 @@ class Sender:
 
     def _fail(self, answer: Answer, kept: Sequence[Message]) -> None:
         until = self._destinations.fail(kept[0].destination, answer)
-        # What a closing client with an outbox of its own gives up is not sent again: its end reports it.
+        # A closing client without a shared outbox gives these up for good, and reports that when it ends.
         if until < self._deadline or self._outbox.is_shared:
             self._destinations.report_outage(kept[0].destination, answer, kept)

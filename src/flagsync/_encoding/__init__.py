@@ -1,11 +1,14 @@
-"""Evaluated flags become messages. Pure, except for the encoder's thread.
+"""Turns evaluated flags into messages. Pure, except for the encoder's thread.
 
-encoder      Encoder: the queue of calls, of which the latest of an identity wins, and the thread that encodes them
-pacer        Pacer: work and rest in turn, so that callers are not held up
-calls        Calls: what waits is text, bytes and numbers; the environment documents that calls refer to
+encoder      Encoder: takes calls, and encodes them in its thread
+inbox        Inbox: the calls that wait to be encoded; the latest of each identity wins
+pacer        Pacer: lets the thread work and rest in turn, so that it does not hold up callers
+calls        Calls: makes calls of text, bytes and numbers, and keeps the environment documents that they refer to
 evaluation   the insides of ``Flags``, and Flagsmith's engine
-document     Document: an environment document in parts, the same for every identity, for equal traits, or neither
-division     divide: which flag is in which part
-profile      ProfileEncoder: a call -> a message that sets properties; numbers for calls that must have the same result
-distinct_id  identifier -> ``distinct_id``;  properties  flags -> JSON;  envelope  the Mixpanel SDK's records
+document     Document: an environment document in parts: the same for every identity, for equal traits, or neither
+division     divide: decides which flag is in which part
+profile      ProfileEncoder: a call -> a message that sets properties, and a key that tells which results must be equal
+distinct_id  identifier -> ``distinct_id``
+properties   flags -> JSON
+envelope     records of the Mixpanel SDK
 """

@@ -1,8 +1,8 @@
 """Calls that wait to be encoded, as text, bytes and numbers.
 
-Guarantee: under local evaluation a call that waits holds nothing that the garbage collector must look at: the
-identity's part is bytes, and the environment document, which all calls share, is a number. Making a call takes no lock
-but for the first one of a document.
+Guarantee: under local evaluation a waiting call holds nothing that the garbage collector must look at: the traits are
+bytes, and a number stands for the environment document that all calls share. Only the first call under a document takes
+a lock.
 """
 
 import threading
@@ -15,16 +15,16 @@ from flagsmith.models import Flags
 from flagsync._clock import monotonic
 from flagsync._encoding.evaluation import Context, Identity, context_of
 
-# The format that tells True from 1 from 1.0, and writes equal values equally, in every process.
+# The version of marshal that tells True, 1 and 1.0 apart, and gives equal values equal bytes in every process.
 EXACT_FORMAT = 0
-# A call may be made under a document while the encoder is already at the next ones.
+# A call may refer to a document while the encoder is already at newer ones.
 KEPT_DOCUMENTS = 8
 
 Call: TypeAlias = tuple[object, int, bytes | Identity | Flags, float]
-"""An identifier, the number of a document, what is evaluated, and when: ``time.monotonic()``.
+"""An identifier, the number of a document, what to evaluate, and the time of the call (``time.monotonic()``).
 
-What is evaluated are the identity's traits, marshalled, or where they are not enough the identity. Flags that did not
-come from a document are kept themselves; the number is 0.
+What to evaluate is the identity's traits, marshalled; the whole identity, where they are not enough; or the flags
+themselves, with the number 0, where they did not come from a document.
 """
 
 
@@ -35,8 +35,7 @@ class Calls:
         self._lock = threading.RLock()  # held while documents are added and forgotten
         self._next = count(1)
         self._documents: dict[int, Context] = {}
-        # By the id() of their features, of which each refresh makes new ones.
-        self._found: dict[int, _Found] = {}
+        self._found: dict[int, _Found] = {}  # by the id() of their features: each refresh makes new ones
         self._last = _NONE
 
     def make(self, identifier: object, flags: Flags) -> Call:
@@ -59,10 +58,10 @@ class Calls:
         return identifier, number, identity, monotonic()
 
     def document(self, number: int) -> Context:
-        """Return a document: a context without an identity. Those long before it are forgotten.
+        """Return a document: a context without an identity. Much older ones are forgotten.
 
         Raises:
-            KeyError: It is forgotten.
+            KeyError: The document was forgotten.
         """
         with self._lock:
             for old in [other for other in self._documents if other <= number - KEPT_DOCUMENTS]:
@@ -85,7 +84,7 @@ class Calls:
 
 
 class _Found(NamedTuple):
-    """A document that calls are made under: its features and segments, so that no other object gets their ``id()``."""
+    """A document in use. It keeps the features and segments, so that no other object gets their ``id()``."""
 
     features: object
     segments: object

@@ -1,6 +1,6 @@
 """Flagsmith identifier -> Mixpanel ``distinct_id``.
 
-Guarantee: what Mixpanel refuses, or would cut and merge with other users' profiles, is never sent.
+Guarantee: an identifier that Mixpanel refuses, or would cut and so merge with another user's profile, is never sent.
 """
 
 from collections.abc import Callable
@@ -16,9 +16,8 @@ BLOCKED = frozenset(
 )
 MAX_BYTES = 255  # of UTF-8, as in every string that Mixpanel stores
 WHITE_SPACE = (
-    "An identifier has white space round it: its profile is that of the identifier without it, as on Flagsmith's "
-    "server, but local evaluation takes it for part of the identifier and may choose another variant. Strip "
-    "identifiers before the call"
+    "An identifier has white space around it. Its profile is that of the stripped identifier, as on Flagsmith's "
+    "server, but local evaluation does not strip it and may choose another variant: strip identifiers before the call"
 )
 
 
@@ -26,8 +25,8 @@ class NotMirrored(NamedTuple):
     """Why an identity is evaluated but not mirrored.
 
     Attributes:
-        reason: One of few.
-        detail: What the first log record of the reason tells instead of it.
+        reason: One of a few texts.
+        detail: What is logged in place of the reason, the first time.
     """
 
     reason: str
@@ -41,7 +40,7 @@ def distinct_id_of(
 ) -> str | NotMirrored:
     """Return the profile of an identifier, or why it has none.
 
-    White space round an identifier is stripped, as Flagsmith's server does, and ``warn`` is told each time.
+    White space around an identifier is stripped, as on Flagsmith's server, and ``warn`` is called each time.
     ``distinct_id`` may raise anything.
     """
     if isinstance(identifier, bytes):

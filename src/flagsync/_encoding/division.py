@@ -1,7 +1,7 @@
 """Decides which flags of an environment document are the same for every identity, or for equal traits.
 
-Guarantee: where that is not certain, a flag counts as different for each identity, and where that is not enough, the
-whole document is one part.
+Guarantee: a flag for which that is not certain counts as different for each identity. Where even that is not enough,
+the whole document is one part.
 """
 
 import re
@@ -16,18 +16,18 @@ from flagsmith.models import Flag
 from flagsync._encoding.document import Document
 from flagsync._encoding.evaluation import Context, evaluate
 
-# JSONPath that reads nothing but the identity and the environment, which every part of a document is evaluated with.
-# A second $ could begin anywhere again.
+# JSONPath that reads only the identity and the environment, which are the same in every part of a document. A second $
+# could start again from the root.
 HARMLESS_PATH = re.compile(r"\$\.(identity|environment)\b[^$]*")
 HARMLESS_PROPERTIES = ("$.identity.identifier", "$.identity.key", "$.environment.key", "$.environment.name")
-# Operators that raise nothing, whatever they compare (flagsmith-flag-engine 11.1). A regular expression may be wrong, a
-# divisor 0, and text that is not valid Unicode has no percentage.
+# Operators that never raise, whatever they compare (flagsmith-flag-engine 11.1). The others may: a regular expression
+# may be invalid, a divisor may be 0, and invalid Unicode has no percentage.
 HARMLESS_OPERATORS = frozenset(
     "IN EQUAL NOT_EQUAL GREATER_THAN GREATER_THAN_INCLUSIVE LESS_THAN LESS_THAN_INCLUSIVE CONTAINS NOT_CONTAINS "
     "IS_SET IS_NOT_SET".split()
 )
 RULE_TYPES = ("ALL", "ANY", "NONE")
-FEATURES_AT_ONCE = 50  # that are evaluated without a rest
+FEATURES_AT_ONCE = 50  # evaluated without a pause
 
 Item: TypeAlias = Mapping[str, Any]
 """A feature, segment, rule or condition, as Flagsmith's engine takes it."""
@@ -38,9 +38,9 @@ def divide(context: Context, digest: bytes, pause: Callable[[], None], *, by_tra
 
     Args:
         context: The document: a context without an identity.
-        digest: Of the document.
+        digest: The digest of the document.
         pause: Called between pieces of work.
-        by_traits: Whether flags may be told apart that are the same for equal traits.
+        by_traits: Whether flags that are the same for equal traits may have a part of their own.
     """
     features: dict[str, Item] = context.get("features") or {}
     nothing = {**context, "features": {}, "segments": {}}
@@ -53,7 +53,7 @@ def divide(context: Context, digest: bytes, pause: Callable[[], None], *, by_tra
         by_identity=context,
         whole=context,
     )
-    with suppress(Exception):  # the engine will raise it for those whom it concerns
+    with suppress(Exception):  # the engine will raise it for the identities it affects
         segments: dict[str, Item] = context.get("segments") or {}
         if _reads_flags(segments.values(), pause) or any(name != one["name"] for name, one in features.items()):
             return whole
@@ -132,7 +132,7 @@ def _conditions(rules: Iterable[Item]) -> Iterator[Item]:
 
 
 def _reads_flags(segments: Iterable[Item], pause: Callable[[], None]) -> bool:
-    """Whether conditions may read more than what every part of a document is evaluated with."""
+    """Whether conditions may read more than what is the same in every part of a document."""
     for segment in segments:
         pause()
         for condition in _conditions(segment["rules"]):
@@ -143,11 +143,11 @@ def _reads_flags(segments: Iterable[Item], pause: Callable[[], None]) -> bool:
 
 
 def _traits_of(segment: Item) -> set[str] | None:
-    """Return the traits that decide who is in a segment; None if something else does, too."""
+    """Return the traits that decide who is in a segment; None if anything else decides, too."""
     traits = set[str]()
     for condition in _conditions(segment["rules"]):
         name = condition["property"]
-        if name.startswith("$.") or not name:  # no property: the percentage is one of the identity
+        if name.startswith("$.") or not name:  # no property: it is a percentage of identities
             return None
         traits.add(name)
     return traits

@@ -1,7 +1,7 @@
-"""An environment document in parts: what is the same for every identity, for equal traits, and for nobody else.
+"""An environment document in parts: flags that are the same for every identity, for equal traits, or neither.
 
-Guarantee: the flags of the parts are together what Flagsmith's engine makes of the whole document, and it raises what
-it would raise. Boundary: ``division`` decides which part a flag is in.
+Guarantee: the parts together give the flags that Flagsmith's engine returns for the whole document, or raise what it
+raises. Boundary: ``division`` decides which part a flag is in.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,13 +14,13 @@ from flagsmith.models import Flag
 from flagsync._encoding.calls import EXACT_FORMAT
 from flagsync._encoding.evaluation import Context, Identity, evaluate
 
-# Python refuses to make a number of more digits (sys.get_int_max_str_digits), which the engine tries with every trait.
+# The engine tries to convert each trait to a number, and Python refuses more digits (sys.get_int_max_str_digits).
 MAX_TRAITS_BYTES = 4000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Document:
-    """What is known of an environment document.
+    """An environment document, divided into parts.
 
     Attributes:
         digest: Equal for equal content, in every process: 16 bytes.
@@ -56,8 +56,8 @@ class Document:
     def evaluate_whole(self, identity: Identity) -> list[Flag]:
         """Return all flags but the constant ones, in the order of the parts. Raises what the engine raises.
 
-        It is for identities whose traits the engine may refuse wherever it meets them: of other types than Python's own
-        ones, or longer than ``MAX_TRAITS_BYTES``.
+        It is for identities whose traits may make the engine raise in any segment: those of types other than Python's
+        own, or longer than ``MAX_TRAITS_BYTES``.
         """
         if self.by_identity is self.whole:
             return self.evaluate_by_identity(identity)
@@ -68,7 +68,7 @@ class Document:
 
 
 def digest_of(context: Context, pause: Callable[[], None]) -> bytes:
-    """Return a digest of the content of a document: each refresh builds new objects, changed or not."""
+    """Return a digest of a document's content, since each refresh builds new objects, changed or not."""
     content = blake2b(repr(context.get("environment")).encode(errors="surrogatepass"), digest_size=16)
     for name in ("features", "segments"):
         part = context.get(name)
@@ -80,9 +80,9 @@ def digest_of(context: Context, pause: Callable[[], None]) -> bytes:
 
 
 def _without_random_key(key: object, item: object) -> object:
-    """Leave out the key of a segment that stands for overrides of identities.
+    """Leave out the key of a segment that holds the overrides of identities.
 
-    It is a hash of Python's, another one in each process, and nothing depends on it (flagsmith 6.3).
+    It is the result of ``hash()``, which differs in each process, and nothing depends on it (flagsmith 6.3).
     """
     if isinstance(item, Mapping) and item.get("metadata") == {"source": "identity_overrides"}:
         return {name: value for name, value in item.items() if name != "key"}

@@ -1,6 +1,6 @@
-"""Records of the Mixpanel SDK; the only import of ``mixpanel``.
+"""Builds records with the Mixpanel SDK; the only import of ``mixpanel``.
 
-Guarantee: the SDK writes every record's envelope, and so decides its form. Boundary: nothing is sent.
+Guarantee: the SDK decides the form of every record. Boundary: nothing is sent.
 """
 
 import json
@@ -14,10 +14,10 @@ ENVELOPE_SECONDS = 1.0
 
 
 class Envelope:
-    """Writes profile updates into an envelope of the SDK, whose ``consumer`` it is. For one thread.
+    """Puts properties into an update that the SDK has written, as its ``consumer``. For one thread.
 
     Args:
-        token: Of the Mixpanel project.
+        token: The Mixpanel project token.
     """
 
     def __init__(self, token: str) -> None:
@@ -25,11 +25,11 @@ class Envelope:
         self._begin, self._end, self._renew_at = "", "", -inf
 
     def people_set(self, distinct_id: str, members: str) -> bytes:
-        """Return a record that sets properties, up to and with some members of the JSON object of properties.
+        """Return the beginning of a record that sets properties, with the first members of their JSON object.
 
-        ``$ip: "0"``: the server's address is not the user's city. ``$ignore_time``: mirroring is no activity of the
-        user (``$last_seen``). ``$time`` is up to a second old: a new envelope for each record is a quarter of what
-        encoding costs.
+        ``$ip`` is ``"0"``, since the server's address does not tell the user's city. ``$ignore_time`` is set, since
+        mirroring is not an activity of the user (``$last_seen``). ``$time`` is up to a second old, since a new envelope
+        for each record would be a quarter of the cost of encoding.
         """
         if monotonic() >= self._renew_at:
             self._renew()
@@ -38,7 +38,7 @@ class Envelope:
         return f"{begin}{members}".encode()
 
     def end(self, members: str) -> bytes:
-        """Return the rest of every record, which begins with the other members."""
+        """Return the end of every record, which starts with the remaining members."""
         if not self._end:
             self._renew()
         return f"{members}{self._end}".encode()
@@ -48,6 +48,6 @@ class Envelope:
         self._renew_at = monotonic() + ENVELOPE_SECONDS
 
     def send(self, endpoint: str, json_message: str, *_: object) -> None:  # noqa: ARG002 - the SDK's signature
-        """Take a record without properties from the SDK."""
+        """Receive a record without properties from the SDK."""
         begin, found, end = json_message.partition('"$set":{')
         self._begin, self._end = begin + found, end

@@ -1,7 +1,6 @@
 """``Flags`` -> what one identity was served; the only module that knows the insides of ``Flags``.
 
-Guarantee: the caller's ``Flags`` is read, never changed and never raced with, and nothing counts as usage in
-Flagsmith's analytics.
+Guarantee: the caller's ``Flags`` are only read, without a race, and nothing counts as usage in Flagsmith's analytics.
 """
 
 from typing import Any, TypeAlias
@@ -17,8 +16,8 @@ Identity: TypeAlias = dict[str, Any]
 
 
 def context_of(flags: Flags) -> Context | None:
-    """Return what lazy ``Flags`` are evaluated from; None for others. Never raises, whatever the object is."""
-    # type() asks nothing of an object that may raise, as isinstance() does.
+    """Return the context that lazy ``Flags`` are evaluated from; None for other objects. Never raises."""
+    # isinstance() may run code of the object, which may raise; type() does not.
     try:
         if type(flags) is Flags or issubclass(type(flags), Flags):
             return flags._context  # type: ignore[return-value] # noqa: SLF001 - nothing public has it (flagsmith 6.3)
@@ -36,7 +35,7 @@ def is_evaluated(flags: Flags) -> bool:
 def evaluate(context: Context) -> list[Flag]:
     """Return every flag of a context.
 
-    It is evaluated as a private twin of the caller's ``Flags``, whose own memo fills up while the caller reads, and can
-    disagree with a fresh evaluation where features depend on each other (flagsmith 6.3).
+    It evaluates a private copy. The caller's own ``Flags`` fill their cache while the caller reads, and can disagree
+    with a fresh evaluation where features depend on each other (flagsmith 6.3).
     """
     return Flags.from_evaluation_context(context, {}, None, None).all_flags()  # type: ignore[arg-type]

@@ -1,6 +1,6 @@
-"""The calls that wait to be encoded, of which the latest of an identity wins.
+"""The calls that wait to be encoded; the latest of each identity wins.
 
-Guarantee: adding a call takes no lock. What waits is bounded.
+Guarantee: adding a call takes no lock. The number of waiting calls is bounded.
 """
 
 import threading
@@ -18,18 +18,18 @@ NOT_MIRRORED = "An identity is not mirrored: {}"
 
 
 class Inbox:
-    """Calls, first as they come and then one an identity.
+    """Calls in two stages: first as they arrive, then one per identity.
 
     Args:
         max_pending: Calls that wait at each of the two stages. Beyond it the oldest are dropped.
-        enough: When so many have come, the thread is woken even while calls gather.
+        enough: This many calls wake the thread even while it lets calls gather.
         ledger: Where outcomes are counted.
-        report: Told of drops, and once of each reason why an identity is not mirrored.
+        report: Where drops are reported, and once each reason why an identity is not mirrored.
 
     Attributes:
-        calls: As they came. Any thread appends, and takes from the other end what exceeds the bound.
-        attend_at: From how many calls on a caller must attend to them: wake the thread, or keep the bound. Whoever
-            raises it wakes the thread afterwards, so that no call waits for ever.
+        calls: The first stage. Any thread appends a call, and removes the oldest ones beyond the bound.
+        attend_at: The number of calls at which a caller must attend to them: wake the thread, or keep the bound. Code
+            that raises it wakes the thread afterwards, so that no call waits for ever.
         is_idle: Whether the thread sleeps, or is being woken by the first call.
         is_closed: Whether calls are refused.
     """
@@ -43,8 +43,8 @@ class Inbox:
         self._latest: OrderedDict[str | tuple[int, str], Call] = (
             OrderedDict()
         )  # only the encoder's thread uses it
-        self._collected = 0  # calls that the thread has taken; only it counts
-        self._lock = threading.RLock()  # for calls that are taken elsewhere
+        self._collected = 0  # calls taken by the encoder's thread, which alone counts them
+        self._lock = threading.RLock()  # for the count of calls removed elsewhere
         self._removed = 0
 
     def __len__(self) -> int:
@@ -53,11 +53,11 @@ class Inbox:
 
     @property
     def submitted(self) -> int:
-        """How many calls have come."""
+        """How many calls have arrived."""
         return self._collected + self._removed + len(self.calls)
 
     def has_enough(self) -> bool:
-        """Whether so many calls wait that they need not gather longer."""
+        """Whether enough calls wait, so that they need not gather longer."""
         return len(self.calls) + len(self._latest) >= self._enough
 
     def has_calls(self) -> bool:
@@ -65,26 +65,26 @@ class Inbox:
         return bool(self.calls or self._latest)
 
     def wait_for_first(self) -> None:
-        """Let the next call attend: the thread sleeps."""
+        """Have the next caller attend: the thread is about to sleep."""
         self.is_idle = True
         self._attend_from(1)
 
     def wait_for_enough(self) -> None:
-        """Let a call attend when there are enough: the thread lets calls gather."""
+        """Have a caller attend once there are enough calls: the thread lets calls gather."""
         self.is_idle = False
         self._attend_from(self._enough)
 
     def wait_for_none(self) -> None:
-        """Let a call attend only when the bound is exceeded: the thread is at work."""
+        """Have a caller attend only beyond the bound: the thread is at work."""
         self.is_idle = False
         self._attend_from(self._max_pending + 1)
 
     def wait_for_next_state(self) -> None:
-        """Let the next calls not attend, since the caller is about to wake the thread, which decides anew."""
+        """Have no further caller attend for now: the thread is about to be woken, and decides again."""
         self._attend_from(self._max_pending + 1 if self.has_enough() else self._enough)
 
     def close(self) -> None:
-        """Let each call attend from now on, and be refused. Takes no lock."""
+        """Have each caller attend from now on, and refuse the call. Takes no lock."""
         self.is_closed, self.attend_at = True, 0
 
     def keep_bound(self) -> None:
@@ -98,8 +98,8 @@ class Inbox:
         return self._remove(self.calls.pop)
 
     def collect(self) -> None:
-        """Let the calls that have come replace older ones of their identities."""
-        with suppress(IndexError):  # a caller has kept the bound meanwhile
+        """Move the calls that have arrived to the second stage, where they replace older ones of their identities."""
+        with suppress(IndexError):  # a caller has removed some meanwhile
             for _ in range(len(self.calls)):
                 call = self.calls.popleft()
                 self._collected += 1
@@ -109,7 +109,7 @@ class Inbox:
             self._drop(1)
 
     def pop(self) -> Call:
-        """Take out the identity that has waited longest."""
+        """Remove and return the call of the identity that has waited longest."""
         return self._latest.popitem(last=False)[1]
 
     def has_newer(self, call: Call) -> bool:
@@ -117,7 +117,7 @@ class Inbox:
         return _key(call[0]) in self._latest
 
     def count_removed(self) -> None:
-        """Count a call that has come and does not wait."""
+        """Count a call that has arrived and does not wait."""
         with self._lock:
             self._removed += 1
 
@@ -158,7 +158,7 @@ class Inbox:
 
 
 def _key(identifier: object) -> str | tuple[int, str]:
-    """Return what tells an identifier from others: its text, and its type, since 1 and 1.0 and True are equal."""
+    """Return what tells identifiers apart: the text, and the type, since 1, 1.0 and True are equal."""
     if type(identifier) is str:
         return identifier
     hash(identifier)  # raises for a list or a dictionary, which is no identifier

@@ -1,4 +1,4 @@
-"""Work and rest in turn.
+"""Lets a thread work and rest in turn.
 
 Python's threads share one interpreter. Without a rest, callers wait up to 5 ms for their turn behind a busy encoder.
 """
@@ -11,8 +11,8 @@ from time import perf_counter, sleep
 class Rhythm:
     """How long to work and to rest.
 
-    Measured: with rests of 0.5 ms callers are late by 0.8 ms at the 99th percentile; after shorter ones the encoder
-    may be back before they are awake.
+    Measured: with rests of 0.5 ms, callers are delayed by 0.8 ms at the 99th percentile. After a shorter rest, the
+    encoder may continue before they wake up.
     """
 
     work_seconds: float
@@ -31,7 +31,7 @@ class Pacer:
         self._works_until = 0.0
 
     def pause(self, ahead_seconds: float = 0.0) -> None:
-        """Rest if the time to work is over, or will be before the next piece of work, which cannot be divided."""
+        """Rest if the time to work is over, or would end during the next, indivisible piece of work."""
         if perf_counter() + ahead_seconds > self._works_until:
             sleep(self.rhythm.rest_seconds)
             self._works_until = perf_counter() + self.rhythm.work_seconds

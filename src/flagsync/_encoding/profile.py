@@ -1,7 +1,7 @@
 """An identity and its flags -> the message that sets the properties of its profile.
 
-Guarantee: a message holds all of the identity's flags, or there is none and a reason why. What is the same for every
-identity is evaluated and encoded once a document. Boundary: does no I/O.
+Guarantee: a message holds all of the identity's flags, or there is no message but a reason. Flags that are the same for
+every identity are evaluated and encoded once per document. Boundary: does no I/O.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ from flagsync._recent import Recent
 from flagsync._report import Reporter
 
 NO_DOCUMENT = Document(digest=b"", features=(), constant=(), traits=(), by_traits={}, by_identity={}, whole={})
-MAX_REMEMBERED_TRAITS = 1000  # combinations of values, under one document
+MAX_REMEMBERED_TRAITS = 1000  # combinations of values, per document
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,8 +33,8 @@ class Mapping:
     """How identities and flags are named in Mixpanel.
 
     Attributes:
-        distinct_id: Identifier -> ``distinct_id``; None: not mirrored.
-        property_name: Feature name -> property name; None: left out.
+        distinct_id: Identifier -> ``distinct_id``; None if the identity is not mirrored.
+        property_name: Feature name -> property name; None if the flag is left out.
         property_value: Flag -> property value.
     """
 
@@ -47,17 +47,17 @@ class ProfileEncoder:
     """Encodes the profiles of one Mixpanel project. For one thread.
 
     Args:
-        token: Of the project.
-        calls: Where calls are made.
+        token: The token of the project.
+        calls: Makes calls and keeps the documents that they refer to.
         mapping: How identities and flags are named.
-        destination: Of the messages.
-        resend_after_seconds: Of the messages.
+        destination: Destination of the messages.
+        resend_after_seconds: When an equal message is sent again.
         pacer: Lets the thread rest between pieces of work.
-        report: Told once of each flag that is left out or cut, and of white space round identifiers.
+        report: Where each flag that is left out or cut, and white space around identifiers, is reported once.
 
     Attributes:
         calls: Makes the calls, in any thread.
-        destination: Where the messages go.
+        destination: Destination of the messages.
     """
 
     def __init__(
@@ -75,11 +75,11 @@ class ProfileEncoder:
         self.calls, self._distinct_id, self._pacer, self._report = calls, mapping.distinct_id, pacer, report
         self._envelope = Envelope(token)
         self._properties = Properties(mapping.property_name, mapping.property_value, report.warn_once)
-        # An application's own function is called for each identity.
+        # The application's own property_value must be called for each identity.
         self._knows_values = mapping.property_value is served_value
         self._templates: dict[int, _Template] = {}  # by the number of the document
         self._no_template = self._new_template(NO_DOCUMENT)
-        self._evaluation_seconds = 0.0  # that the last one took, in one piece
+        self._evaluation_seconds = 0.0  # how long the last one took, without a pause
 
     def distinct_id(self, identifier: object) -> str | NotMirrored:
         """Return the profile of an identifier."""
@@ -92,7 +92,7 @@ class ProfileEncoder:
         traits. Traits count by name, value and type, since ``True`` and ``1`` match different segments.
 
         Raises:
-            KeyError: The call waited so long that its document is forgotten.
+            KeyError: The call waited so long that its document was forgotten.
         """
         identifier, number, traits, _ = call
         if not isinstance(traits, bytes):
@@ -109,7 +109,7 @@ class ProfileEncoder:
         """Return the message that sets all properties of a profile.
 
         Raises:
-            OverflowError: Mixpanel does not take a record of this size.
+            OverflowError: The record is larger than Mixpanel accepts.
             Exception: What Flagsmith's engine raises.
         """
         evaluated_at = call[-1]
@@ -174,13 +174,13 @@ class ProfileEncoder:
 
 
 class _Template:
-    """What all profiles have in common under one document.
+    """The part of a record that all profiles share under one document.
 
     Args:
-        document: It.
+        document: The document.
         constant: The properties that are the same for every identity, as members of a JSON object.
-        tail: The end of every record, with them.
-        count: How many there are.
+        tail: The end of every record, with these properties.
+        count: How many properties these are.
         names: The names of all properties.
 
     Attributes:

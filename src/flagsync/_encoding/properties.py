@@ -1,8 +1,8 @@
 """Flags -> Mixpanel profile properties, as JSON.
 
-Guarantee: by default the names and values, types included, that Flagsmith's own integration sends. What Mixpanel
-would cut is sent and reported once a flag; what it cannot hold, or what would overwrite the user's reserved
-properties, is left out and reported once a flag.
+Guarantee: by default the names and values, types included, that Flagsmith's own integration sends. Values that Mixpanel
+would cut are sent. Values that it cannot hold are left out, and so are names that it reserves. Both are reported once
+per flag.
 """
 
 import json
@@ -15,12 +15,12 @@ from flagsmith.models import Flag
 from flagsync._report import described, is_interrupt_of_application
 
 PropertyValue: TypeAlias = str | float | bool | Sequence["PropertyValue"] | Mapping[str, "PropertyValue"]
-"""What a Mixpanel property holds; numbers are finite."""
+"""What a Mixpanel property can hold; numbers must be finite."""
 
 # https://docs.mixpanel.com/docs/data-structure/user-profiles
 MAX_PROPERTIES, MAX_NAME_CHARACTERS, MAX_STRING_BYTES, MAX_OBJECT_BYTES = 2000, 255, 255, 256_000
-MAX_CACHED_VALUES = 100  # of a flag, which has few
-CACHED_TYPES = (str, int)  # exactly these: of a value of another type, an equal one may have another JSON
+MAX_CACHED_VALUES = 100  # per flag, which has few
+CACHED_TYPES = (str, int)  # exactly these: equal values of other types may have different JSON
 
 
 def served_value(flag: Flag) -> PropertyValue:
@@ -49,11 +49,11 @@ class Properties:
     ) -> None:
         self._name, self._value, self._warn = name, value, warn
         self._properties: dict[str, _Property | None] = {}  # by feature; None: left out
-        self._raised: set[str] = set()  # what was reported of the callbacks
+        self._raised: set[str] = set()  # exceptions of callbacks that were reported
         self._names: dict[str, set[str]] = {}  # a name as Mixpanel stores it -> the names that are cut to it
 
     def declare(self, features: Iterable[str]) -> str:
-        """Give features their names, in this order; return the names as text, which is equal for equal names."""
+        """Name the properties of features, in this order; return a text that is equal for equal names."""
         found = [self._properties[name] if name in self._properties else self._add(name) for name in features]
         return "\0".join(member.true for member in found if member is not None)
 
@@ -82,14 +82,14 @@ class Properties:
             except BaseException as error:  # a value may be an object of the application, too
                 if is_interrupt_of_application(error):
                     raise
-                self._leave_out(feature, f"no property value ({type(error).__name__})")
+                self._leave_out(feature, f"Mixpanel cannot hold its value ({type(error).__name__})")
         return members
 
     def check_count(self, count: int) -> None:
         """Warn of more properties than Mixpanel takes."""
         if count > MAX_PROPERTIES:
             self._warn(
-                f"Mixpanel fails what is past {MAX_PROPERTIES} properties: let property_name leave out some"
+                f"Mixpanel fails properties beyond the first {MAX_PROPERTIES}: have property_name leave out some"
             )
 
     def _add(self, feature: str) -> "_Property | None":
@@ -105,7 +105,7 @@ class Properties:
         if name is None:
             return None
         if not isinstance(name, str) or not name:
-            problem = "property_name returned no text"
+            problem = "property_name returned neither a name nor None"
         elif name.startswith(("$", "mp_")):
             problem = "Mixpanel reserves $… and mp_…; property_name may give another name"
         elif name in (cut_alike := self._names.setdefault(name[:MAX_NAME_CHARACTERS], set())):
@@ -145,7 +145,7 @@ class _Property:
     def encode(self, value: PropertyValue) -> str:
         """Return the member; raise what ``json`` raises for a value that JSON cannot hold."""
         text = json.dumps(value, allow_nan=False)
-        value = json.loads(text)  # a subclass of str, a tuple: what Mixpanel makes of it
+        value = json.loads(text)  # as Mixpanel reads it: a tuple is a list
         if value is None:
             raise TypeError
         if isinstance(value, str) and len(value.encode(errors="surrogatepass")) > MAX_STRING_BYTES:

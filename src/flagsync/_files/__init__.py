@@ -1,21 +1,21 @@
-"""SQLite files that the processes of a host share. Whoever imports this package needs Python's ``sqlite3``.
+"""SQLite files that the processes of a host share. Importing this package needs Python's ``sqlite3``.
 
 sqlite   how a file is made, checked and opened
-place    where it can be, and to whom it belongs
+place    which paths are accepted, and who owns and can read a file
 shared   SharedFile: one connection of one process, closed before a fork
 lease    FileLease: which process sends
 """
 
 
 class SQLiteMissingError(ImportError, ValueError):
-    """Python has no SQLite: a wrong option for whoever names a file, a failed import for whoever imports a store."""
+    """Python has no SQLite. An option that names a file is then invalid, and a store cannot be imported."""
 
 
 try:
-    import sqlite3  # noqa: F401 - here, so that all that needs it says the same
+    import sqlite3  # noqa: F401 - here, so that every user gets the same error
 except ImportError as error:
     raise SQLiteMissingError(
-        f"outbox, outbox_stats and SQLiteStore keep files of SQLite, and this Python has no module sqlite3 ({error}); "
+        f"outbox, outbox_stats and SQLiteStore use SQLite files, but this Python has no sqlite3 module ({error}); "
         "use a Python that was built with SQLite, or leave outbox out, so that updates wait in memory",
         name="sqlite3",
     ) from error

@@ -1,7 +1,7 @@
-"""Which of the processes that share a file sends: the one that holds its lease.
+"""The lease of a shared file: of the processes that share it, the holder sends.
 
-Guarantee: the kernel ends the lease with its process. A process whose lock file was removed or replaced holds no
-lease any more. Boundary: local file systems of POSIX systems.
+Guarantee: the kernel releases the lease when its process ends. A process loses the lease when its lock file is removed
+or replaced. Boundary: local file systems on POSIX.
 """
 
 import os
@@ -11,12 +11,12 @@ from pathlib import Path
 from flagsync._clock import time
 from flagsync._files.place import make
 
-with suppress(ImportError):  # without it no shared file is made, see sqlite.prepare
+with suppress(ImportError):  # without it sqlite.prepare refuses every file
     import fcntl
 
 
 class FileLease:
-    """A lock on a file beside the shared one.
+    """A lock on a file next to the shared one.
 
     Args:
         path: Absolute path of the shared file.
@@ -35,7 +35,7 @@ class FileLease:
     def try_acquire(self) -> bool:
         """Acquire the lease if no other process holds it; return whether this process holds it.
 
-        Shows a sign of life if it does.
+        The holder shows a sign of life with each call.
         """
         if self._descriptor is not None and not self._is_in_place(self._descriptor):
             self.release()
@@ -46,13 +46,13 @@ class FileLease:
         return self._descriptor is not None
 
     def release(self) -> None:
-        """Let another process acquire the lease. In a forked child, leave it to the parent."""
+        """Release the lease. In a forked child, the parent keeps it."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.close(descriptor)
 
     def silent_seconds(self) -> float:
-        """Return how long the process that held the lease at the last attempt has shown no sign of life; else 0.0."""
+        """Return how long the holder has shown no sign of life; 0.0 unless it refused the last attempt."""
         if self._is_refused:
             with suppress(OSError):
                 return max(0.0, time() - Path(self._path).stat().st_mtime)

@@ -1,8 +1,8 @@
-"""Where a shared file can be, and to whom it belongs.
+"""Which paths a shared file can have, and who owns and can read it.
 
-Guarantee: nobody but its owner can read a file. What root makes belongs to the owner of the shared file, as SQLite's
-own side files do, and a new shared file to the owner of its directory: so root does not lock out the application.
-Boundary: local file systems of POSIX systems.
+Guarantee: only its owner can read a file. A file that root creates belongs to the owner of the shared file, as SQLite's
+own side files do, and a new shared file to the owner of its directory, so that root does not lock out the application.
+Boundary: local file systems on POSIX.
 """
 
 import os
@@ -12,45 +12,45 @@ from contextlib import suppress
 from pathlib import Path
 
 SIDE_FILES = ("-wal", "-shm")
-ESCAPED = re.compile(r"\\([0-7]{3})")  # a character of a path in the list of mount points
-# What is left of a URL in an absolute path, such as "/srv/redis:/:secret@cache/0" or "/srv/file:outbox.db".
+ESCAPED = re.compile(r"\\([0-7]{3})")  # an escaped character in the list of mount points
+# What a URL becomes as an absolute path, such as "/srv/redis:/:secret@cache/0" or "/srv/file:outbox.db".
 URL = re.compile(r"(?:^|/)([a-z][a-z0-9+.-]*(?=:/)|file(?=:[^/]*$))", re.IGNORECASE)
 ACCEPTED = "it takes the path of a file on a local disk, such as '/var/lib/app/flagsync.db'"
 
 
 def check_name(path: str, option: str) -> None:
-    """Raise for what is meant for something else than a file.
+    """Reject a text that does not name a file.
 
     Raises:
-        ValueError: It is a URL, whose password the message does not repeat, or SQLite's name of memory.
+        ValueError: It is a URL, whose password the message does not repeat, or ``:memory:``.
     """
     if Path(path).name == ":memory:":
-        raise ValueError(f"{option}: ':memory:' is no file that processes can share; {ACCEPTED}")
+        raise ValueError(f"{option}: ':memory:' is not a file that processes can share; {ACCEPTED}")
     if (scheme := URL.search(path)) is not None:
         raise ValueError(f"{option}: '{scheme[1]}:…' is a URL; {ACCEPTED}")
 
 
 def make(path: str, shared: str) -> None:
-    """Make an empty file that only its owner can read, unless there is a file.
+    """Create an empty file that only its owner can read, unless the file exists.
 
     Args:
-        path: Of the file.
-        shared: Path of the shared file, to whose owner root gives the new file; where there is none yet, to the owner
-            of its directory.
+        path: Path of the file.
+        shared: Path of the shared file. If root creates a file, it gives it to the owner of the shared file, or of its
+            directory if there is no shared file yet.
     """
     owner = _owner(shared)
     with suppress(FileExistsError):
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             if os.geteuid() == 0:
-                with suppress(OSError):  # some containers take this right from root
+                with suppress(OSError):  # root lacks this right in some containers
                     os.fchown(descriptor, owner.st_uid, owner.st_gid)
         finally:
             os.close(descriptor)
 
 
 def check_directory(path: str) -> None:
-    """Raise for a file whose directory cannot be used by this process.
+    """Check that this process can use the directory of a file.
 
     Raises:
         OSError: The message says what to do.
@@ -61,12 +61,12 @@ def check_directory(path: str) -> None:
     if not _may(f"{directory}", os.W_OK | os.X_OK):
         raise OSError(
             f"user {os.geteuid()} may not write to its directory, where SQLite keeps its log; "
-            "give that user the directory, or name another one"
+            "let that user write to it, or name another directory"
         )
 
 
 def check_file(path: str) -> None:
-    """Raise for what cannot be shared safely, or not be used by this process.
+    """Check that a file can be shared safely and used by this process.
 
     Raises:
         OSError: The message says what to do.
@@ -92,7 +92,7 @@ def check_file(path: str) -> None:
 
 
 def hide_from_others(path: str) -> None:
-    """Take away the rights of other users; SQLite gives new side files the mode of the file."""
+    """Remove the rights of other users. SQLite gives new side files the mode of the file."""
     for file in (path, *(path + ending for ending in SIDE_FILES)):
         with suppress(FileNotFoundError):
             if (mode := stat.S_IMODE(Path(file).stat().st_mode)) & 0o077:
@@ -106,12 +106,12 @@ def _owner(path: str) -> os.stat_result:
 
 
 def _may(path: str, rights: int) -> bool:
-    """Return whether the system lets this process do something, in the name of the user that it acts for."""
+    """Return whether the effective user of this process has some rights."""
     return os.access(path, rights, effective_ids=os.access in os.supports_effective_ids)
 
 
 def _mount_points() -> list[str]:
-    """Return the mount points of this process, where the system lists them; proc(5) says how."""
+    """Return the mount points of this process, if the system lists them as in proc(5)."""
     with suppress(OSError):
         mounts = Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape").splitlines()
         return [ESCAPED.sub(lambda found: chr(int(found[1], 8)), mount.split(" ")[4]) for mount in mounts]

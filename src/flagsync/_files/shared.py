@@ -1,7 +1,7 @@
 """A SQLite file that processes share: its connection in one process.
 
-Guarantee: a forked child inherits no open connection, no lock that is held, and no lease. Waiting for another
-process ends at a deadline, and holds up nobody else. Boundary: POSIX.
+Guarantee: a forked child inherits no open connection, no lock that is held, and no lease. Waiting for another process
+ends at a deadline, and does not hold up other threads. Boundary: POSIX.
 """
 
 import os
@@ -18,12 +18,14 @@ from flagsync._files.lease import FileLease
 from flagsync._files.sqlite import Format, begin, connect, identity
 from flagsync._process import PerProcess
 
-INHERITED = "a process that had it open was forked past Python's hooks; build what uses it after the fork"
+INHERITED = (
+    "a process that had it open was forked without Python's hooks; build clients and stores after the fork"
+)
 PAUSE_SECONDS = 0.001
 
 
 class _OpenFiles:
-    """The files of one process.
+    """The open files of one process.
 
     Acquire ``lock`` to register a file or to fork. Never acquire it while holding a file's own lock.
     """
@@ -31,9 +33,9 @@ class _OpenFiles:
     def __init__(self, inherited: "_OpenFiles | None") -> None:
         self.lock = threading.RLock()
         self.files: weakref.WeakSet[SharedFile] = weakref.WeakSet()
-        self.released = deque[sqlite3.Connection]()  # of files that the garbage collector has found
+        self.released = deque[sqlite3.Connection]()  # of garbage-collected files
         self.held = ExitStack()  # the locks, during a fork
-        # SQLite keeps the locks of a process in its memory, which a fork copies, and the locks are gone.
+        # SQLite notes its locks in memory. A fork copies the notes, but the child does not have the locks.
         self.unusable = [file.path for file in [*inherited.files] if file.is_connected] if inherited else []
         for file in [*inherited.files] if inherited else []:
             file.lease.release()
@@ -46,17 +48,17 @@ class _OpenFiles:
 
 
 class SharedFile:
-    """A file in one process.
+    """A shared file, as one process uses it.
 
     Args:
         path: Absolute path of the file.
-        kind: What is in it.
+        kind: The format of its content.
     """
 
     def __init__(self, path: str, kind: Format) -> None:
         self.path, self.lease = path, FileLease(path)
         self._kind = kind
-        self._lock = threading.RLock()  # whoever uses the connection holds it
+        self._lock = threading.RLock()  # held while the connection is used
         self._process = _open_files.get()
         self._connection: sqlite3.Connection | None = None
         self._identity: tuple[int, int] | None = None
@@ -70,7 +72,7 @@ class SharedFile:
 
     @contextmanager
     def read(self, deadline: float) -> Iterator[sqlite3.Connection]:
-        """Use the connection. After an error it is made again."""
+        """Use the connection. An error closes it, and the next call opens it again."""
         with self._lock, self._disconnect_on_error():
             yield self._open(deadline)
 
@@ -79,7 +81,7 @@ class SharedFile:
         """Use the connection in a transaction, which is committed at the end.
 
         Raises:
-            sqlite3.OperationalError: Another process has written until the deadline.
+            sqlite3.OperationalError: Another process kept the file locked until the deadline.
         """
         with ExitStack() as stack:
             while True:
@@ -105,12 +107,12 @@ class SharedFile:
                 connection.close()
 
     def close(self) -> None:
-        """Release the lease and close the connection; both are made again when they are needed."""
+        """Release the lease and close the connection, until they are needed again."""
         self.lease.release()
         self.disconnect()
 
     def abandon(self) -> None:
-        """Release what a store held that nobody has any more. For finalizers: takes no lock, does no I/O of SQLite."""
+        """Release what a garbage-collected store held. For finalizers: takes no lock, and does not call SQLite."""
         self.lease.release()
         connection, self._connection = self._connection, None
         if connection is not None:
@@ -129,7 +131,7 @@ class SharedFile:
         try:
             yield
         except BaseException:
-            self.disconnect()  # which rolls back
+            self.disconnect()  # this rolls back
             raise
 
     def _open(self, deadline: float) -> sqlite3.Connection:
@@ -157,7 +159,7 @@ def _before_fork() -> None:
 
 
 def _after_fork() -> None:
-    _open_files.get().held.pop_all().close()  # not close() alone: another fork may fill it meanwhile
+    _open_files.get().held.pop_all().close()  # not close(): another fork may fill it meanwhile
 
 
 if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has no fork, and no file either

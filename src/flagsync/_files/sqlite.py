@@ -1,7 +1,7 @@
-"""SQLite files of flagsync's own: how they are made, checked and opened.
+"""Creates, checks and opens the SQLite files of flagsync.
 
-Guarantee: a file that is not flagsync's own is left as it is, its log too. An empty file becomes flagsync's own.
-Boundary: local file systems; SQLite 3.31, of 2020, or newer.
+Guarantee: a file of another application stays unchanged, and so does its log. An empty file becomes a file of flagsync.
+Boundary: local file systems; SQLite 3.31 (2020) or newer.
 """
 
 import os
@@ -14,25 +14,25 @@ from time import sleep
 from flagsync._clock import monotonic
 from flagsync._files.place import check_directory, check_file, check_name, hide_from_others, make
 
-OLDEST_SQLITE = (3, 31, 0)  # older ones do not read every character in JSON
+OLDEST_SQLITE = (3, 31, 0)  # older ones cannot read every character in JSON
 BUSY_SECONDS = 2.0
-# SQLite waits so long by itself; longer waits are repetitions of this one, between which others get their turn.
+# How long SQLite itself waits for a lock. Longer waits repeat this one, and give other threads a turn in between.
 BUSY_TIMEOUT_SECONDS = 0.05
-# The log grows as long as somebody reads, and shrinks to this size once it is written from its beginning again.
+# The log grows while anybody reads. SQLite truncates it to this size when it writes it from the beginning again.
 LOG_BYTES = 8 * 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Format:
-    """What is in a kind of file.
+    """Describes a kind of file.
 
     Attributes:
-        name: What people call the file: the option that it is given as.
-        application: The number that SQLite notes in the file.
-        version: Of the tables.
-        tables: SQL that makes them.
+        name: What messages call the file: the option that names it.
+        application: SQLite's ``application_id`` of the file.
+        version: Version of the tables.
+        tables: SQL that creates them.
         page_bytes: Size of a page.
-        settings: SQL for each connection.
+        settings: SQL to run on each connection.
         advice: What to do with a file of an older version.
     """
 
@@ -46,7 +46,7 @@ class Format:
 
 
 def connect(path: str, kind: Format, deadline: float) -> sqlite3.Connection:
-    """Open a file, which is made if there is none.
+    """Open a file, and create it if there is none.
 
     Raises:
         OSError: The path cannot be used, something else is there, or a second path leads to the file.
@@ -65,7 +65,7 @@ def connect(path: str, kind: Format, deadline: float) -> sqlite3.Connection:
         if (version := read(connection, "PRAGMA user_version")) != kind.version:
             advice = kind.advice if version < kind.version else "install a newer version of flagsync"
             raise OSError(
-                f"it has format {version}, and this version of flagsync uses {kind.version}: {advice}"
+                f"it has format {version}, but this version of flagsync uses {kind.version}: {advice}"
             )
         _use_wal(connection, deadline)
         connection.executescript(
@@ -80,10 +80,10 @@ def connect(path: str, kind: Format, deadline: float) -> sqlite3.Connection:
 
 
 def prepare(path: str, kind: Format, busy_seconds: float = BUSY_SECONDS) -> sqlite3.Connection:
-    """Make a file that can be written, or open one.
+    """Create or open a file that this process can write to.
 
     Raises:
-        ValueError: There can be none; the message says why.
+        ValueError: That is impossible; the message says why.
     """
     deadline = monotonic() + busy_seconds
     try:
@@ -91,7 +91,7 @@ def prepare(path: str, kind: Format, busy_seconds: float = BUSY_SECONDS) -> sqli
         check_name(path, kind.name)
         with ExitStack() as stack:
             connection = stack.enter_context(closing(connect(path, kind, deadline)))
-            if begin(connection):  # a file that another process writes to can be written
+            if begin(connection):  # if not, another process is writing, which is fine
                 connection.rollback()
             stack.pop_all()
     except (sqlite3.Error, OSError) as error:
@@ -129,19 +129,19 @@ def read(connection: sqlite3.Connection, query: str, *values: object) -> int:
 
 
 def _check_system() -> None:
-    """Raise where no file can be shared."""
+    """Raise ``OSError`` if files cannot be shared on this system."""
     if os.name != "posix":
         raise OSError("it needs the file locks of a POSIX system")
     if sqlite3.sqlite_version_info < OLDEST_SQLITE or not _has_json():
         oldest = ".".join(map(str, OLDEST_SQLITE[:2]))
         raise OSError(
-            f"it needs SQLite {oldest} or newer with JSON functions, and this Python has {sqlite3.sqlite_version}; "
+            f"it needs SQLite {oldest} or newer with JSON functions, but this Python has {sqlite3.sqlite_version}; "
             "install a newer SQLite, or a Python that brings one"
         )
 
 
 def _has_json() -> bool:
-    """Return whether SQLite has JSON functions. Before 3.38, whoever built it decided that."""
+    """Return whether SQLite has JSON functions, which were a build option before 3.38."""
     with suppress(sqlite3.OperationalError), closing(sqlite3.connect(":memory:")) as connection:
         connection.execute("SELECT value FROM json_each('[]')")
         return True
@@ -149,20 +149,20 @@ def _has_json() -> bool:
 
 
 def _check_header(path: str, kind: Format) -> None:
-    """Raise for a file of another application, without a lock, a change or a look into its log.
+    """Raise ``OSError`` for a file of another application, without locking or changing it or reading its log.
 
-    SQLite reads it as a file that never changes. To read it without SQLite would be dangerous: who closes a
-    descriptor of a file gives up all locks that this process has on the file, those of other connections too.
+    SQLite opens it as immutable. Reading it without SQLite would be dangerous: closing a descriptor of a file releases
+    all locks that this process has on it, those of other connections included.
     """
     if not Path(path).stat().st_size:
         return
     with closing(sqlite3.connect(f"{Path(path).as_uri()}?mode=ro&immutable=1", uri=True)) as header:
-        # Do not mind that pages are missing: they may be in the log, or another process writes them right now.
+        # Ignore missing pages: they may be in the log, or another process may be writing them.
         header.execute("PRAGMA writable_schema = ON")
         try:
             _check_application(header, kind)
         except sqlite3.DatabaseError as error:
-            raise OSError(f"{error}; name another path, or remove a file that is damaged") from error
+            raise OSError(f"{error}; name another path, or remove the file if it is damaged") from error
 
 
 def _check_application(connection: sqlite3.Connection, kind: Format) -> None:
@@ -179,7 +179,7 @@ def _make(connection: sqlite3.Connection, kind: Format) -> None:
         connection.executescript(f"BEGIN IMMEDIATE; {kind.tables}; {numbers}; COMMIT")
     except sqlite3.OperationalError:
         connection.rollback()
-        if not read(connection, "SELECT count(*) FROM sqlite_master"):  # else another process was faster
+        if not read(connection, "SELECT count(*) FROM sqlite_master"):  # another process was faster
             raise
 
 
@@ -187,7 +187,7 @@ def _use_wal(connection: sqlite3.Connection, deadline: float) -> None:
     while True:
         try:
             connection.execute("PRAGMA journal_mode = WAL")
-        except sqlite3.OperationalError:  # SQLite does not wait for other processes in this statement
+        except sqlite3.OperationalError:  # this statement does not wait for other processes
             if monotonic() >= deadline:
                 raise
             sleep(0.01)

@@ -1,4 +1,4 @@
-"""What a backend knows of the messages of this process, also after the store was removed.
+"""Keeps the statistics of this process in line with its backend, even if the store is removed.
 
 Guarantee: each message that the process has stored keeps its outcome in the statistics.
 """
@@ -10,8 +10,8 @@ from flagsync._stats import Ledger
 SILENT_SECONDS = 60.0
 FULL = "The outbox has reached its own bound, and the oldest updates in it are dropped"
 SILENT = (
-    "Updates wait in the outbox, and the process that sends them has shown no sign of life for a minute: it is "
-    "suspended or its disk hangs"
+    "Updates wait in the outbox, but the process that sends them has shown no sign of life for a minute: it may be "
+    "suspended, or its disk may hang"
 )
 
 
@@ -20,8 +20,8 @@ class Accounting:
 
     def __init__(self, ledger: Ledger, report: Reporter) -> None:
         self._ledger, self._report, self._silence = ledger, report, Outage(report)
-        self._past = Totals()  # what former stores and accounts knew
-        self._handed_over = 0  # messages that the present account has to know
+        self._past = Totals()  # totals of former stores and accounts
+        self._handed_over = 0  # messages that the current account must know
         self.status = Status()
 
     @property
@@ -30,11 +30,11 @@ class Accounting:
         return self.status.own.pending
 
     def note_stored(self, messages: int) -> None:
-        """Note that the backend has taken messages over. It may know more, from calls that failed in the end."""
+        """Note that the backend has stored messages. It may know more, from calls that failed afterwards."""
         self._handed_over += messages
 
     def update(self, status: Status) -> None:
-        """Take over a new status."""
+        """Apply a new status."""
         before, own = self.status, self._own()
         if before.store and status.store != before.store:
             if own.pending:
@@ -50,12 +50,12 @@ class Accounting:
         if status.pending and min(status.silent_seconds, status.oldest_seconds) > SILENT_SECONDS:
             self._silence.begin(SILENT)
         else:
-            self._silence.end("The process that sends updates out of the outbox works again")
+            self._silence.end("The process that sends updates from the outbox works again")
 
     def _own(self) -> Totals:
-        """Return what the account knows, each message counted once.
+        """Return the totals of the account, with each message counted once.
 
-        What was handed over again, after a call that failed though it had stored everything, is unchanged or
+        A call may fail although it has stored everything. Its messages are then stored again, and count as unchanged or
         superseded the second time.
         """
         own = self.status.own
@@ -69,7 +69,7 @@ class Accounting:
         )
 
     def _keep(self, totals: Totals, new: Status) -> None:
-        """Keep what the former account knew; the new one knows what was handed over since."""
+        """Keep the totals of the former account. The new one knows the messages stored since."""
         self._past = _sum(self._past, totals)
         self._handed_over = new.own.accepted
 

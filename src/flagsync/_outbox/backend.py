@@ -1,7 +1,7 @@
-"""What processes share: the contract of a backend behind a durable outbox.
+"""The contract of a backend: the store behind a durable outbox, which processes share.
 
-Guarantee: a backend that passes ``flagsync.testing.contracts.OutboxBackendContract`` does what is said here, as far as
-one machine can show it. Boundary: staging, fallback and accounting are the durable outbox's.
+Guarantee: a backend that passes ``flagsync.testing.contracts.OutboxBackendContract`` keeps this contract, as far as one
+machine can show it. Boundary: the durable outbox does the staging, fallback and accounting.
 """
 
 from collections.abc import Collection, Sequence
@@ -11,7 +11,7 @@ from flagsync._outbox.contract import Destination, Limits, Message, Repeat
 
 
 class Totals(NamedTuple):
-    """What a backend knows of messages.
+    """What became of the messages of a backend.
 
     Attributes:
         accepted: Messages stored so far.
@@ -39,13 +39,13 @@ class Status(NamedTuple):
     """The state of a backend at one moment.
 
     Attributes:
-        store: Another number for each store: a file that was removed and made again has another one.
-        account: Another number for each account of this process; 0 if there is none. A store may forget the accounts
-            of idle processes of which nothing waits.
+        store: Number of the store. A file that was removed and created again has another one.
+        account: Number of this process's account; 0 if there is none. A store may forget the account of an idle process
+            without pending messages, which then gets a new one.
         own: What became of the messages that this process has stored.
         pending: Messages that wait, of every process and destination.
         oldest_seconds: How long the first of them has waited since it was evaluated; 0.0 if none waits.
-        first_version: The lowest version that waits for the destinations asked for; None if there is none.
+        first_version: The lowest pending version of the given destinations; None if there is none.
         last_version: The highest version given so far.
         silent_seconds: How long the process that holds the lease has shown no sign of life; 0.0 if it is this one,
             there is none, or its lease ends by itself.
@@ -62,42 +62,46 @@ class Status(NamedTuple):
 
 
 class Backend(Protocol):
-    """A store that processes share: what a file, Redis or PostgreSQL does for a durable outbox.
+    """A store that processes share: what a file or a server does for a durable outbox.
 
-    One process has one backend, and calls it from one thread at a time. Every method may raise: the durable outbox
-    then undoes nothing, reports it, and uses memory until ``store`` works again. A method that raises has
-    changed nothing, or the whole of what it was asked to.
+    One process has one backend, and calls it from one thread at a time. Every method may raise: the durable outbox then
+    undoes nothing, reports it, and uses memory until ``store`` works again. A method that raises has made either none
+    or all of its changes.
     """
 
     def store(
         self, messages: Sequence[Message], sent: Sequence[Message], repeats: Sequence[Repeat], deadline: float
     ) -> Sequence[Repeat]:
-        """Store messages as one change, in their order, and count them to this process.
+        """Store messages as one change, in their order, and count them to this process's account.
 
-        A message is unchanged if it equals the last one of its key and that one waits, or was accepted less than
-        ``resend_after_seconds`` ago; if it was evaluated later, its time of evaluation counts from then on. Otherwise
-        it is superseded if it ``replaces`` and its key has a message that was evaluated later on this host. Else it
-        waits, behind all others, in the place of a waiting one of its key if it ``replaces``. At the bound of the
-        store, the oldest waiting messages are dropped.
+        Each message has one of three outcomes:
 
-        Then look at the repeats. One is unchanged if the last message of its key has this ``evaluation``, and waits or
-        was accepted less than its ``resend_after_seconds`` ago; it counts as stored, and if it was evaluated later, its
-        time of evaluation counts from then on. The others are returned, and change nothing.
+        - It is unchanged if it equals the last message of its key, and that one waits or was accepted less than
+          ``resend_after_seconds`` ago. If it was evaluated later, its evaluation time counts from then on.
+        - Otherwise it is superseded if it ``replaces`` and a message of its key was evaluated later on this host.
+        - Otherwise it waits, behind all others. If it ``replaces``, it takes the place of a waiting message of its key.
+
+        At the bound of the store, the oldest waiting messages are dropped.
+
+        The repeats come after the messages. A repeat is unchanged if the last message of its key has the same
+        ``evaluation``, and waits or was accepted less than its ``resend_after_seconds`` ago. It then counts as stored,
+        and if it was evaluated later, its evaluation time counts from then on. The other repeats are returned, and
+        change nothing.
 
         Args:
-            messages: What is to wait.
-            sent: What this process has sent meanwhile without the store, one message a key, without bodies. If
-                it ``replaces``, an older waiting message of its key is superseded. An empty fingerprint says that
-                Mixpanel may or may not have it.
-            repeats: Evaluations that may have been made before, of different keys.
-            deadline: The time of ``time.monotonic()`` until which another process may be waited for.
+            messages: The messages to store.
+            sent: Messages that this process has sent without the store, at most one per key, without bodies. One that
+                ``replaces`` supersedes an older waiting message of its key. An empty fingerprint says that Mixpanel may
+                or may not have it.
+            repeats: Evaluations that may have been made before, at most one per key.
+            deadline: How long to wait for other processes: until this time of ``time.monotonic()``.
         """
 
     def claim(self, resting: Collection[Destination], limits: Limits) -> list[Message]:
         """Return the oldest waiting messages that fit into one request.
 
-        They are of one destination that does not rest; destinations take turns. They go on waiting until they
-        are settled. Only the process that holds the lease claims.
+        All go to one destination that does not rest; destinations take turns. The messages stay pending until they are
+        settled. Only the process that holds the lease claims.
         """
 
     def settle(
@@ -107,10 +111,9 @@ class Backend(Protocol):
         last: Collection[Message],
         deadline: float,
     ) -> None:
-        """End the waiting of messages, if they still have the version that was claimed.
+        """Settle messages, if they still have the version that was claimed.
 
-        What is accepted is remembered, what is rejected is not. ``last`` are messages that go on waiting behind all
-        others.
+        Accepted messages are remembered, rejected ones are not. Those in ``last`` stay pending, behind all others.
         """
 
     def status(self, destinations: Collection[Destination]) -> Status:
@@ -120,13 +123,13 @@ class Backend(Protocol):
         """Return what became of all messages that any process has stored."""
 
     def try_acquire_lease(self) -> bool:
-        """Become the process that sends, if no other process is; return whether this process is the one.
+        """Acquire the lease if no other process holds it; return whether this process holds it.
 
-        Called before each batch. The lease ends with the process, or when the store is another one.
+        Called before each batch. The lease ends with the process, or when the store is replaced.
         """
 
     def release_lease(self) -> None:
-        """Let another process send."""
+        """Release the lease, so that another process can send."""
 
     def close(self) -> None:
-        """Release the lease and the connection; both are made again when they are needed."""
+        """Release the lease and close the connection, until they are needed again."""

@@ -1,4 +1,4 @@
-"""One transaction of an outbox file: which message wins, and what that changes in the counts.
+"""One transaction of an outbox file: it decides which message wins, and keeps the counts.
 
 Guarantee: the counts of the file change in the transaction that changes its messages.
 """
@@ -26,11 +26,11 @@ M = TypeVar("M", Message, Repeat)
 
 
 class Change:
-    """What is done to a file while its write lock is held.
+    """The changes to a file while its write lock is held.
 
     Args:
-        file: In a transaction.
-        process: The account that outcomes are counted to.
+        file: A connection in a transaction.
+        process: The name of this process's account.
     """
 
     def __init__(self, file: sqlite3.Connection, process: str) -> None:
@@ -55,7 +55,7 @@ class Change:
         self._file.executemany(sql.USE_TAIL, [(number,) for number in self._tails.values()])
 
     def confirm(self, repeats: Sequence[Repeat]) -> list[Repeat]:
-        """Touch the rows that repeats of different keys are equal to; return those that are equal to none."""
+        """Touch the rows that repeats of different keys match; return the repeats that match none."""
         new = list[Repeat]()
         for destination, those in _by_destination(repeats).items():
             known = self._known(self._number(destination), those)
@@ -71,7 +71,7 @@ class Change:
         return new
 
     def settle(self, destination: int, messages: Collection[Message], outcome: str, accepted_at: float) -> None:
-        """End the waiting of messages that still have the version that was sent."""
+        """Settle messages that still have the version that was sent."""
         if not messages:
             return
         versions = json.dumps([message.version for message in messages])
@@ -83,14 +83,14 @@ class Change:
         self._file.execute(sql.SETTLE, (accepted_at, versions))
 
     def postpone(self, messages: Collection[Message]) -> None:
-        """Let messages that still have the version that was sent wait behind all others."""
+        """Put messages that still have the version that was sent behind all others."""
         for message in messages:
             if self._file.execute(sql.POSTPONE, (message.version,)).rowcount:
                 self._file.execute(sql.COUNT_VERSION)
                 self._file.execute(sql.USE_TAIL_OF_LAST)
 
     def drop_beyond(self, max_pending: int) -> None:
-        """Drop the oldest waiting messages of the destinations that have got new ones, beyond a bound."""
+        """Drop the oldest waiting messages beyond a bound, of the destinations that got new ones."""
         for number in [*self._numbers.values()]:
             excess = read(self._file, sql.PENDING, number) + self._pending[number] - max_pending
             if excess > 0:
@@ -105,11 +105,11 @@ class Change:
         self._remembered.subtract(destination for _, destination in rows)
 
     def forget_tails(self, before_version: int, limit: int) -> None:
-        """Delete the ends of records that no message of this or a higher version has."""
+        """Delete the tails that no message of this or a higher version has."""
         self._file.execute(sql.UNUSED_TAILS, (before_version, limit))
 
     def close_accounts(self, used_before: float, limit: int) -> None:
-        """Add the counts of idle accounts, of which nothing waits, to that of former processes."""
+        """Merge idle accounts without pending messages into the account of former processes."""
         rows = self._file.execute(sql.IDLE_ACCOUNTS, (used_before, self._account, limit)).fetchall()
         self._file.executemany(sql.CLOSE_ACCOUNT, rows)
         self._file.executemany(sql.DELETE_ACCOUNT, rows)
@@ -146,7 +146,7 @@ class Change:
         self._rows.new.append((number, key, not is_late, *when, *accepted, *owner, *content))
 
     def _displace(self, number: int, message: Message, row: "Known") -> None:
-        """Count the row whose place a message takes, or let both be."""
+        """Count the row that a message replaces, or keep both."""
         if not row.waits:
             self._remembered[number] -= 1
         elif message.replaces:
@@ -156,12 +156,12 @@ class Change:
             self._rows.older.append((row.version,))
 
     def _touch(self, row: "Known", message: Message | Repeat) -> None:
-        """Note an evaluation with the same result, unless a later one was."""
+        """Note the time of an evaluation with the same result, unless a later one is noted."""
         if not self._is_late(message, row):
             self._rows.touched.append((self._boot, message.evaluated_at, message.evaluation, row.version))
 
     def _is_late(self, message: Message | Repeat, row: "Known") -> bool:
-        """Whether the row was evaluated later. The clock is one for all processes of a host, until it boots."""
+        """Whether the row was evaluated later. All processes of a host share one clock until it reboots."""
         return row.boot == self._boot and message.evaluated_at < row.evaluated_at <= self._clock
 
     def _is_current(self, row: "Known", equal: "Message | Known") -> bool:
@@ -169,7 +169,7 @@ class Change:
         return bool(row.waits) or 0 <= self._now - row.accepted_at < equal.resend_after_seconds
 
     def _known(self, number: int, those: Sequence[Message | Repeat]) -> "dict[str, Known]":
-        """Return the latest rows of keys, which are escaped."""
+        """Return the latest row of each key; the keys are escaped."""
         self._account = self._account or self._find_account()
         keys = json.dumps([escaped(one.key) for one in those])
         rows = self._file.execute(sql.KNOWN, (keys, number)).fetchall()

@@ -1,8 +1,9 @@
-"""An outbox that survives its process and is shared: a memory outbox before a backend.
+"""An outbox that survives its process and is shared: a memory outbox in front of a backend.
 
-Guarantee: what is saved survives; what the backend cannot take now is kept in memory and sent from there. Only the
-process that holds the lease sends, from the backend or from memory, and it tells the backend what memory has sent
-before anything more leaves it: so nothing older is sent after something newer. Boundary: the backend's own.
+Guarantee: saved messages survive. Messages that the backend cannot store now are kept in memory and sent from there.
+Only the process that holds the lease sends, from the backend or from memory. Before it sends more from the backend, it
+tells the backend what was sent from memory, so that nothing older follows something newer. Boundary: that of the
+backend.
 """
 
 import threading
@@ -24,16 +25,17 @@ from flagsync._stats import Ledger
 
 
 class DurableOutbox:
-    """Lets messages wait in memory until the backend has them. While that fails, memory is the outbox.
+    """Keeps messages in memory until the backend has stored them. While that fails, memory is the outbox.
 
     Args:
         memory: Where messages are gathered, and where they wait while the backend cannot be used.
         backend: Where they wait otherwise.
         limits: Bounds of one request.
         staging: When to save, and when to try again after a failure.
-        ledger: Told what the backend knows of this process's messages.
-        report: Told of outages and losses.
-        destinations: Whose messages are waited for, whichever process has put them; besides those of this one.
+        ledger: Gets the backend's counts of this process's messages.
+        report: Where outages and losses are reported.
+        destinations: ``is_settled`` waits for all of their messages, whichever process has put them, as it does for
+            every destination of this process's own messages.
     """
 
     is_shared = True
@@ -51,16 +53,16 @@ class DurableOutbox:
     ) -> None:
         self._memory, self._backend, self._limits = memory, backend, limits
         self._destinations = destinations
-        # Held during I/O of the backend, by the threads of this outbox only: no caller waits for it.
+        # Held during I/O of the backend, and only by the threads of this outbox: no caller waits for it.
         self._io = threading.RLock()
         self._outage = BackendOutage(staging, report)
         self._accounting = Accounting(ledger, report)
         self._sent = SentMessages(limits.max_remembered)
-        self._batch: Sequence[Message] = ()  # in flight, out of the backend
+        self._batch: Sequence[Message] = ()  # in flight, claimed from the backend
         self._schedule = Schedule(staging, limits.max_pending)
         self._full_batch = limits.max_batch_messages  # as many as fill a request
         self._is_abandoned = False
-        self._postponed_up_to = 0  # the last version of a message that was put behind all others
+        self._postponed_up_to = 0  # the highest version that a postponed message got
 
     def confirm(self, repeats: Sequence[Repeat]) -> Sequence[Repeat]:
         with self._io:
@@ -70,7 +72,7 @@ class DurableOutbox:
     def put(self, message: Message) -> None:
         # Even an equal message tells the backend when it was evaluated.
         self._memory.put(message, is_news=not self._outage.is_active)
-        # While the sender uses the backend, go on encoding, but not for ever.
+        # While the sender uses the backend, continue encoding, but only for some time.
         if self._schedule.is_due_after_put() and self._io.acquire(blocking=self._schedule.is_overdue()):
             try:
                 self._save()
@@ -88,7 +90,7 @@ class DurableOutbox:
 
     def claim(self, resting: Mapping[Destination, float], *, urgent: bool) -> Claim:
         with self._io:
-            # The encoder's thread saves, unless it is held up, or there is an outage that may be over.
+            # Usually the encoder's thread saves. Save here if it is held up, or if an outage may be over.
             has_unsaved = bool(len(self._memory) or len(self._sent))
             is_overdue = has_unsaved and self._schedule.is_late()
             if is_overdue or self._outage.is_active:
@@ -97,7 +99,7 @@ class DurableOutbox:
                 return self._claim_from_memory(resting, urgent=urgent)
             try:
                 return self._claim_from_backend(resting, urgent=urgent)
-            except Exception as error:  # noqa: BLE001 - whatever it is, memory goes on
+            except Exception as error:  # noqa: BLE001 - memory replaces the backend, whatever the error
                 self._outage.begin(error, len(self._memory))
                 return Claim()
 
@@ -115,9 +117,9 @@ class DurableOutbox:
             try:
                 self._backend.settle(accepted, rejected, left, self._schedule.busy_deadline())
                 self._read_status()
-                if left:  # which have new versions, and count as put before
+                if left:  # they have new versions, but were put before
                     self._postponed_up_to = self._accounting.status.last_version
-            except Exception as error:  # noqa: BLE001 - they go on waiting there, and are sent once more
+            except Exception as error:  # noqa: BLE001 - they stay there, and are sent once more
                 self._outage.begin(error, len(self._memory))
 
     def mark(self) -> Mark:
@@ -148,7 +150,7 @@ class DurableOutbox:
 
     def abandon(self) -> None:
         self._is_abandoned = True
-        # What is being saved at this moment may still get into the backend: _save decides.
+        # A save that is under way may still succeed: then _save drops the rest.
         if self._io.acquire(blocking=False):
             try:
                 self._memory.abandon()
@@ -158,12 +160,12 @@ class DurableOutbox:
     def close(self) -> None:
         with self._io, suppress(Exception):  # there is nothing left to do about it
             if len(self._sent) or len(self._memory):
-                self._store()  # though the pause after a failure is not over
+                self._store()  # even if the pause after a failure is not over
         with self._io, suppress(Exception):
             self._backend.close()
 
     def _save(self, repeats: Sequence[Repeat] = ()) -> Sequence[Repeat] | None:
-        """Hand over what waits in memory; return the repeats that are none, or None if the backend cannot be used."""
+        """Store the messages in memory; return the repeats to evaluate, or None if the backend cannot be used."""
         self._schedule.note_save()
         if not self._outage.may_use_backend():
             return None
@@ -173,7 +175,7 @@ class DurableOutbox:
                 new = self._store(repeats)
                 self._outage.end()
                 self._read_status()
-        except Exception as error:  # noqa: BLE001 - whatever it is, the thread and its messages go on
+        except Exception as error:  # noqa: BLE001 - the thread and its messages survive any error
             self._outage.begin(error, len(self._memory))
         finally:
             if self._is_abandoned:
@@ -193,7 +195,7 @@ class DurableOutbox:
         if not self._may_send_from_memory():
             return Claim()
         claim = self._memory.claim(resting, urgent=urgent)
-        # Whatever comes of it, Mixpanel may no longer have what the backend says.
+        # Whatever the outcome, Mixpanel may no longer have what the backend remembers.
         self._sent.add(claim.messages, is_certain=False)
         if not claim.messages and not len(self._memory) and (not len(self._sent) or self._outage.is_long()):
             with suppress(Exception):  # a lease that fails is not used
@@ -203,7 +205,7 @@ class DurableOutbox:
     def _may_send_from_memory(self) -> bool:
         try:
             return self._backend.try_acquire_lease()
-        except Exception:  # noqa: BLE001 - where nobody can hold a lease, nobody sends what is newer or older
+        except Exception:  # noqa: BLE001 - if nobody can hold the lease, nobody else sends
             return True
 
     def _claim_from_backend(self, resting: Mapping[Destination, float], *, urgent: bool) -> Claim:

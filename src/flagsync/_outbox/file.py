@@ -1,6 +1,6 @@
-"""An outbox in a file, as a client and its operators open it; needs ``sqlite3``.
+"""Opens an outbox file for a client or an operator; needs ``sqlite3``.
 
-Guarantee: a file that cannot be used is a ``ValueError`` that says why.
+Guarantee: a file that cannot be used raises a ``ValueError`` that says why.
 """
 
 import os
@@ -26,11 +26,11 @@ def open_backend(path: str, bounds: FileBounds) -> Backend:
 
 
 def totals(path: str | os.PathLike[str]) -> Totals:
-    """Return what became of all messages that a file has had.
+    """Return what became of all messages ever stored in a file.
 
     Raises:
         FileNotFoundError: There is no file.
-        ValueError: It is something else.
+        ValueError: The path does not lead to an outbox file.
     """
     check_name(os.fsdecode(path), sql.OUTBOX.name)
     where = str(Path(os.fsdecode(path)).resolve(strict=True))

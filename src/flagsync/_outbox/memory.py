@@ -1,7 +1,7 @@
 """The outbox of one process, in memory.
 
-Guarantee: of each key the latest message wins. What waits and what is remembered is bounded, and costs the
-garbage collector nothing. Boundary: it is lost with the process.
+Guarantee: the latest message of each key wins. Pending and remembered messages are bounded, and cost the garbage
+collector nothing. Boundary: they are lost with the process.
 """
 
 import threading
@@ -20,7 +20,7 @@ class MemoryOutbox:
     """An outbox in memory. Any thread may call; no call waits for I/O.
 
     Args:
-        limits: Bounds of what waits and of one request.
+        limits: Bounds of pending messages and of one request.
         ledger: Where the outcome of each message is counted.
         report: Where drops are counted.
     """
@@ -47,7 +47,7 @@ class MemoryOutbox:
         return new
 
     def put(self, message: Message, *, is_news: bool = False) -> None:
-        """Let a message wait; with ``is_news`` even if it equals the last one of its key."""
+        """Put a message; with ``is_news``, even one that equals the last message of its key."""
         with self._lock:
             queue = self._queue(message.destination)
             _, fingerprint, until = queue.known.get(message.key) or UNKNOWN
@@ -62,7 +62,7 @@ class MemoryOutbox:
                 self._ledger.count("unchanged")
 
     def save(self) -> None:
-        """Do nothing: memory is as safe as it gets."""
+        """Do nothing: memory needs no saving."""
 
     def has_full_batch(self) -> bool:
         return any(self._is_full(queue) for queue in [*self._queues.values()])
@@ -85,7 +85,7 @@ class MemoryOutbox:
         self, accepted: Collection[Message], rejected: Collection[Message], *, last: bool = False
     ) -> None:
         with self._lock:
-            now, until = monotonic(), dict[float, float]()  # one number for all, since each costs 24 bytes
+            now, until = monotonic(), dict[float, float]()  # messages share a number, which costs 24 bytes
             for message in accepted:
                 resend_after = message.resend_after_seconds
                 self._end(message, until.setdefault(resend_after, now + resend_after))
@@ -128,7 +128,7 @@ class MemoryOutbox:
         """Do nothing: no other process waits for this one."""
 
     def messages(self) -> list[Message]:
-        """Return all that waits, for a store that takes it over with ``hand_over``."""
+        """Return all waiting messages, for a store to take over; ``hand_over`` ends that."""
         with self._lock:
             return [
                 message_of(entry, destination)
@@ -137,12 +137,12 @@ class MemoryOutbox:
             ]
 
     def hand_over(self, messages: Sequence[Message]) -> None:
-        """Forget messages that a store has now, and all that is remembered: the store knows better."""
+        """Forget messages that a store has now, and everything remembered: now the store remembers."""
         with self._lock:
             is_all = bool(messages) and len(messages) == len(self) and messages[-1].version == self._version
             for queue in self._queues.values():
                 queue.known = Recent(self._limits.max_remembered)
-                if is_all:  # as a rule: nothing was put meanwhile
+                if is_all:  # the usual case: nothing was put meanwhile
                     queue.waiting.clear()
                     queue.size = 0
             for message in () if is_all else messages:
@@ -167,7 +167,7 @@ class MemoryOutbox:
 
     def _is_full(self, queue: "Queue") -> bool:
         size = queue.size + len(queue.waiting) + 1  # two brackets, and a comma between messages
-        # A bound that is reached is as good as a full request.
+        # A queue at its bound counts as a full request.
         bound = min(self._limits.max_batch_messages, self._limits.max_pending)
         return size >= self._limits.max_batch_bytes or len(queue.waiting) >= bound
 
@@ -184,7 +184,7 @@ class MemoryOutbox:
         self._queue(message.destination).know(message.key, message.fingerprint, until)
 
     def _keep_bounds(self, queue: "Queue") -> None:
-        # What is in flight counts, too, but never keeps the newest message out.
+        # Messages in flight count, too, but there is always room for the newest one.
         bound = 0 if self._is_abandoned else max(1, self._limits.max_pending - len(self._in_flight))
         while len(queue.waiting) > bound:
             key, fingerprint, *_ = queue.remove(next(iter(queue.waiting)))

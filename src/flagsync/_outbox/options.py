@@ -1,4 +1,4 @@
-"""How a durable outbox behaves: what its users do not choose, and its tests do."""
+"""Settings of a durable outbox, which tests choose and users do not."""
 
 from dataclasses import dataclass
 
@@ -8,8 +8,9 @@ class Staging:
     """How messages get from memory into a backend, and what happens if they do not.
 
     Attributes:
-        save_seconds: Messages wait in memory so long at most, since one transaction costs more than a row.
-        save_messages: So many are saved without waiting longer.
+        save_seconds: The longest time that messages wait in memory. They are saved together, since a transaction costs
+            more than a row.
+        save_messages: This many messages are saved without waiting longer.
         busy_seconds: How long one operation waits for another process.
         retry_seconds: The pause after the first failure of the backend. Each further failure doubles it.
         max_retry_seconds: The longest pause. After it, an idle process lets others send.
@@ -31,9 +32,9 @@ class FileBounds:
         max_remembered: Keys whose last message is remembered.
         remember_seconds: How long a message is remembered after it was accepted.
         prune_rows: How many rows one transaction looks at to forget old ones.
-        prune_tails: How many unused ends of records it forgets; one may have many kilobytes.
-        prune_seconds: How often it does if ``max_remembered`` is not exceeded.
-        account_seconds: How long the account of an idle process is kept apart.
+        prune_tails: How many unused tails it deletes; a tail may have many kilobytes.
+        prune_seconds: How often a transaction prunes while ``max_remembered`` is not exceeded.
+        account_seconds: How long an idle process keeps its account, before it is merged with those of former processes.
     """
 
     max_pending: int = 1_000_000

@@ -1,7 +1,7 @@
-"""When a backend is used, and when memory takes its place.
+"""Decides when a backend is used, and when memory takes its place.
 
-Guarantee: an outage is reported once when it begins and once when it is over. A busy store is asked again after a
-moment, one that stays out of use less and less often.
+Guarantee: an outage is reported once when it begins and once when it is over. A store that fails is tried again soon,
+and then less and less often.
 """
 
 from flagsync._clock import monotonic
@@ -11,7 +11,7 @@ from flagsync.exceptions import DeliveryError
 
 
 class BackendOutage:
-    """The failures of one backend in a row."""
+    """An outage of one backend."""
 
     def __init__(self, staging: Staging, report: Reporter) -> None:
         self._staging, self._outage = staging, Outage(report)
@@ -24,11 +24,11 @@ class BackendOutage:
         return self._outage.is_active
 
     def may_use_backend(self) -> bool:
-        """Return whether the backend works, or is to be tried again."""
+        """Return whether the backend works, or it is time to try it again."""
         return not self.is_active or monotonic() >= self._retry_at
 
     def is_long(self) -> bool:
-        """Return whether it has lasted longer than the longest pause."""
+        """Return whether the outage has lasted longer than the longest pause."""
         return monotonic() - self._began_at > self._staging.max_retry_seconds
 
     def begin(self, error: Exception, pending: int) -> None:

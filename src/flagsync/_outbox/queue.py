@@ -1,6 +1,6 @@
-"""What waits for one destination in memory, and what is known of its keys.
+"""The pending messages of one destination in memory, and what is known of its keys.
 
-Guarantee: kept as text, bytes, numbers and exact tuples of those, which cost the garbage collector nothing.
+Guarantee: both are text, bytes, numbers and exact tuples of those, which cost the garbage collector nothing.
 """
 
 from collections import OrderedDict
@@ -14,21 +14,21 @@ from flagsync._recent import Recent
 Entry: TypeAlias = tuple[str, bytes, bytes, float, float, int | None, bytes, bool, int]
 """A waiting message without its destination, in the order of ``Message``'s attributes."""
 Known: TypeAlias = tuple[int | None, bytes, float]
-"""The last message of a key that Mixpanel has or gets: evaluation, fingerprint, and until when that counts."""
+"""The last message of a key that Mixpanel has or will get: its evaluation, its fingerprint, and when it expires."""
 UNKNOWN: Known = (None, b"", -inf)
 
 
 class Queue:
-    """What waits for one destination, the oldest first, and what is known of its keys."""
+    """The pending messages of one destination, the oldest first, and what is known of its keys."""
 
     def __init__(self, max_remembered: int) -> None:
         self.waiting: OrderedDict[str, Entry] = OrderedDict()
-        self.size = 0  # bytes of the bodies
+        self.size = 0  # bytes of bodies and tails
         self.waits_since = -inf
         self.known: Recent[str, Known] = Recent(max_remembered)
 
     def add(self, message: Message, version: int) -> bool:
-        """Let a message wait at the end; return whether it took the place of another one."""
+        """Append a message; return whether it took the place of another one."""
         slot = message.key if message.replaces else slot_of_event(message.key, version)
         if replaced := slot in self.waiting:
             self.remove(slot)
@@ -50,7 +50,7 @@ class Queue:
         return entry
 
     def know(self, key: str, fingerprint: bytes, until: float) -> None:
-        """Note until when a message counts as known, unless a newer one was put."""
+        """Set when a message expires, unless a newer one was put."""
         evaluation, known, _ = self.known.get(key) or UNKNOWN
         if known == fingerprint:
             self.known[key] = evaluation, known, until
@@ -67,7 +67,7 @@ def size_of(entry: Entry) -> int:
 
 
 def slot_of(message: Message) -> str:
-    """Return what a waiting message is found by: its key, or if it replaces none, a text of its own."""
+    """Return the slot of a message: its key or, if it replaces no other one, a text of its own."""
     return message.key if message.replaces else slot_of_event(message.key, message.version)
 
 

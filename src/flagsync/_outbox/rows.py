@@ -1,4 +1,4 @@
-"""Rows of the messages of an outbox file: what is known of a key, and what is written together."""
+"""Rows of an outbox file: what it knows of a key, and rows that are written together."""
 
 import sqlite3
 from functools import cache
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from flagsync._outbox import schema as sql
 
-# With one statement a row, another thread may take the interpreter after each, and keep it for milliseconds.
+# With one statement per row, another thread may get the interpreter after each, and keep it for milliseconds.
 ROWS_AT_ONCE = 50
 
 
@@ -34,7 +34,7 @@ class Rows:
         self.new: list[tuple[object, ...]] = []
 
     def write(self, file: sqlite3.Connection) -> None:
-        """Write them, in an order that keeps one row of each key the latest."""
+        """Write the rows, in an order that leaves each key only one latest row."""
         file.executemany(sql.NOT_LATEST, self.older)
         file.executemany(sql.TOUCH, self.touched)
         for start in range(0, len(self.new), ROWS_AT_ONCE):
@@ -45,7 +45,7 @@ class Rows:
 
 
 def escaped(key: str) -> str:
-    """Return a key without NUL, at which SQLite's JSON functions end a text."""
+    """Return a key with NUL escaped, since SQLite's JSON functions end a text there."""
     return key.replace("\\", "\\\\").replace("\0", "\\0") if "\0" in key or "\\" in key else key
 
 
@@ -56,6 +56,6 @@ def unescaped(text: str) -> str:
 
 @cache
 def _new_messages(rows: int) -> str:
-    """Return the statement that inserts so many rows."""
+    """Return the statement that inserts this many rows."""
     row = f"({', '.join('?' * sql.MESSAGE_COLUMNS)})"
     return sql.NEW_MESSAGES.format(", ".join([row] * rows))

@@ -1,6 +1,6 @@
-"""When messages that wait in memory are saved.
+"""Decides when messages in memory are saved.
 
-Guarantee: a save that cannot be made at once is made soon. Boundary: decides, and does nothing.
+Guarantee: a save that cannot be made at once is made soon. Boundary: the outbox saves.
 """
 
 from math import inf
@@ -8,11 +8,11 @@ from math import inf
 from flagsync._clock import monotonic
 from flagsync._outbox.options import Staging
 
-POSTPONED = 4  # saves that may be put off while the backend is in use
+POSTPONED = 4  # saves that may be postponed while the backend is in use
 
 
 class Schedule:
-    """Counts what was put since the last save, and knows how long anything may wait.
+    """Counts the messages put since the last save, and limits how long they and the backend may wait.
 
     Args:
         staging: How messages get into the backend.
@@ -46,5 +46,5 @@ class Schedule:
         self._unsaved, self._saved_at = 0, monotonic()
 
     def busy_deadline(self) -> float:
-        """Return how long an operation may wait for another process."""
+        """Return the time until which an operation may wait for another process."""
         return min(self.deadline, monotonic() + self._staging.busy_seconds)

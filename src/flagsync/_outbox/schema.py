@@ -1,8 +1,8 @@
-"""The tables of an outbox file, and what is asked of them.
+"""The tables of an outbox file, and the queries on them.
 
-``messages`` has one row a key: it waits while it has a body, and is remembered afterwards. A message that a newer
-one does not replace keeps a row of its own while it waits (``latest`` is 0). A row with new content gets a new
-``version``, behind all others.
+``messages`` has one row per key: it is pending while it has a body, and remembered afterwards. A pending message that a
+newer one does not replace keeps a row of its own (``latest`` is 0). A row with new content gets a new ``version``,
+behind all others.
 """
 
 from flagsync._files.sqlite import Format
@@ -31,10 +31,10 @@ OUTBOX = Format(
     application=0x666C6773,
     version=2,
     tables=TABLES,
-    page_bytes=8192,  # some messages fit into a page
-    # A process that dies loses nothing; a machine that loses power may lose the last moment.
+    page_bytes=8192,  # several messages fit into a page
+    # A process that dies loses nothing; a power failure may lose the last transactions.
     settings="PRAGMA synchronous = NORMAL",
-    advice="deliver what waits in it with the version that made it, or remove it",
+    advice="deliver its pending updates with the version that created it, or remove it",
 )
 
 STORE = "SELECT id FROM stores"
@@ -59,8 +59,8 @@ CLOSE_ACCOUNT = f"""UPDATE accounts SET ({", ".join(COUNTS)}) = (
     FROM accounts AS former, accounts AS closed WHERE former.number = 0 AND closed.number = ?) WHERE number = 0"""
 DELETE_ACCOUNT = "DELETE FROM accounts WHERE number = ?"
 
-# One statement for many rows: between two, another thread may keep the interpreter for milliseconds. CROSS JOIN makes
-# SQLite look each key up, where it would rather read all rows of the destination.
+# One statement for many rows: between two statements, another thread may keep the interpreter for milliseconds. CROSS
+# JOIN makes SQLite look up each key; otherwise it reads all rows of the destination.
 KNOWN = """SELECT messages.key, version, boot, evaluated_at, evaluation, fingerprint, accepted_at,
     resend_after_seconds, account, body NOTNULL
     FROM json_each(?) CROSS JOIN messages ON destination = ? AND messages.key = value AND latest"""
@@ -91,7 +91,7 @@ UNUSED_TAILS = """DELETE FROM tails WHERE number IN (
 COUNT_VERSION = "UPDATE sqlite_sequence SET seq = seq + 1 WHERE name = 'messages'"
 OVER_BOUND = """SELECT version, account FROM messages WHERE destination = ? AND body NOTNULL
     ORDER BY version LIMIT ?"""
-# The first rows of the table are those whose content is the oldest.
+# The first rows of the table have the oldest content.
 OLD_ROWS = """SELECT version, destination, body ISNULL, accepted_at FROM messages WHERE version > ?
     ORDER BY version LIMIT ?"""
 DELETE = "DELETE FROM messages WHERE version = ?"

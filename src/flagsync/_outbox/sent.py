@@ -1,4 +1,4 @@
-"""What memory has sent while the backend was out of use, and the backend has to learn.
+"""Messages that were sent from memory during an outage, and that the backend must be told.
 
 Guarantee: bounded, and kept as text, bytes and numbers. Of each key only the last message counts.
 """
@@ -13,7 +13,7 @@ Sent: TypeAlias = tuple[bytes, float, float, bool]
 
 
 class SentMessages:
-    """The last messages that memory has sent.
+    """The last messages that were sent from memory.
 
     Args:
         max_remembered: How many keys of one destination are remembered.
@@ -24,11 +24,11 @@ class SentMessages:
         self._sent: dict[Destination, dict[str, Sent]] = {}
 
     def __len__(self) -> int:
-        """How many there are."""
+        """How many keys are remembered."""
         return sum(map(len, self._sent.values()))
 
     def add(self, messages: Iterable[Message], *, is_certain: bool) -> None:
-        """Remember messages; if it is not certain that they arrived, without their content."""
+        """Remember messages, without their fingerprints if it is not certain that they arrived."""
         for message in messages:
             sent = self._sent.setdefault(message.destination, {})
             fingerprint = message.fingerprint if is_certain else b""
@@ -42,7 +42,7 @@ class SentMessages:
                 del sent[next(iter(sent))]
 
     def messages(self) -> list[Message]:
-        """Return them, without their bodies."""
+        """Return the messages, without their bodies."""
         return [
             Message(key, fingerprint, b"", evaluated_at, destination, resend_after_seconds, replaces=replaces)
             for destination, sent in self._sent.items()
@@ -50,5 +50,5 @@ class SentMessages:
         ]
 
     def clear(self) -> None:
-        """Forget them: the backend has learnt them."""
+        """Forget the messages: the backend knows them now."""
         self._sent.clear()

@@ -1,6 +1,6 @@
 """The backend in a file: SQLite, shared by the processes of a host.
 
-Guarantee: what is stored survives its process. Every statement that holds the write lock has bounded work,
+Guarantee: what is stored survives its process. Every statement that holds the write lock does a bounded amount of work,
 whatever the size of the file. Boundary: local file systems, whose locks the kernel releases with the process.
 """
 
@@ -83,7 +83,7 @@ class SQLiteBackend:
 
     def status(self, destinations: Collection[Destination]) -> Status:
         with self._file.read(monotonic() + BUSY_SECONDS) as file:
-            file.execute("BEGIN")  # one moment for all that is read
+            file.execute("BEGIN")  # one snapshot for all queries
             numbers = [number for where in destinations for [number] in file.execute(sql.DESTINATION, where)]
             firsts = [first for number in numbers for [first] in file.execute(sql.FIRST, (number,)) if first]
             account, *own = file.execute(sql.OWN_TOTALS, (self._process,)).fetchone() or (0,)
@@ -114,7 +114,7 @@ class SQLiteBackend:
         self._file.close()
 
     def _prune(self, file: sqlite3.Connection, change: Change) -> None:
-        """Forget some of what is remembered too long, and beyond the bound."""
+        """Forget some messages that were remembered too long, or are beyond the bound."""
         excess = read(file, sql.ALL_REMEMBERED) - self._bounds.max_remembered
         if excess <= 0 and monotonic() - self._pruned_at < self._bounds.prune_seconds:
             return
@@ -125,9 +125,9 @@ class SQLiteBackend:
             if is_remembered and (accepted_at < cutoff or len(old) < excess):
                 old.append((version, destination))
         change.forget(old)
-        # Go on behind what must stay, until all rows were seen; then begin anew.
+        # The next call continues behind these rows, and starts again when all were seen.
         self._pruned_up_to = rows[-1][0] if len(rows) == self._bounds.prune_rows else 0
-        # Messages stored now have higher versions; but what waited before may have been superseded.
+        # Messages stored now have higher versions, but those that waited before may have been superseded.
         first = _first_version(file)
         change.forget_tails(read(file, sql.LAST) if first is None else first, self._bounds.prune_tails)
         change.close_accounts(time() - self._bounds.account_seconds, self._bounds.prune_rows)
@@ -141,7 +141,7 @@ class _Claimed(NamedTuple):
 
 
 def _of_different_keys(messages: Sequence[Message]) -> Iterator[list[Message]]:
-    """Divide messages, in their order, into parts that have no key twice."""
+    """Split messages, in their order, into parts in which no key occurs twice."""
     part, keys = list[Message](), set[tuple[Destination, str]]()
     for message in messages:
         if (key := (message.destination, message.key)) in keys:
@@ -174,7 +174,7 @@ def _messages(
 
 
 def _oldest_seconds(file: sqlite3.Connection) -> float:
-    """Return how long the first message has waited; long, if the clock was put back since."""
+    """Return how long the first message has waited; ``LONG_AGO`` if the clock was set back since."""
     if (first := _first_version(file)) is None:
         return 0.0
     [(waits_since,)] = file.execute(sql.WAITS_SINCE, (first,)).fetchall()
@@ -183,7 +183,7 @@ def _oldest_seconds(file: sqlite3.Connection) -> float:
 
 
 def _first_version(file: sqlite3.Connection) -> int | None:
-    """Return the lowest version that waits; None if nothing does."""
+    """Return the lowest pending version; None if there is none."""
     numbers = [number for [number] in file.execute(sql.BUSY_DESTINATIONS).fetchall()]
     firsts = [version for number in numbers for [version] in file.execute(sql.FIRST, (number,)) if version]
     return min(firsts, default=None)

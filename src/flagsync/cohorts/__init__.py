@@ -5,7 +5,8 @@
     FlagSync(…, cohorts=store) <─ MembershipReader <─┤         lookup
     Flagsmith's stored traits <─ TraitWriter <─ ChangeLogs     trait_writer/
 
-A store fills the three roles of ``store``, or those that its callers need.
+A store fills the three roles of ``store``, or those that its callers need. ``environment`` is an environment of
+Flagsmith, as a client reaches it.
 """
 
 from typing import TYPE_CHECKING
@@ -54,7 +55,7 @@ _IMPORTED_WHEN_USED = {
     "TraitWriter": "flagsync.cohorts.trait_writer.writer",
 }
 
-if not TYPE_CHECKING:  # pragma: no branch - type checkers would take every name for one of the package
+if not TYPE_CHECKING:  # pragma: no branch - with it, type checkers would accept any name
     __getattr__ = importer(__name__, _IMPORTED_WHEN_USED)
 
 

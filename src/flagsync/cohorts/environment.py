@@ -1,6 +1,6 @@
 """An environment of Flagsmith, as a configured client reaches it.
 
-Guarantee: nothing here is sent, and neither key nor password is in a ``repr()``.
+Guarantee: nothing is sent, and no ``repr()`` contains a key or a password.
 """
 
 from collections.abc import Mapping
@@ -12,9 +12,9 @@ from flagsmith import Flagsmith
 
 KEY_HEADER, SERVER_KEY_PREFIX = "X-Environment-Key", "ser."
 TRAITS_MAY_BE_IGNORED = (
-    "flagsmith evaluates remotely with a client-side key: in an environment where clients must not set traits, "
-    "Flagsmith ignores those of cohorts= without a word, and members get what others get. Use a server-side key "
-    "('ser.…'), or have a TraitWriter store the traits"
+    "flagsmith evaluates remotely with a client-side key: in an environment where clients may not set traits, "
+    "Flagsmith silently ignores those of cohorts=, and members get the same flags as everybody else. Use a server-side "
+    "key ('ser.…'), or have a TraitWriter store the traits"
 )
 
 
@@ -24,10 +24,10 @@ class Environment:
 
     Attributes:
         url: Of the API, with a slash at the end; empty in offline mode.
-        headers: With the key.
-        proxies: As ``requests`` has them.
-        verify: As ``requests`` has it: whether certificates are verified, or the path of those to trust.
-        cert: As ``requests`` has it: the path of a client's own certificate, or those of it and of its key.
+        headers: The headers of each request, with the key.
+        proxies: As in ``requests``.
+        verify: As in ``requests``: whether certificates are verified, or the path of those to trust.
+        cert: As in ``requests``: the path of a client certificate, or the paths of it and of its key.
     """
 
     url: str = field(default="", repr=False)  # it may contain a password, as may that of a proxy
@@ -58,13 +58,13 @@ class Environment:
 
     @property
     def name(self) -> str:
-        """A digest of URL and key: the same for the same environment, and without meaning."""
+        """A digest of URL and key: the same for the same environment, and it reveals neither."""
         text = f"{self.url}\0{self.headers.get(KEY_HEADER, '')}"
         return blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def ignored_traits(flagsmith: Flagsmith) -> str | None:
-    """Return a warning if a client may have its traits ignored, as far as it can be known without a request."""
+    """Return a warning if Flagsmith may ignore a client's traits, as far as that is known without a request."""
     is_local = getattr(flagsmith, "offline_mode", False) or getattr(flagsmith, "enable_local_evaluation", False)
     environment = Environment.of(flagsmith)
     is_remote = not is_local and KEY_HEADER in environment.headers

@@ -1,7 +1,7 @@
 """Cohorts -> trait keys; pure.
 
-Guarantee: each cohort has a key of its own, which stays when the cohort is renamed in Mixpanel. Boundary: which
-cohorts exist is known to the store.
+Guarantee: each cohort has a key of its own, which stays when the cohort is renamed in Mixpanel. Boundary: the store
+knows which cohorts exist.
 """
 
 import re
@@ -18,7 +18,7 @@ class KnownCohort(NamedTuple):
     """What a store knows of a cohort.
 
     Attributes:
-        number: The store's own; it rises in the order in which cohorts were first seen.
+        number: The store's own number, which rises in the order in which cohorts were first seen.
         id: Mixpanel's id.
         first_name: The name when the cohort was first seen.
         name: The name in Mixpanel's last call.
@@ -76,8 +76,8 @@ class TraitKeys:
     def of(self, known: Iterable[KnownCohort]) -> dict[int, Cohort]:
         """Return the included cohorts by number.
 
-        A configured key goes to the cohort with that id, or to the first one that had that name when it was first
-        seen. A cohort without a configured key is called after its first name.
+        A configured key goes to the cohort with that id, or to the first one that had that name when it was first seen.
+        The key of a cohort without a configured one is made from its first name.
         """
         cohorts = sorted(known)
         keys = self._configured_keys(cohorts)

@@ -1,8 +1,8 @@
-"""Cohorts in every evaluation: a cache before a store, which a background thread reads.
+"""Adds cohorts to every evaluation, from a cache in front of a store that a background thread reads.
 
-Guarantee: a caller waits ``wait_seconds`` for the store at most, and if the store is slow or down, only once in
-``rest_seconds``; otherwise it gets what is cached, and that is reported. A change in the store is seen within
-``fresh_seconds``. Boundary: which cohorts there are is known to the store.
+Guarantee: a caller waits for the store at most ``wait_seconds``, and while the store is slow or down, only once in
+``rest_seconds``. It then gets the cached cohorts, and the outage is reported. A change in the store is seen within
+``fresh_seconds``. Boundary: the store knows which cohorts exist.
 """
 
 import threading
@@ -34,9 +34,9 @@ class Freshness:
 
     Attributes:
         wait_seconds: How long a caller waits for the store at most.
-        fresh_seconds: How long what was read is used without asking the store.
+        fresh_seconds: How long cached cohorts are used without asking the store.
         rest_seconds: How long a store that was slow or failed is left alone.
-        idle_seconds: After so long without anything to look up, the thread ends.
+        idle_seconds: The thread ends after this time without a lookup.
         max_remembered: How many identities are cached, at least; at most twice as many.
     """
 
@@ -52,9 +52,9 @@ class CohortTraits:
 
     Args:
         store: Where memberships are read.
-        report: Told once of each outage of the store.
+        report: Where each outage of the store is reported once.
         freshness: How current cohorts are.
-        clock: Tells the seconds.
+        clock: Returns the time in seconds.
     """
 
     def __init__(
@@ -66,18 +66,16 @@ class CohortTraits:
     ) -> None:
         self._store, self._report, self._freshness, self._clock = store, report, freshness, clock
         self._cached: Recent[str, tuple[object, Traits]] = Recent(freshness.max_remembered)
-        self._shared: dict[tuple[tuple[str, bool], ...], Traits] = {}  # most identities have the same
+        self._shared: dict[tuple[tuple[str, bool], ...], Traits] = {}  # most identities share a few
         self._version: object = None
         self._fresh_until = self._rests_until = -inf
         self._processes = PerProcess[_Process](lambda _: _Process(self._step, report))
 
     def merge(self, identifier: object, traits: TraitMapping | None) -> TraitMapping | None:
-        """Return the traits of a call and, where it has none of that name, those of every cohort."""
+        """Return the traits of a call, and those of every cohort for which the call has no trait of that name."""
         try:
             given = identifier if type(identifier) is str else content_of(identifier)
-        except (
-            BaseException
-        ) as error:  # an identifier may be an object of the application, whose answer is Flagsmith's
+        except BaseException as error:  # of the application's own object: Flagsmith decides about it
             if is_interrupt_of_application(error):
                 raise
             return traits
@@ -88,7 +86,7 @@ class CohortTraits:
         cohorts = cached[1] if cached else {}
         try:
             return {**cohorts, **traits} if traits else {**cohorts}
-        except TypeError:  # it is no mapping, which Flagsmith refuses
+        except TypeError:  # it is not a mapping, which Flagsmith refuses
             return traits
 
     def stop(self) -> None:
@@ -97,18 +95,18 @@ class CohortTraits:
             process.lookups.put(None)
 
     def _look_up(self, identifier: str) -> None:
-        """Have the thread bring up to date what is cached for the identifier, and wait for it."""
+        """Have the thread refresh what is cached for an identifier, and wait for that."""
         if self._clock() < self._rests_until:
             return
         lookup, process = _Lookup(identifier), self._processes.get()
         process.lookups.put(lookup)
         if not process.ensure_thread():
-            self._fail(process, "no thread starts")
+            self._fail(process, "no thread can start")
         elif not lookup.wait(self._freshness.wait_seconds):
             self._fail(process, "it does not answer")
 
     def _step(self) -> float | None:
-        """Read what callers wait for; None to end, if there was nothing for a while or ``stop`` was called."""
+        """Answer the lookups of callers; None to end, after an idle time or a call of ``stop``."""
         process = self._processes.get()
         lookups, ends = process.collect(self._freshness.idle_seconds)
         if lookups:
@@ -117,7 +115,7 @@ class CohortTraits:
             process.has_thread = False
             if process.lookups.empty():
                 return None
-            process.has_thread = True  # who has come meanwhile relies on this thread
+            process.has_thread = True  # a caller that came meanwhile relies on this thread
         return 0.0
 
     def _read(self, process: "_Process", lookups: Collection["_Lookup"]) -> None:
@@ -161,7 +159,7 @@ class _Lookup:
 
     def __init__(self, identifier: str) -> None:
         self.given = identifier
-        # What no store can hold is in no cohort.
+        # An identifier that no store can hold is in no cohort.
         self.identifier = text_of(identifier) if is_storable(identifier) else ""
         self._is_pending = threading.Lock()
         self._is_pending.acquire()
@@ -174,7 +172,7 @@ class _Lookup:
 
 
 class _Process:
-    """What one process looks up, and in which thread."""
+    """The lookups of one process, and whether it has a thread for them."""
 
     def __init__(self, step: Callable[[], float | None], report: Reporter) -> None:
         self._step, self._report = step, report
@@ -184,7 +182,7 @@ class _Process:
         self._outage = Outage(report)
 
     def ensure_thread(self) -> bool:
-        """Start a thread if there is none; False if none starts any more."""
+        """Start a thread if there is none; False if none can start any more."""
         if self.has_thread:
             return True
         self.has_thread = True

@@ -1,21 +1,7 @@
-"""How a call of the webhook changes a cohort, and how a whole cohort replaces another in constant time.
+"""How a call of the webhook changes a cohort, and how a session replaces a whole cohort in constant time.
 
-Every member has a number, ``seen``: the last session that mentioned it. Every cohort has a ``floor``: the last session
-that is complete. Whoever was last seen below the floor has left. So a cohort of any size is replaced by one assignment,
-and those who left become former members afterwards, some at a time: the sweep. Two of three members, replaced:
-
-    what comes                          ann   bob   eve   floor   who is a member
-    add_members: ann, bob                 0     0             0   ann, bob
-    session 1, page 1 of 2: bob           0     1             0   ann, bob
-    add_members: eve                      0     1     1       0   ann, bob, eve
-    session 1, page 2 of 2: nobody        0     1     1       1   bob, eve
-    sweep                                -1     1     1       1   bob, eve
-
-Members that are added while a session is under way get its number, and stay. Late pages of a session below the floor
-mean nothing.
-
-Guarantee: only a session whose pages have all come, and do not contradict each other, replaces a cohort. Boundary: how
-the tables are stored is behind ``SessionTables``.
+Guarantee: only a session whose pages have all arrived, and do not contradict each other, replaces a cohort. Boundary:
+how the tables are stored is behind ``SessionTables``.
 """
 
 import hashlib
@@ -45,7 +31,7 @@ class StoredSession(NamedTuple):
 
 
 class StoredPage(NamedTuple):
-    """A page that has come: its number, a digest of its members, how many there are, and how many were skipped."""
+    """A page that has arrived: its number, a digest of its members, and how many were usable and skipped."""
 
     number: int
     digest: bytes
@@ -54,7 +40,7 @@ class StoredPage(NamedTuple):
 
 
 class PageTotals(NamedTuple):
-    """What has come of a session: how many pages, members and skipped members."""
+    """What has arrived of a session: how many pages, members and skipped members."""
 
     pages: int
     members: int
@@ -62,7 +48,7 @@ class PageTotals(NamedTuple):
 
 
 class SweptRange(NamedTuple):
-    """Some rows of a cohort: those behind an identifier, up to another one; up to the end if that is None."""
+    """Some rows of a cohort: those after an identifier, up to another one, or up to the end if that is None."""
 
     cohort: int
     after: str
@@ -70,9 +56,9 @@ class SweptRange(NamedTuple):
 
 
 class SessionTables(Protocol):
-    """The tables of a store, in one transaction: what a database does so that sessions work in it.
+    """The tables of a store, in one transaction: what a database must do for sessions to work.
 
-    Numbers of sessions rise with each new one, across all cohorts.
+    The numbers of sessions rise across all cohorts.
     """
 
     def session(self, cohort: int, session_id: str) -> StoredSession | None:
@@ -92,43 +78,57 @@ class SessionTables(Protocol):
         """
 
     def forget_session(self, session: int) -> None:
-        """Forget a session; its pages mean nothing any more."""
+        """Forget a session; its pages do not count any more."""
 
     def page_digest(self, session: int, page: int) -> bytes | None:
-        """Return the digest of a page that has come."""
+        """Return the digest of a page that has arrived; None if it has not."""
 
     def add_page(self, session: int, page: StoredPage) -> None:
-        """Note that a page has come."""
+        """Note that a page has arrived."""
 
     def page_totals(self, session: int) -> PageTotals:
-        """Return what has come of a session."""
+        """Return what has arrived of a session."""
 
     def join(self, cohort: int, members: Sequence[str], seen: int) -> None:
-        """Make identities members, seen in a session; whoever was none before has changed."""
+        """Make identities members, seen in a session. Those that were not members before have changed."""
 
     def leave(self, cohort: int, members: Sequence[str]) -> None:
-        """Make members former ones, who have changed."""
+        """Turn members into former members; they have changed."""
 
     def raise_floor(self, cohort: int, session: int) -> None:
-        """Make a session the cohort's floor, to be swept from its first row; forget the pages of older sessions."""
+        """Make a session the cohort's floor, start a sweep at its first row, and forget pages of older sessions."""
 
     def next_range(self, rows: int) -> SweptRange | None:
-        """Return the next rows that are to be swept, at most so many and one; None if there are none."""
+        """Return the next range to sweep, of at most ``rows + 1`` rows; None if there is none."""
 
     def sweep(self, swept: SweptRange) -> None:
-        """Make those former members who left in a range; they have changed. Go on behind the range."""
+        """Turn the members in a range that left into former members, who have changed; continue behind the range."""
 
     def count_change(self) -> None:
-        """Give the store another version."""
+        """Change the version of the store."""
 
 
 class Sessions:
     """Applies calls of the webhook to the tables of a store.
 
+    Every member has a number, ``seen``: the last session that mentioned it. Every cohort has a ``floor``: its last
+    complete session. A member whose ``seen`` is below the floor has left. So one assignment replaces a cohort of any
+    size. Afterwards the sweep turns those who left into former members, some at a time. An example:
+
+        call                                ann   bob   eve   floor   members
+        add_members: ann, bob                 0     0             0   ann, bob
+        session 1, page 1 of 2: bob           0     1             0   ann, bob
+        add_members: eve                      0     1     1       0   ann, bob, eve
+        session 1, page 2 of 2: nobody        0     1     1       1   bob, eve
+        sweep                                -1     1     1       1   bob, eve
+
+    Members that are added during a session get its number, and stay. Late pages of a session below the floor are
+    ignored.
+
     Args:
-        kept_sessions: How many sessions of a cohort are remembered, whose late pages are recognised.
+        kept_sessions: How many sessions of a cohort are remembered, to recognise their late pages.
         swept_rows: How many rows are swept at a time.
-        report: Told, deferred, of pages that contradict each other.
+        report: Where pages that contradict each other are reported, deferred.
     """
 
     def __init__(self, *, kept_sessions: int, swept_rows: int, report: Reporter) -> None:
@@ -150,7 +150,7 @@ class Sessions:
         tables.count_change()
 
     def sweep(self, tables: SessionTables) -> bool:
-        """Make some of those former members who left; return False if there was nobody."""
+        """Turn some of those who left into former members; return False if there was nothing to sweep."""
         swept = tables.next_range(self._swept_rows)
         if swept is not None:
             tables.sweep(swept)
@@ -178,7 +178,7 @@ class Sessions:
     def _replace_if_complete(
         self, tables: SessionTables, cohort: StoredCohort, session: int, pages: int
     ) -> None:
-        """Let those leave whom the session did not mention, if all its pages have come."""
+        """If all pages of the session have arrived, let the members leave that it did not mention."""
         came = tables.page_totals(session)
         if came.pages == pages and (came.members or not came.skipped):
             tables.raise_floor(cohort.number, session)

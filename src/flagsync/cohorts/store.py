@@ -1,7 +1,7 @@
-"""Who is in which cohort: what a store does for each of its callers.
+"""Who is in which cohort: the contracts of a store, one for each of its callers.
 
-Guarantee: what the docstrings say, for every store that passes ``flagsync.testing.MembershipStoreContract``.
-Boundary: neither HTTP nor Flagsmith.
+Guarantee: a store that passes ``flagsync.testing.contracts.MembershipStoreContract`` keeps them. Boundary: a store
+knows neither HTTP nor Flagsmith.
 """
 
 from collections.abc import Collection, Mapping
@@ -11,15 +11,15 @@ from flagsync.cohorts.update import CohortUpdate
 
 
 class TraitChange(NamedTuple):
-    """What Flagsmith is to store of an identity.
+    """A trait that Flagsmith is to store for an identity.
 
     Attributes:
-        identifier: Of the identity.
-        trait_key: Of the cohort's trait.
+        identifier: The identifier of the identity.
+        trait_key: The key of the cohort's trait.
         value: Whether the identity is a member now.
-        position: Of the entry on the change log that says so.
+        position: The position of its entry on the change log.
         is_unsure: Whether an earlier request with it may still be under way, and arrive after the next one.
-        tries: How often it was tried alone, in vain.
+        tries: How often it was tried alone and failed.
     """
 
     identifier: str
@@ -36,10 +36,8 @@ class LogState(NamedTuple):
     Attributes:
         first: Position of the first entry that is not settled; None if there is none.
         last: The last position that was given; 0 if none was.
-        is_complete: Whether everything is on the log that belongs there: it was started, and ``sweep`` has nothing
-            to do.
-        due_in_seconds: How long it takes until an entry can be claimed: 0.0 if one can be now, ``inf`` if there is
-            none.
+        is_complete: Whether the log has every entry it should have: it was started, and ``sweep`` has nothing to do.
+        due_in_seconds: How long until an entry can be claimed: 0.0 if one can be claimed now, ``inf`` if there is none.
     """
 
     first: int | None
@@ -55,16 +53,16 @@ class MembershipSink(Protocol):
     def apply(self, update: CohortUpdate) -> None:
         """Store one call of the webhook, durably and as a whole, before returning.
 
-        A cohort that is not known yet is made. ``add_members`` and ``remove_members`` are differences, and may come
-        twice. ``members`` is one page of a session, which replaces the cohort:
+        An unknown cohort is created. ``add_members`` and ``remove_members`` are differences, and may arrive twice.
+        ``members`` is one page of a session, which replaces the cohort:
 
         - Whoever is on a page is a member from then on.
-        - Whoever is on no page leaves when all pages have come, unless added since the session began.
-        - Pages come in any order, more than once, and between those of other sessions. Of two sessions, the one that
-          began first is over when the other one is complete, and its further pages mean nothing.
+        - Whoever is on no page leaves when all pages have arrived, unless added since the session began.
+        - Pages arrive in any order, more than once, and between those of other sessions. When a session is complete,
+          those that began before it are over, and their further pages are ignored.
         - A page that contradicts its session, by another number of pages or by other members than before, starts the
           session over.
-        - A session of which no member at all is usable replaces nothing.
+        - A session that has members, none of them usable, replaces nothing.
         - A page without a session is a whole session of its own.
 
         Raises:
@@ -89,8 +87,7 @@ class MembershipReader(Protocol):
         """Return the traits of identities: identifier -> trait key of every cohort -> whether it is a member.
 
         Every identifier has an entry, and each entry has every cohort, also those that the identity is not in. An
-        identity that nobody has heard of is in no cohort. How many seconds this takes is the time that an evaluation
-        waits, up to a bound.
+        unknown identity is in no cohort. An evaluation waits for this call, up to a bound.
 
         Raises:
             StoreUnavailableError: The store cannot be read now.
@@ -98,56 +95,56 @@ class MembershipReader(Protocol):
 
 
 class ChangeLog(Protocol):
-    """What one environment of Flagsmith has not been told yet, or not surely.
+    """The changes that one environment of Flagsmith has not been told, or may not have received.
 
     Each identity and cohort has one entry at most: its last change. One thread of each process claims. Each method may
-    raise ``StoreUnavailableError`` for what may work later.
+    raise ``StoreUnavailableError`` if the same call may succeed later.
     """
 
     def start(self) -> None:
-        """Begin with all present members as the first entries. Does nothing the second time."""
+        """Start the log, with all current members as the first entries. Does nothing the second time."""
 
     def restart(self) -> None:
-        """Begin anew, with whoever is or was a member of a cohort. Any thread may call."""
+        """Start the log again, with all current and former members. Any thread may call."""
 
     def sweep(self) -> bool:
-        """Put some of those on the log who left when a whole cohort was replaced; return whether there may be more."""
+        """Log some of those who left when a whole cohort was replaced; return whether there may be more."""
 
     def state(self) -> LogState:
         """Return where the log begins and ends. Changes nothing.
 
-        Positions rise in the order in which changes can be seen. They are not consecutive, and are given once only.
+        Positions rise in the order in which changes can be seen. They are not consecutive, and each is given only once.
         """
 
     def pending(self) -> int:
         """Return how many entries are not settled, whoever claims them. Any thread may call."""
 
     def try_acquire_lease(self) -> bool:
-        """Become the process that claims entries, if no other one is; return whether this process is the one.
+        """Acquire the lease if no other process holds it; return whether this process holds it.
 
         Called before each claim. Each environment has a lease of its own, which ends with its process, or when the
-        store is another one. It is not promised that a process whose lease has ended is told before it tries again.
+        store is replaced. A process whose lease has ended may not know that until it tries again.
         """
 
     def release_lease(self) -> None:
-        """Let another process claim entries. Does nothing without the lease."""
+        """Release the lease, so that another process can claim entries. Does nothing without the lease."""
 
     def claim(self, limit: int) -> list[TraitChange]:
-        """Return what the first entries say now, in their order, at most ``limit``; an empty list without the lease.
+        """Return the first entries as they are now, in their order, at most ``limit``; none without the lease.
 
-        A change that was tried before comes alone, and as soon as it can be claimed. A claimed change stays on the
-        log, and can be claimed again at once, but is unsure until it is settled or postponed: the process that has
-        claimed it may have died while it was on its way. Entries of cohorts that are left out are removed.
+        A change that was tried before comes alone, and as soon as it can be claimed. A claimed change stays on the log,
+        and can be claimed again at once, but is unsure until it is settled or postponed: the process that has claimed
+        it may have died while sending it. Entries of cohorts that are left out are removed.
         """
 
     def settle(self, changes: Collection[TraitChange]) -> None:
         """Take claimed changes off the log: those that Flagsmith has accepted, or will never accept.
 
-        An entry that has another position by now stays.
+        An entry whose position has changed meanwhile stays.
         """
 
     def postpone(self, changes: Collection[TraitChange], seconds: float) -> None:
-        """Keep claimed changes as they are given, which says how sure they are, to be claimed after some time.
+        """Keep claimed changes as given, with their ``is_unsure`` and ``tries``, to be claimed after some time.
 
         A further change of the same identity and cohort can be claimed at once; it is unsure until then.
         """
@@ -158,9 +155,9 @@ class ChangeLogs(Protocol):
     """A store as the trait writer sees it: it keeps a change log for each environment of Flagsmith."""
 
     def change_log(self, environment: str) -> ChangeLog:
-        """Return the log of an environment, which a text without meaning tells apart from others.
+        """Return the log of an environment, which is named by an arbitrary text.
 
-        One that nobody reads any more costs nothing.
+        A log that nobody reads any more costs nothing.
         """
 
 

@@ -1,6 +1,6 @@
 """The body of a call of Mixpanel's cohort webhook -> CohortUpdate; pure.
 
-Guarantee: what is returned can be stored as it is; a body that cannot be understood is a ``ValueError`` that says
+Guarantee: what is returned can be stored as it is; a body that cannot be understood raises a ``ValueError`` that says
 why. A member that cannot be a Flagsmith identity is left out and counted, and does not affect the others. Boundary:
 does not know which pages came before. Source: https://docs.mixpanel.com/docs/cohort-sync/webhooks
 """
@@ -80,7 +80,7 @@ class CohortUpdate:
         left_out = Counter(found.cause for found in identifiers if not isinstance(found, str))
         if action == "members" and members is None:
             left_out["a whole cohort came without a list of members"] += 1
-        name = _identifier(parameters, "mixpanel_cohort_name")  # for people; no reason to refuse
+        name = _identifier(parameters, "mixpanel_cohort_name")  # only for display: no reason to refuse
         name = name if isinstance(name, str) else cohort_id
         return cls(action, cohort_id, name, session_id, page, pages, usable, left_out.total(), dict(left_out))
 
@@ -157,5 +157,5 @@ def _identifier(member: object, key: str) -> str | _Unusable:
 
 
 def is_storable(text: str) -> bool:
-    """Return whether a database can hold a text: PostgreSQL has no NUL, UTF-8 no half of a surrogate pair."""
+    """Return whether databases can hold a text: PostgreSQL refuses NUL, UTF-8 half a surrogate pair."""
     return re.search("[\0\ud800-\udfff]", text) is None

@@ -1,8 +1,9 @@
-"""Help for tests: a loopback Mixpanel, and the contracts that a store of one's own must keep.
+"""Help for tests: a loopback Mixpanel, and the contracts that a store of your own must keep.
 
-mixpanel   MixpanelServer, a loopback Mixpanel; ``python -m flagsync.testing`` serves one
-fixtures   for pytest the fixture ``mixpanel_server``
-contracts  the contracts of outbox backends and membership stores, as classes of tests
+mixpanel   MixpanelServer, a loopback Mixpanel; updates has what Mixpanel refuses
+__main__   ``python -m flagsync.testing`` serves one, and shows what arrives
+fixtures   the pytest fixture ``mixpanel_server``
+contracts  the contracts of outbox backends and membership stores, as classes of tests; see backends and stores
 """
 
 from contextlib import suppress
@@ -20,7 +21,7 @@ with suppress(ImportError):  # without pytest there are no fixtures
 
 _IMPORTED_WHEN_USED = dict.fromkeys(("MixpanelServer", "Request"), "flagsync.testing.mixpanel")
 
-if not TYPE_CHECKING:  # pragma: no branch - type checkers would take every name for one of the package
+if not TYPE_CHECKING:  # pragma: no branch - with it, type checkers would accept any name
     __getattr__ = importer(__name__, _IMPORTED_WHEN_USED)
 
 

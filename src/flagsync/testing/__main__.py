@@ -30,8 +30,8 @@ def main(arguments: Sequence[str] | None = None, show: Callable[[str], None] | N
     """Serve until Ctrl-C; return the exit status.
 
     Args:
-        arguments: Of the command line.
-        show: Called with each piece of text; by default it is printed.
+        arguments: The command line arguments.
+        show: Called with each text; the default prints it.
     """
     show = show or _print
     parser = ArgumentParser(
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None, show: Callable[[str], None] | N
             requests += 1
             show("\n".join(lines(server.requests.pop(0))))
     except KeyboardInterrupt:
-        with suppress(KeyboardInterrupt):  # once more
+        with suppress(KeyboardInterrupt):  # Ctrl-C again
             server.close()
             show(f"\n{_count(requests, 'request')}, {_count(len(server.profiles), 'profile')}")
     return 0
@@ -61,7 +61,7 @@ def lines(request: Request) -> Iterator[str]:
     """Describe a request: a line for it, for each profile and for each property."""
     yield f"{strftime('%H:%M:%S')}  {request.method} {request.path}  {_count(len(request.updates), 'update')}"
     if not request.updates:
-        yield "    refused: the body is no JSON array of updates"
+        yield "    refused: the body is not a JSON array of updates"
     for update in request.updates[:MAX_SHOWN]:
         if (error := complaint(update)) is not None:
             yield f"    refused: {error}"

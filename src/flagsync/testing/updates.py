@@ -16,7 +16,7 @@ def decoded(body: bytes) -> list[dict[str, Any]]:
 
 
 def complaint(update: object) -> str | None:
-    """Return what Mixpanel has against an update, as the error of its answer."""
+    """Return the error with which Mixpanel refuses an update; None if it accepts it."""
     if not isinstance(update, dict):
         return "data, must be objects"
     for key in ("$token", "$distinct_id"):

@@ -401,7 +401,7 @@ def test_lease_is_held_by_one_writer_after_its_lock_file_was_removed(
 
 def test_store_has_one_writer_at_a_time(store: SQLiteStore, write: Write) -> None:
     writer = write()
-    with pytest.raises(ValueError, match="a store has one TraitWriter for an environment at a time"):
+    with pytest.raises(ValueError, match="a store can have only one TraitWriter for an environment at a time"):
         write()
     writer.close()
     assert write().flush()

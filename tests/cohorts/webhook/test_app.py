@@ -269,13 +269,13 @@ def test_missing_credentials_are_logged_with_another_remedy_than_wrong_ones(post
         ({"authorization": ""}, ANN, "HTTP 401: it has no Authorization header. Fill in user and password"),
         ({"authorization": basic(password="x")}, ANN, "HTTP 401: user or password in its Authorization header"),
         ({"authorization": "Bearer x"}, ANN, "or the header is not of the scheme Basic, which Mixpanel uses"),
-        ({"method": "GET"}, ANN, "HTTP 405: its method is not POST. If Mixpanel called, it was redirected"),
+        ({"method": "GET"}, ANN, "HTTP 405: its method is not POST. If Mixpanel called, a redirect"),
         ({"content_type": "text/html"}, ANN, "HTTP 415: its content type is not application/json"),
         ({"content_length": "many"}, ANN, "HTTP 400: its Content-Length is not a number"),
         ({"content_length": "50000000"}, ANN, "HTTP 413: the body must not have more than 32,000,000 bytes"),
         ({}, b"{", "HTTP 400: the body is not JSON. Mixpanel pauses the sync"),
         ({"content_length": "1000"}, ANN, "HTTP 503: its body broke off or took too long"),
-        ({"content_length": "1000"}, b"", "HTTP 503: nothing of its body came"),
+        ({"content_length": "1000"}, b"", "HTTP 503: none of its body arrived"),
         (
             {"content_length": ""},
             b"",
@@ -486,7 +486,7 @@ def test_call_that_cannot_be_stored_is_logged_with_the_reason(
     with locked(tmp_path / "cohorts.db"):
         post(to=CohortWebhook(impatient, credentials=None))
     message = (
-        "Calls of the cohort webhook cannot be stored, Mixpanel will repeat them: "
+        "Calls of the cohort webhook cannot be stored, and Mixpanel will repeat them: "
         "The file of cohorts cannot be used (another process keeps the file locked)"
     )
     assert logged() == [message]
@@ -512,7 +512,7 @@ def test_store_that_raises_is_unavailable_and_its_error_is_logged_by_type_only(
     with SQLiteStore(tmp_path / "other.db", takes=lambda _, name: {"others": True}[name]) as store:
         webhook = CohortWebhook(store, credentials=None)
         assert post(to=webhook).answer == failure(*UNAVAILABLE, "add_members")
-    assert logged() == ["Calls of the cohort webhook cannot be stored, Mixpanel will repeat them: KeyError"]
+    assert logged() == ["Calls of the cohort webhook cannot be stored, and Mixpanel will repeat them: KeyError"]
 
 
 # Incomplete bodies

@@ -1,7 +1,7 @@
 """The known cohorts and their traits, read again only after a change.
 
-Guarantee: the application's filter is called without a lock and outside of transactions. Boundary: the keys of traits
-are chosen by ``keys``.
+Guarantee: the application's filter is called without a lock and outside of transactions. Boundary: ``keys`` chooses the
+keys of traits.
 """
 
 import sqlite3
@@ -27,7 +27,7 @@ class CohortCatalog:
 
     def __init__(self, keys: TraitKeys) -> None:
         self._keys = keys
-        # Each is replaced as a whole, so that threads need no lock.
+        # Each attribute is replaced as a whole, so that threads need no lock.
         self._known = _Known(None, [])
         self._included: tuple[_Known, Mapping[int, Cohort]] = (self._known, {})
 

@@ -1,8 +1,9 @@
-"""What an environment of Flagsmith has not been told yet: the change log of a file of cohorts.
+"""The change log of a file of cohorts: what an environment of Flagsmith has not been told yet.
 
-The members are the log, in the order in which they changed. What is claimed gets a row until it is settled.
+The members themselves are the log, in the order in which they changed. A claimed entry has a row of its own until it is
+settled.
 
-Guarantee: what ``ChangeLog`` says, also when the process dies at any moment. Boundary: local file systems.
+Guarantee: it keeps the contract of ``ChangeLog``, even if the process dies at any moment. Boundary: local file systems.
 """
 
 import json
@@ -25,11 +26,11 @@ from flagsync.cohorts.sqlite.tables import CohortTables
 from flagsync.cohorts.store import LogState, TraitChange
 from flagsync.exceptions import StoreUnavailableError
 
-MAX_POSTPONED_SECONDS = 86_400.0  # what is due later was postponed before the clock was put back
+MAX_POSTPONED_SECONDS = 86_400.0  # what is due later was postponed before the clock was set back
 
 
 class _Environment(NamedTuple):
-    """How far an environment has come."""
+    """Which part of the log an environment has claimed."""
 
     number: int
     cursor: int
@@ -53,10 +54,10 @@ class SQLiteChangeLog:
     Args:
         file: The file of the store.
         catalog: Its cohorts.
-        sessions: They sweep.
+        sessions: Sweeps the tables.
         environment: The name of the environment.
         rows: How many members one transaction looks at.
-        clock: Tells the seconds, the same to all processes and also after a restart.
+        clock: Returns the time in seconds, the same in all processes and after a restart.
     """
 
     def __init__(
@@ -72,23 +73,23 @@ class SQLiteChangeLog:
         self._file, self._catalog, self._sessions = file, catalog, sessions
         self._rows, self._clock = rows, clock
         self._name = blake2b(environment.encode(), digest_size=8).hexdigest()
-        # Nothing is ever in this file: it carries a lease that a forked child leaves to its parent.
+        # This file is never made: only its lease is used, which a forked child leaves to its parent.
         path = f"{file.path}-{self._name}"
         self._leases = PerProcess[SharedFile](lambda _: SharedFile(path, sql.COHORTS))
         weakref.finalize(self, _abandon, self._leases).atexit = False
 
     def start(self) -> None:
-        """Begin with all present members."""
+        """Start the log with all current members."""
         with self._file.write() as file:
             file.execute(sql.START_LOG, (self._name,))
 
     def restart(self) -> None:
-        """Begin anew, with present and former members."""
+        """Start the log again, with current and former members."""
         with self._file.write() as file:
             file.execute(sql.RESTART_LOG, (self._name,))
 
     def sweep(self) -> bool:
-        """Put some of those on the log who left with a whole cohort; return whether there may be more."""
+        """Log some of those who left when a whole cohort was replaced; return whether there may be more."""
         with self._file.write() as file:
             return self._sessions.sweep(CohortTables(file))
 
@@ -116,22 +117,22 @@ class SQLiteChangeLog:
             )
 
     def try_acquire_lease(self) -> bool:
-        """Become the process that claims entries, if no other one is; return whether this process is the one."""
+        """Acquire the lease if no other process holds it; return whether this process holds it."""
         try:
             return self._leases.get().lease.try_acquire()
         except OSError as error:
             raise StoreUnavailableError(f"The lock file of the cohorts cannot be used ({error})") from error
 
     def release_lease(self) -> None:
-        """Let another process claim entries."""
+        """Release the lease, so that another process can claim entries."""
         self._leases.get().lease.release()
 
     def claim(self, limit: int) -> list[TraitChange]:
-        """Return what the first entries say now; an empty list without the lease."""
+        """Return the first entries as they are now; none without the lease."""
         while self.try_acquire_lease():
             with self._file.write() as file:
                 entries = self._claim(file, limit)
-                self._catalog.refresh(file)  # all cohorts that the entries can be of
+                self._catalog.refresh(file)  # now it has the cohort of every entry
             if entries is None:
                 continue
             changes, left_out = _changes(entries, self._catalog.included())
@@ -146,7 +147,7 @@ class SQLiteChangeLog:
         self._settle([change.position for change in changes])
 
     def postpone(self, changes: Collection[TraitChange], seconds: float) -> None:
-        """Keep claimed changes as they are given, to be claimed after some time."""
+        """Keep claimed changes as given, to be claimed after some time."""
         due = self._clock() + seconds if seconds else 0.0
         with self._file.write() as file:
             if (environment := self._environment(file)) is not None:
@@ -161,7 +162,7 @@ class SQLiteChangeLog:
     def _claim(self, file: sqlite3.Connection, limit: int) -> list[_Entry] | None:
         """Return a change that was tried before, or else the first ones, and mark them as unsure.
 
-        There are more members to look at first, each time in a transaction of its own, if it returns None.
+        None means that more members must be looked at first, in another transaction.
         """
         if (environment := self._environment(file)) is None:
             return []
@@ -210,6 +211,6 @@ def _changes(entries: Iterable[_Entry], included: Mapping[int, Cohort]) -> tuple
 
 
 def _abandon(leases: PerProcess[SharedFile]) -> None:
-    """Release the lease of a log that nobody has any more. Takes no lock."""
+    """Release the lease of a garbage-collected log. Takes no lock."""
     if (file := leases.existing()) is not None:
         file.abandon()

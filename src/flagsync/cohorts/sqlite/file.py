@@ -1,7 +1,7 @@
 """A file of cohorts in each process that uses it: one connection that reads, and one that writes.
 
-Guarantee: whoever reads does not wait for whoever writes. What the file cannot do now is a
-``StoreUnavailableError``. Boundary: what is read and written.
+Guarantee: readers do not wait for writers. What the file cannot do now raises ``StoreUnavailableError``. Boundary: it
+does not know what is read and written.
 """
 
 import sqlite3
@@ -24,14 +24,14 @@ class _Connections(NamedTuple):
 
 
 class CohortFile:
-    """The file, in whichever process asks.
+    """The file, with connections of its own in each process.
 
     Args:
-        path: Absolute path of the file, which is made if there is none.
+        path: Absolute path of the file, which is created if there is none.
         busy_seconds: How long one operation waits for another process.
 
     Raises:
-        ValueError: There cannot be such a file; the message says why.
+        ValueError: The file cannot be opened or created; the message says why.
     """
 
     def __init__(self, path: str, busy_seconds: float) -> None:
@@ -64,7 +64,7 @@ class CohortFile:
             file.disconnect()
 
     def abandon(self) -> None:
-        """Release what nobody uses any more. For finalizers: takes no lock and does no I/O."""
+        """Release what a garbage-collected store held. For finalizers: takes no lock and does no I/O."""
         for file in self._connections.existing() or ():
             file.abandon()
 

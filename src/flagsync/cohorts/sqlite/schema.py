@@ -1,9 +1,10 @@
-"""The tables of a file of cohorts, and what is asked of them; see ``sessions`` for ``seen`` and ``floor``.
+"""The tables of a file of cohorts, and the queries on them; see ``Sessions`` for ``seen`` and ``floor``.
 
-``swept`` of a cohort is the identifier up to which the sweep has come; NULL if there is nothing to sweep. Former
-members stay, with -1 as ``seen``, so that an environment can be told again that they have left. ``changed`` is the
-position of the last change. So the members are the change log of every environment: what is behind its ``cursor`` was
-not claimed yet, and ``unsettled`` has what was. Who had left before an environment ``began`` is not on its log.
+``swept`` of a cohort is the identifier that the sweep has reached; NULL if there is nothing to sweep. Former members
+stay, with -1 as ``seen``, so that an environment can be told again that they have left. ``changed`` is the position of
+the last change, so that the members are the change log of every environment: those behind its ``cursor`` are not
+claimed yet, and ``unsettled`` has the claimed ones. Members that left before an environment ``began`` are not on its
+log.
 """
 
 from flagsync._files.sqlite import Format
@@ -31,7 +32,7 @@ COHORTS = Format(
     version=2,
     tables=TABLES,
     page_bytes=4096,
-    # A page of members changes as many pages of the file: rare checkpoints write each of them once.
+    # A page of members changes as many pages of the file. With rare checkpoints, each of them is written only once.
     settings="PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 10000; PRAGMA cache_size = -16000",
     advice="remove it, and sync the cohorts to a new connection in Mixpanel",
 )
@@ -47,7 +48,7 @@ NEW_COHORT = "INSERT OR IGNORE INTO cohorts (id, first_name, name) VALUES (?, ?,
 RENAME = "UPDATE cohorts SET name = :name WHERE id = :id AND name != :name"
 MEMBERS = """SELECT identifier FROM members JOIN cohorts ON number = cohort
     WHERE id = ? AND seen >= floor AND identifier > ? ORDER BY identifier LIMIT ?"""
-# CROSS JOIN keeps the order of the tables: SQLite would look through all members else.
+# CROSS JOIN keeps the order of the tables; otherwise SQLite looks through all members.
 COHORTS_OF = """SELECT number FROM cohorts
     CROSS JOIN members ON cohort = number AND identifier = ? AND seen >= floor"""
 
@@ -66,7 +67,7 @@ FORGET_PAGES = """DELETE FROM pages WHERE session NOT IN (
     SELECT number FROM sessions WHERE cohort != :cohort OR number >= :number)"""
 RAISE_FLOOR = "UPDATE cohorts SET floor = ?, swept = '' WHERE number = ?"
 
-# The position of each is the last one before the call, and its place in the call.
+# The position of each member is the last one before the call, plus its place in the call.
 JOIN = """INSERT INTO members SELECT :cohort, value, :seen, :position + key FROM json_each(:members)
     WHERE true ORDER BY value
     ON CONFLICT (cohort, identifier) DO UPDATE SET seen = max(seen, excluded.seen), changed = CASE
@@ -78,7 +79,7 @@ LEAVE = """INSERT INTO members SELECT :cohort, value, -1, :position + key FROM j
 UNSWEPT = "SELECT number, swept FROM cohorts WHERE swept NOTNULL LIMIT 1"
 LAST_IN_RANGE = """SELECT identifier FROM members WHERE cohort = ? AND identifier > ?
     ORDER BY identifier LIMIT 1 OFFSET ?"""
-# No text is above a blob.
+# In SQLite every text is below any blob.
 LEFT_IN_RANGE = """SELECT identifier FROM members WHERE cohort = :cohort AND identifier > :after
     AND identifier <= coalesce(:last, x'')
     AND seen >= 0 AND seen < (SELECT floor FROM cohorts WHERE number = :cohort)"""

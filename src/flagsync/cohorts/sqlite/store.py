@@ -34,7 +34,8 @@ class StoreLimits:
         swept_rows: How many members one transaction looks at, to find those who left with a whole cohort, or who have
             changed.
         page_rows: How many members ``members`` reads at a time.
-        clock: Tells the seconds after which a postponed change is due, also to other processes and later ones.
+        clock: Returns the time in seconds at which postponed changes are due, the same in all processes and after a
+            restart.
     """
 
     busy_seconds: float = BUSY_SECONDS
@@ -57,8 +58,8 @@ class SQLiteStore:
         limits: How much is done at once.
 
     Raises:
-        ValueError: The file belongs to somebody else or cannot be made, an option is invalid, or Python's SQLite is
-            older than 3.31.
+        ValueError: The file belongs to another user or application or cannot be created, an option is invalid, or
+            Python's SQLite is older than 3.31.
     """
 
     def __init__(
@@ -114,7 +115,7 @@ class SQLiteStore:
             [after] = rows[-1]
 
     def version(self) -> int:
-        """Return a number that is another one after each change."""
+        """Return a number that differs after each change."""
         with self._file.read() as file:
             return read(file, sql.VERSION)
 
@@ -127,6 +128,6 @@ class SQLiteStore:
         return {who: {c.trait_key: number in found[who] for number, c in cohorts} for who in found}
 
     def change_log(self, environment: str) -> SQLiteChangeLog:
-        """Return what an environment of Flagsmith has not been told yet."""
+        """Return the change log of an environment of Flagsmith."""
         rows, clock = self._limits.swept_rows, self._limits.clock
         return SQLiteChangeLog(self._file, self._catalog, self._sessions, environment, rows=rows, clock=clock)

@@ -1,6 +1,6 @@
 """The tables of a file of cohorts in one transaction.
 
-Guarantee: what ``SessionTables`` says. Boundary: which calls change what is decided by ``sessions``.
+Guarantee: it keeps the contract of ``SessionTables``. Boundary: ``sessions`` decides what a call changes.
 """
 
 import json
@@ -25,9 +25,9 @@ class CohortTables:
         self._file = file
 
     def cohort(self, update: CohortUpdate, *, make: bool) -> StoredCohort | None:
-        """Return the cohort of a call, by its new name from now on.
+        """Return the cohort of a call, which has its new name from now on.
 
-        A cohort that is not known is made if ``make``; else there is none.
+        An unknown cohort is created if ``make``; otherwise the result is None.
         """
         cohort_id, name = update.cohort_id, update.cohort_name
         if make:
@@ -57,24 +57,24 @@ class CohortTables:
         self._file.execute(sql.FORGET_SESSION, (session,))
 
     def page_digest(self, session: int, page: int) -> bytes | None:
-        """Return the digest of a page that has come."""
+        """Return the digest of a page that has arrived; None if it has not."""
         row = self._first(sql.DIGEST, session, page)
         return None if row is None else row[0]
 
     def add_page(self, session: int, page: StoredPage) -> None:
-        """Note that a page has come."""
+        """Note that a page has arrived."""
         self._file.execute(sql.NEW_PAGE, (session, *page))
 
     def page_totals(self, session: int) -> PageTotals:
-        """Return what has come of a session."""
+        """Return what has arrived of a session."""
         return PageTotals(*self._file.execute(sql.PAGE_TOTALS, (session,)).fetchone())
 
     def join(self, cohort: int, members: Sequence[str], seen: int) -> None:
-        """Make identities members; who was none before has changed."""
+        """Make identities members; those that were not members before have changed."""
         self._change(sql.JOIN, cohort, members, seen=seen)
 
     def leave(self, cohort: int, members: Sequence[str]) -> None:
-        """Make members former ones; they have changed."""
+        """Turn members into former members; they have changed."""
         self._change(sql.LEAVE, cohort, members)
 
     def raise_floor(self, cohort: int, session: int) -> None:
@@ -83,7 +83,7 @@ class CohortTables:
         self._file.execute(sql.FORGET_PAGES, {"cohort": cohort, "number": session})
 
     def next_range(self, rows: int) -> SweptRange | None:
-        """Return the next rows that are to be swept."""
+        """Return the next range to sweep."""
         unswept = self._first(sql.UNSWEPT)
         if unswept is None:
             return None
@@ -92,13 +92,13 @@ class CohortTables:
         return SweptRange(cohort, after, None if last is None else last[0])
 
     def sweep(self, swept: SweptRange) -> None:
-        """Make those former members who left in a range."""
+        """Turn the members in a range that left into former members."""
         left = self._file.execute(sql.LEFT_IN_RANGE, swept._asdict()).fetchall()
         self.leave(swept.cohort, [identifier for [identifier] in left])
         self._file.execute(sql.SWEPT_UP_TO, (swept.last, swept.cohort))
 
     def count_change(self) -> None:
-        """Give the store another version."""
+        """Change the version of the store."""
         self._file.execute(sql.COUNT_CHANGE)
 
     def _change(self, statement: str, cohort: int, members: Sequence[str], **values: int) -> None:

@@ -1,6 +1,6 @@
 """How many changes go into one request, so that it takes a few seconds.
 
-Guarantee: a size that got no answer is not reached again soon. Boundary: who measures the time.
+Guarantee: a size that got no answer is not reached again soon. Boundary: the caller measures the time.
 """
 
 from dataclasses import dataclass
@@ -10,8 +10,8 @@ from dataclasses import dataclass
 class Batches:
     """How many changes are written at once.
 
-    A self-hosted Flagsmith 2.265 takes 2 ms for each trait while it has nothing else to do, and 30 times as long beside
-    30 evaluations a second. While it writes, an evaluation waits.
+    A self-hosted Flagsmith 2.265 takes 2 ms for each trait while it has nothing else to do, and 30 times as long during
+    30 evaluations a second. While it writes, evaluations wait.
 
     Attributes:
         first: The first batch.
@@ -19,11 +19,12 @@ class Batches:
         max_bulk: The most changes in one bulk request.
         max_singles: The most changes at a time where there is no bulk endpoint.
         aim_seconds: How long a request should take.
-        growth: A batch has at most so many times as many changes as the last one.
-        caution: So much more may be tried after each success than half of what got no answer.
+        growth: A batch is at most this many times as large as the last one.
+        caution: A batch without an answer halves the limit for later ones. Each success raises the limit by this
+            factor.
         no_bulk_seconds: A server without the bulk endpoint is asked for it again after this time.
         concurrent_singles: Requests in flight at the same time where there is no bulk endpoint.
-        max_alone: After so many different changes that failed alone in a row, it is the server that fails.
+        max_alone: If more different changes than this fail alone in a row, the server itself is failing.
     """
 
     first: int = 50
@@ -52,7 +53,7 @@ class BatchSize:
         self.size = min(batches.first, most)
 
     def note_answer(self, count: int, seconds: float) -> None:
-        """Note that so many changes took some time."""
+        """Note that a batch of ``count`` changes took ``seconds``."""
         batches = self._batches
         if count < self.size and seconds <= batches.aim_seconds:
             return  # a part of a batch says nothing about a whole one
@@ -61,7 +62,7 @@ class BatchSize:
         self._set(min(wanted, self.size * batches.growth, self._ceiling))
 
     def note_silence(self, count: int) -> None:
-        """Note that so many changes got no answer in time."""
+        """Note that a batch of ``count`` changes got no answer in time."""
         self._ceiling = count / 2
         self._set(min(self.size, self._ceiling))
 

@@ -1,8 +1,8 @@
 """The change log of an environment, as a sender sees it.
 
-Guarantee: a change leaves the log only when Flagsmith has accepted it, and no earlier request with it can be under way
-any more, or when Flagsmith has refused it alone, as long as it takes to be sure. Nothing is claimed without the lease.
-A store that fails is reported once, and used again when it works. Boundary: how changes are sent.
+Guarantee: a change leaves the log only when Flagsmith has accepted it and no earlier request with it can still be under
+way, or when Flagsmith has refused it alone often enough to be sure. Nothing is claimed without the lease. A store that
+fails is reported once, and used again when it works. Boundary: how changes are sent.
 """
 
 from collections import defaultdict
@@ -32,7 +32,7 @@ class Requests(Protocol):
 
     @property
     def max_batch(self) -> int:
-        """How many changes may come at once."""
+        """How many changes may be sent at once."""
 
     @property
     def slowest_seconds(self) -> float:
@@ -46,11 +46,11 @@ class ChangeList:
     """The ``Delivery`` of a sender over a change log; see ``flagsync._outbox.contract``.
 
     Args:
-        log: Of the environment.
+        log: The change log of the environment.
         destination: Where the changes go.
-        requests: Those that carry them.
+        requests: The requests that carry them.
         ledger: Where written and rejected changes are counted.
-        report: Told of outages of the store and of changes that Flagsmith fails on, deferred.
+        report: Where outages of the store, and changes that Flagsmith fails on, are reported, deferred.
         pace: When changes are written, and when again.
     """
 
@@ -71,11 +71,11 @@ class ChangeList:
         self._in_flight: dict[bytes, TraitChange] = {}
         self._refusals = Refusals(pace.max_tries)
         self._claimed_up_to = 0
-        self._due_at = inf  # of what waits for others
+        self._due_at = inf  # for changes that wait for others
         self._deadline = inf
 
     def set_deadline(self, deadline: float) -> None:
-        """Look for no further departures after a time of ``time.monotonic()``."""
+        """Do not sweep any more after a time of ``time.monotonic()``."""
         self._deadline = deadline
 
     def claim(self, resting: Mapping[Destination, float], *, urgent: bool) -> Claim:
@@ -95,7 +95,7 @@ class ChangeList:
     def settle(
         self, accepted: Collection[Message], rejected: Collection[Message], *, last: bool = False
     ) -> None:
-        """End the flight of changes: take them off the log, or have them written again."""
+        """Settle the changes in flight: take them off the log, or have them written again."""
         failures, flight = self._requests.take_failures(), self._in_flight
         self._in_flight = {}
         failed = {flight.pop(body): answer for body, answer in failures.items() if body in flight}
@@ -115,7 +115,7 @@ class ChangeList:
         self._refusals.note_refused([*refused, *failed])
 
     def mark(self) -> Mark:
-        """Return the end of the log, after everything was put there that belongs there."""
+        """Complete the log, and return a mark at its end."""
         try:
             return Mark(0, self._complete(self._log.state()).last)
         except Exception as error:  # noqa: BLE001 - as above
@@ -134,7 +134,7 @@ class ChangeList:
         return state.first is None or state.first > mark.store
 
     def is_drained(self) -> bool:
-        """Return whether everything that belongs on the log was there, and is settled."""
+        """Return whether the log is complete, and all of it is settled."""
         return self.is_settled(Mark(0))
 
     def close(self) -> None:
@@ -167,7 +167,7 @@ class ChangeList:
             self._in_flight = {as_json(change): change for change in usable if change not in apart}
             if self._in_flight:
                 break
-        # Long identifiers are what Flagsmith refuses most: next to each other they are found in few requests.
+        # Flagsmith refuses long identifiers most often. Next to each other they are found in few requests.
         return [self._message(body, self._in_flight[body]) for body in sorted(self._in_flight, key=len)]
 
     def _is_due(self, state: LogState) -> bool:
@@ -178,7 +178,7 @@ class ChangeList:
         return monotonic() >= self._due_at
 
     def _complete(self, state: LogState) -> LogState:
-        """Put everything on the log that belongs there, until the deadline; return its new state."""
+        """Complete the log, unless the deadline comes first; return its new state."""
         if state.is_complete:
             return state
         self._log.start()
@@ -187,12 +187,12 @@ class ChangeList:
         return self._log.state()
 
     def _write_again(self, changes: Collection[TraitChange]) -> None:
-        """Have those written once more who were in a request without an answer, when it must have ended."""
+        """Have changes whose request got no answer written once more, when that request must have ended."""
         seconds = self._pace.unsure_for(self._requests.slowest_seconds)
         self._postpone([change._replace(is_unsure=False) for change in changes], seconds)
 
     def _set_aside(self, failed: Mapping[TraitChange, Answer]) -> None:
-        """Have changes tried again that the server fails on alone; give those up that have failed too often."""
+        """Retry changes that the server fails on alone; give up those that have failed too often."""
         given_up = [change for change in failed if self._refusals.is_last(change)]
         for change in failed.keys() - given_up:
             tries = change.tries + 1

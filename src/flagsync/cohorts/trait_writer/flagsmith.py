@@ -1,7 +1,7 @@
 """Writes traits to Flagsmith, and learns from its answers: how many at once, and what it fails on.
 
-Guarantee: ``FlagsmithTraits.post`` raises nothing and ends within its time. Boundary: what to do about an answer is
-decided by the sender, and what to do about a change that failed by ``ChangeList``.
+Guarantee: ``FlagsmithTraits.post`` raises nothing and ends within its time. Boundary: the sender decides what to do
+about an answer, and ``ChangeList`` what to do about a change that failed.
 """
 
 from collections import deque
@@ -26,12 +26,12 @@ class FlagsmithTraits:
 
     Args:
         environment: Where they are written.
-        report: Told if nothing tells whether Flagsmith stores what it accepts.
+        report: Where it is reported if Flagsmith does not tell whether it stores what it accepts.
         batches: How many traits are written at once.
-        clock: Tells the seconds that requests take.
+        clock: Returns the time in seconds, to measure requests.
 
     Attributes:
-        is_unsure: Whether the server may still be working on the last request, which got no answer of Flagsmith.
+        is_unsure: Whether the server may still be working on the last request, which got no answer from Flagsmith.
     """
 
     def __init__(
@@ -49,12 +49,12 @@ class FlagsmithTraits:
         self._is_verified = False
         self._took = deque[float](maxlen=REMEMBERED_REQUESTS)
         self._failures: dict[bytes, Answer] = {}
-        self._alone = set[bytes]()  # changes that failed, since something was accepted
+        self._alone = set[bytes]()  # changes that failed alone, since something was accepted
         self.is_unsure = False
 
     @property
     def max_batch(self) -> int:
-        """How many changes may come at once."""
+        """How many changes may be sent at once."""
         return self._size.size
 
     @property
@@ -75,7 +75,8 @@ class FlagsmithTraits:
     def post(self, url: str, bodies: Sequence[bytes], seconds: float) -> Answer:
         """Write changes, each as ``as_json`` has it; within about ``seconds``, return what became of them.
 
-        A change that the server fails on alone counts as accepted, and is told by ``take_failures``: others go on.
+        A change that the server fails on alone counts as accepted, so that others can follow; ``take_failures`` returns
+        it.
         """
         began, size = self._clock(), self._size
         if self._has_bulk:
@@ -115,7 +116,7 @@ class FlagsmithTraits:
         return bulk if self._has_bulk else singles
 
     def _judge_alone(self, answer: Answer, reply: Reply | str, bodies: Sequence[bytes]) -> Answer:
-        """Return what becomes of changes that failed: one alone with a 500 is set aside, unless all fail."""
+        """Return the answer for failed changes: one that alone gets a 500 is set aside, unless all do."""
         is_error = isinstance(reply, Reply) and reply.status == HTTPStatus.INTERNAL_SERVER_ERROR
         if not is_error or len(bodies) > 1:
             return answer
@@ -126,7 +127,7 @@ class FlagsmithTraits:
         return Answer(Outcome.ACCEPTED)
 
     def _verified(self, answer: Answer, url: str, body: bytes, seconds: float) -> Answer:
-        """Return the answer to single requests, the first time after reading one back: a 200 may store nothing."""
+        """Return the answer to single requests. The first one is read back, since a 200 may store nothing."""
         if self._is_verified:
             return answer
         has_stored = self._singles.has_stored(url, body, seconds)

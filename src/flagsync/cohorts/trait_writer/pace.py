@@ -1,6 +1,6 @@
 """When changes are written, and when they are written again.
 
-Guarantee: what holds last comes last, if a server ends a request within the time that ``unsure_for`` says.
+Guarantee: the last state is written last, if the server ends a request within the time of ``unsure_for``.
 """
 
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ class Pace:
 
     Attributes:
         interval_seconds: How long a change may wait for others, and how often a store that failed is tried again.
-        unsure_seconds: What was in a request that got no answer is written once more after this time at least.
-            Flagsmith ends such requests, and what it stores late may be out of date.
-        unsure_factor: It is as many times as long as the slowest of the last requests took.
-        first_retry_seconds: How long a change is set aside that Flagsmith fails on. Each further time doubles it.
-        max_retry_seconds: At most.
-        max_tries: After so many times a change is given up, if others are written meanwhile.
+        unsure_seconds: Changes in a request that got no answer are written once more, after at least this time.
+            Flagsmith carries such a request out, and may overwrite newer traits late.
+        unsure_factor: And after at least this many times the duration of the slowest recent request.
+        first_retry_seconds: How long a change that Flagsmith fails on is set aside. Each further failure doubles it.
+        max_retry_seconds: The longest time that a change is set aside.
+        max_tries: After this many tries a change is given up, if others are written meanwhile.
     """
 
     interval_seconds: float = 1.0
@@ -30,10 +30,10 @@ class Pace:
     max_tries: int = 20
 
     def unsure_for(self, slowest_seconds: float) -> float:
-        """Return how long a request may go on that got no answer, where one took so long."""
+        """Return how long a request without an answer may go on, given the slowest recent one."""
         return max(self.unsure_seconds, self.unsure_factor * slowest_seconds)
 
     def retry_after(self, tries: int) -> float:
-        """Return how long to set aside a change that has failed so often."""
+        """Return how long to set aside a change that has failed ``tries`` times."""
         doublings = min(tries - 1, MAX_DOUBLINGS)
         return min(self.first_retry_seconds * float(1 << doublings), self.max_retry_seconds)

@@ -1,7 +1,7 @@
-"""Whom Flagsmith has refused: their changes are sent alone, and given up after many tries.
+"""Identities that Flagsmith has refused: their changes are sent alone, and given up after many tries.
 
-Guarantee: no change is given up while nothing else is written either, since then it is the server that fails. Boundary:
-for one process, and a bounded number of identities.
+Guarantee: no change is given up while nothing else is written either, since then the server itself is failing.
+Boundary: it remembers a bounded number of identities, in one process.
 """
 
 from collections.abc import Collection
@@ -13,15 +13,16 @@ MAX_REMEMBERED = 10_000
 
 
 class Refusals:
-    """What became of identities.
+    """Remembers which identities were refused.
 
     Args:
-        max_tries: After so many a change is given up.
+        max_tries: After this many tries a change is given up.
     """
 
     def __init__(self, max_tries: int) -> None:
         self._max_tries, self._written = max_tries, 0
-        self._written_before: Recent[str, int] = Recent(MAX_REMEMBERED)  # the last refusal of an identifier
+        # identifier -> how many changes were written before its last refusal
+        self._written_before: Recent[str, int] = Recent(MAX_REMEMBERED)
 
     def note_written(self, changes: Collection[TraitChange]) -> None:
         """Note that Flagsmith has accepted changes."""

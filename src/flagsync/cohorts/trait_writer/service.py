@@ -14,13 +14,15 @@ TOO_LONG = f"Flagsmith stores no identifier of more than {MAX_IDENTIFIER:,} char
 TOO_MANY_BYTES = (
     f"Flagsmith's database can index no identifier of more than {MAX_IDENTIFIER_BYTES:,} bytes of UTF-8"
 )
-NO_TEXT = "Flagsmith's database can store no identifier that is empty or has a NUL or half of a surrogate pair"
+NO_TEXT = (
+    "Flagsmith's database cannot store an identifier that is empty, or has a NUL or half of a surrogate pair"
+)
 MAX_DETAIL = 200
 MAY_EXPLAIN = frozenset({401, 403})
 
 
 def read_body(body: bytes) -> tuple[Outcome, str]:
-    """Return what the body of a successful answer means: a page for people is no answer of the API."""
+    """Return what the body of a successful answer means: an HTML page is not an answer of the API."""
     if body.lstrip().startswith(b"<"):
         return Outcome.MISCONFIGURED, ", not an answer of Flagsmith"
     return Outcome.ACCEPTED, ""
@@ -63,7 +65,7 @@ def as_json(change: TraitChange) -> bytes:
 
 
 def judge_reply(reply: Reply | str) -> Answer:
-    """Return what a reply means; where Flagsmith refuses a key, with its own words, which are about nothing else."""
+    """Return what a reply means. If Flagsmith refuses the key, add its own words, which are about nothing else."""
     answer = judge(FLAGSMITH, reply)
     if isinstance(reply, str) or reply.status not in MAY_EXPLAIN:
         return answer

@@ -1,7 +1,7 @@
 """Traits written identity by identity, where Flagsmith has no bulk endpoint: its cloud, and its edge API.
 
-Guarantee: all changes of an identity in a batch are in one request; a batch has ended when ``write`` returns. Boundary:
-what a reply means for the batch.
+Guarantee: all changes of an identity in a batch are in one request; all requests of a batch have ended when ``write``
+returns. Boundary: ``flagsmith`` decides what a reply means for the batch.
 """
 
 import json
@@ -17,14 +17,14 @@ from flagsync._delivery.answers import Outcome, Reply, judge
 from flagsync._delivery.http import Http
 from flagsync.cohorts.trait_writer.service import FLAGSMITH
 
-LAST_SECONDS = 0.1  # a request gets so much at least
+LAST_SECONDS = 0.1  # at least this for each request
 
 
 class Singles:
-    """Requests for one identity each, some at a time.
+    """Requests for one identity each, several at a time.
 
     Args:
-        connections: As many as there may be requests at the same time.
+        connections: One for each request that may be sent at the same time.
 
     Attributes:
         requests: How many requests were sent.
@@ -35,7 +35,7 @@ class Singles:
         self.requests = 0
 
     def write(self, url: str, bodies: Sequence[bytes], seconds: float) -> Reply | str:
-        """Write changes until one fails; return a failure, if there is one."""
+        """Write changes until one fails; return a failure, or an empty 200 if there is none."""
         singles, failures, sent = iter([*_by_identity(bodies)]), list[Reply | str](), list[None]()
         deadline = monotonic() + seconds
 
@@ -53,7 +53,7 @@ class Singles:
         threads = [
             threading.Thread(target=work, args=(http,), daemon=True) for http in others[: len(bodies) - 1]
         ]
-        with suppress(RuntimeError):  # where no thread starts any more, this one does it all
+        with suppress(RuntimeError):  # where no thread can start any more, this one does it all
             for thread in threads:
                 thread.start()
         work(own)

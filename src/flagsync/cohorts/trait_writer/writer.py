@@ -1,9 +1,9 @@
-"""The writer of cohorts into Flagsmith: the change log of an environment -> stored traits.
+"""Writes cohorts to Flagsmith: the change log of an environment -> stored traits.
 
-Guarantee: every change on the log is written at least once. Of each identity and cohort, what holds last also comes
-last, if a server ends a request within the time that ``Pace`` says. An identity that Flagsmith refuses is rejected
-alone. ``flush`` and ``close`` return at their deadline, whatever the store does. Boundary: for each environment, one
-process writes.
+Guarantee: every change on the log is written at least once. The last state of each identity and cohort is also written
+last, if the server ends a request within the time that ``Pace`` assumes. An identity that Flagsmith refuses is rejected
+alone. ``flush`` and ``close`` return at their deadline, whatever the store does. Boundary: one process writes for each
+environment.
 """
 
 import weakref
@@ -34,7 +34,7 @@ from flagsync.exceptions import DeliveryError
 THREAD = "flagsync-traits"
 STORE = "store must keep a change log, such as flagsync.cohorts.SQLiteStore"
 SERVER_KEY = (
-    "flagsmith must have a server-side key ('ser.…'): where clients must not set traits, Flagsmith answers 200 to a "
+    "flagsmith must have a server-side key ('ser.…'): where clients may not set traits, Flagsmith answers 200 to a "
     "client-side key and drops them"
 )
 
@@ -66,10 +66,10 @@ class Writing:
     Attributes:
         pace: When, and when again.
         batches: How many in one request.
-        request_seconds: How long a request may take. After each failure in a row the next one gets as much more, up to
+        request_seconds: How long a request may take. Each failure in a row adds as much again for the next one, up to
             three times this.
         backoff: How long Flagsmith is left alone after a failure.
-        clock: Tells the seconds that requests take.
+        clock: Returns the time in seconds, to measure requests.
     """
 
     pace: Pace = field(default_factory=Pace)
@@ -156,9 +156,9 @@ class TraitWriter:
         self.close()
 
     def flush(self, timeout_seconds: float = 10.0) -> bool:
-        """Wait until what was applied before the call is surely written or rejected; False after the timeout.
+        """Wait until all changes applied before the call are certainly written or rejected; False after the timeout.
 
-        What was in a request without an answer is sure when it was written once more, half a minute later at least.
+        A change whose request got no answer is certain once it was written again, at least half a minute later.
         """
         deadline = monotonic() + timeout_seconds
         if self._is_elsewhere():
@@ -177,14 +177,14 @@ class TraitWriter:
         self._sender.finish()
         if self._sender.worker.is_current():
             return False
-        self._sender.worker.run()  # by hand, if no thread started because Python exits
+        self._sender.worker.run()  # here, if no thread could start because Python exits
         return self._sender.worker.join(deadline) and self._is_drained(deadline)
 
     def resync(self) -> None:
-        """Have all traits written again, as they are now, also ``False`` of whoever has left a cohort.
+        """Have all traits written again as they are now, including ``False`` for those who left a cohort.
 
-        Call it when Flagsmith may have forgotten what was written: its database was restored, or browsers have written
-        old traits back. It returns at once, and ``flush`` waits. Any process may call it, whoever writes.
+        Call it when Flagsmith may have lost what was written: its database was restored, or browsers have written old
+        traits back. It returns at once; ``flush`` waits. Any process may call it, even if another one writes.
 
         Raises:
             StoreUnavailableError: The store cannot be written to now.
@@ -192,7 +192,7 @@ class TraitWriter:
         self._log.restart()
 
     def stats(self) -> TraitStats:
-        """Return the progress so far. The store is asked, which may block.
+        """Return the progress so far. It asks the store, which may block.
 
         Raises:
             StoreUnavailableError: The store cannot be read now.
@@ -221,6 +221,6 @@ class TraitWriter:
 
 
 def _stop(sender: Sender, process: ProcessId) -> None:
-    """Stop the writer that nobody has any more; in a forked child it is the parent's. Takes no lock."""
+    """Stop a garbage-collected writer, unless it is the parent's, in a forked child. Takes no lock."""
     if process == this_process():
         sender.stop(float("-inf"))

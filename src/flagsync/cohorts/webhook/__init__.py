@@ -1,8 +1,8 @@
 """The receiver of Mixpanel's cohort webhook.
 
-app          CohortWebhook: who may call, what is stored; the WSGI application
+app          CohortWebhook: decides who may call and what is stored; the WSGI application
 asgi         the ASGI application around it
 answers      requests and responses, as both have them
 refusals     why calls are refused, and what to do about it
-event_loops  asyncio and trio
+event_loops  what the webhook needs from asyncio and trio
 """

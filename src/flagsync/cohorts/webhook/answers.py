@@ -1,7 +1,7 @@
-"""The requests and responses of the webhook, whatever the server; https://docs.mixpanel.com/docs/cohort-sync/webhooks.
+"""The requests and responses of the webhook, for any server; https://docs.mixpanel.com/docs/cohort-sync/webhooks.
 
-Guarantee: Mixpanel understands every response; the code in its body equals its HTTP status. Boundary: which response a
-request gets is decided by ``app``, why a call is refused is in ``refusals``.
+Guarantee: Mixpanel understands every response; the code in its body equals its HTTP status. Boundary: ``app`` decides
+which response a request gets, and ``refusals`` has the reasons for refusing a call.
 """
 
 import json

@@ -1,7 +1,8 @@
 """The receiver of Mixpanel's cohort webhook, as a WSGI and an ASGI application.
 
-Guarantee: success is answered when the change is durable, and not before. What may work later is a 503, which Mixpanel
-retries. Each cause of a refusal is logged once. Boundary: what a call changes is decided by the store. Source: https://docs.mixpanel.com/docs/cohort-sync/webhooks
+Guarantee: the webhook answers success only when the change is durable, and 503, which Mixpanel retries, if the call may
+succeed later. Each cause of a refusal is logged once. Boundary: the store decides what a call changes. Source:
+https://docs.mixpanel.com/docs/cohort-sync/webhooks
 """
 
 from base64 import b64decode
@@ -46,9 +47,9 @@ class CohortWebhook:
     alone.
 
     Args:
-        store: Where memberships are stored: anything that has ``apply``.
-        credentials: (user, password) pairs, all of them valid: the URL of a connection in Mixpanel cannot be edited, so
-            a new password is added here before the old one is removed. None, given explicitly, accepts every call.
+        store: Where memberships are stored: any object that has ``apply``.
+        credentials: (user, password) pairs, all of them valid. Mixpanel cannot edit the URL of a connection, so add a
+            new password here before you remove the old one. An explicit None accepts every call.
         member_key: The exported property that is the Flagsmith identifier.
 
     Raises:
@@ -163,7 +164,7 @@ class _Receiver:
         except Exception as error:  # noqa: BLE001 - a store may raise anything, and Mixpanel repeats the call
             reason = error if isinstance(error, StoreUnavailableError) else type(error).__name__
             self._outage.begin(
-                f"Calls of the cohort webhook cannot be stored, Mixpanel will repeat them: {reason}",
+                f"Calls of the cohort webhook cannot be stored, and Mixpanel will repeat them: {reason}",
                 f"{reason}",
             )
             return False
@@ -180,20 +181,20 @@ def read_body(
     """Return the body of a WSGI request, or why there is none that can be stored.
 
     Args:
-        environ: Of the request.
+        environ: The WSGI environment of the request.
         length: Its ``Content-Length``, if it has one.
         limits: How large the body may be.
-        clock: Tells the seconds.
+        clock: Returns the time in seconds.
     """
     if not length and not environ.get("wsgi.input_terminated"):
         return NO_LENGTH
     missing, body, deadline = int(length or limits.max_bytes + 1), bytearray(), clock() + limits.seconds
     stream = environ["wsgi.input"]
-    read = getattr(stream, "read1", stream.read)  # what is there already, where a server can tell
+    read = getattr(stream, "read1", stream.read)  # returns what has arrived already, if the server can tell
     while missing:
         try:
             chunk = read(min(missing, CHUNK_BYTES)) if clock() < deadline else None
-        except Exception:  # noqa: BLE001 - of the server: the client has gone, or is too slow
+        except Exception:  # noqa: BLE001 - the server raises if the client has gone or is too slow
             chunk = None
         if not chunk:
             has_ended = chunk is not None and not length and body
@@ -209,7 +210,7 @@ def _is_authorized(authorization: str, hashes: Iterable[bytes]) -> bool:
         given = _hash(b64decode(encoded.strip(), validate=True))
     except ValueError:
         return False
-    # All are compared, in a time that does not depend on how much is right.
+    # Compare all of them, in a time that does not depend on how much is right.
     matches = [compare_digest(given, known) for known in hashes]
     return scheme.lower() == "basic" and any(matches)
 
@@ -224,5 +225,5 @@ def _is_pair(pair: object) -> TypeGuard[tuple[str, str]]:
 
 
 def _hash(credentials: bytes) -> bytes:
-    """Return what takes as long to compare, whatever was given."""
+    """Return a digest, which takes equally long to compare, whatever was given."""
     return sha256(credentials).digest()

@@ -1,6 +1,6 @@
-"""The webhook as an ASGI application: an object, since servers and frameworks take a method for something else.
+"""The webhook as an ASGI application: an object, since servers and frameworks mistake a method for something else.
 
-Guarantee: nothing blocks the event loop. Boundary: which response a request gets is decided by ``app``.
+Guarantee: nothing blocks the event loop. Boundary: ``app`` decides which response a request gets.
 """
 
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -30,7 +30,7 @@ class AsgiApp:
     """Reads requests, and has a thread store them, since that blocks.
 
     Args:
-        receiver: What decides on them.
+        receiver: Decides on the requests.
         limits: How large a body may be.
     """
 
@@ -38,7 +38,7 @@ class AsgiApp:
         self._receiver, self._limits = receiver, limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request, or start and end with a server."""
+        """Answer one request, or the events of a server that starts and ends."""
         if scope["type"] == "lifespan":
             await _start_and_end(receive, send)
             return
@@ -72,7 +72,7 @@ class AsgiApp:
         return bytes(body) if is_whole and len(body) >= int(length or 1) else not_whole(body)
 
     async def _read(self, receive: Receive, body: bytearray) -> bool:
-        """Append what comes to the body; False if it does not come to its end."""
+        """Append what arrives to the body; False if it stays incomplete."""
         while len(body) <= self._limits.max_bytes:
             event = await receive()
             if event["type"] == "http.disconnect":
@@ -84,7 +84,7 @@ class AsgiApp:
 
 
 async def _start_and_end(receive: Receive, send: Send) -> None:
-    """Start and end with a server that serves nothing else."""
+    """Answer the start and the end of a server that serves nothing else."""
     for step in ("startup", "shutdown"):
         await receive()
         await send({"type": f"lifespan.{step}.complete"})

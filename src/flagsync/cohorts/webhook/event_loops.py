@@ -1,4 +1,4 @@
-"""What the webhook needs of an event loop: asyncio's, or trio's, under which hypercorn can serve.
+"""What the webhook needs from an event loop: asyncio's, or trio's, which hypercorn can use.
 
 Guarantee: trio need not be installed. A call that is cancelled does not wait for its thread.
 """
@@ -13,16 +13,16 @@ A = TypeVar("A")
 
 
 async def run_in_thread(function: Callable[[A], T], argument: A) -> T:
-    """Return what a function returns that blocks."""
+    """Run a blocking function in a thread, and return its result."""
     if _runs_trio():
-        import trio  # noqa: PLC0415 - it is imported already, where it runs
+        import trio  # noqa: PLC0415 - already imported, if it runs
 
         return await trio.to_thread.run_sync(function, argument, abandon_on_cancel=True)
     return await asyncio.to_thread(function, argument)
 
 
 async def run_within(seconds: float, function: Callable[[], Awaitable[T]]) -> T:
-    """Return what an async function returns; ``TimeoutError`` if it takes longer."""
+    """Return the result of an async function; raise ``TimeoutError`` if it takes longer than ``seconds``."""
     if _runs_trio():
         import trio  # noqa: PLC0415
 

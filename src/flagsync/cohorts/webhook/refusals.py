@@ -1,6 +1,6 @@
 """Why the webhook refuses calls: what the caller is told, and what the log says to the person who can help.
 
-Guarantee: a status that makes Mixpanel pause the sync for good (400, 401) is for what no retry can change.
+Guarantee: a status that makes Mixpanel pause the sync for good (400, 401) is used only where no retry can help.
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class Refusal(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BodyLimits:
-    """How large a body may be.
+    """How large a body may be, and how slow.
 
     Attributes:
         max_bytes: The most bytes that are read.
@@ -59,8 +59,8 @@ WRONG_CREDENTIALS = Refusal(
 NOT_POST = Refusal(
     HTTPStatus.METHOD_NOT_ALLOWED,
     "the method must be POST",
-    "its method is not POST. If Mixpanel called, it was redirected, which makes a GET of a POST: give it the final "
-    "URL, with https and with the slash at the end if there is one. Calls of browsers and health checks do no harm",
+    "its method is not POST. If Mixpanel called, a redirect turned its POST into a GET: give Mixpanel the final URL, "
+    "with https, and with the slash at the end if there is one. Calls from browsers and health checks do no harm",
     (("Allow", "POST"),),
 )
 NOT_JSON = Refusal(
@@ -72,7 +72,7 @@ NOT_JSON = Refusal(
 NO_NUMBER = Refusal(
     HTTPStatus.BAD_REQUEST,
     "Content-Length must be a number",
-    "its Content-Length is not a number. Something else than Mixpanel calls this URL, or a proxy changes the header",
+    "its Content-Length is not a number. Something other than Mixpanel calls this URL, or a proxy changes the header",
 )
 NO_LENGTH = Refusal(
     HTTPStatus.LENGTH_REQUIRED,
@@ -83,13 +83,13 @@ NO_LENGTH = Refusal(
 INCOMPLETE = Refusal(
     HTTPStatus.SERVICE_UNAVAILABLE,
     _NOT_WHOLE,
-    "its body broke off or took too long. Mixpanel repeats the call. If this goes on, look at the timeouts of the "
-    "server and of the proxy in front of it, and for a middleware that reads a part of the body",
+    "its body broke off or took too long. Mixpanel repeats the call. If this goes on, check the timeouts of the server "
+    "and of the proxy in front of it, and look for a middleware that reads a part of the body",
 )
 NOTHING_CAME = Refusal(
     HTTPStatus.SERVICE_UNAVAILABLE,
     _NOT_WHOLE,
-    "nothing of its body came. Mixpanel repeats the call. If this goes on, a middleware has already read the body: "
+    "none of its body arrived. Mixpanel repeats the call. If this goes on, a middleware has already read the body: "
     "mount the webhook in front of it, or have it put the body back (WSGI: environ['wsgi.input'] = io.BytesIO(body); "
     "ASGI: pass on a receive that returns the body)",
 )
@@ -103,8 +103,8 @@ def not_understood(error: ValueError) -> Refusal:
     return Refusal(
         HTTPStatus.BAD_REQUEST,
         f"{error}",
-        f"{error}. Mixpanel pauses the sync. Something else calls this URL, or changes the body, or Mixpanel sends "
-        "other bodies than https://docs.mixpanel.com/docs/cohort-sync/webhooks shows",
+        f"{error}. Mixpanel pauses the sync. Something else calls this URL, or changes the body, or Mixpanel's bodies "
+        "differ from https://docs.mixpanel.com/docs/cohort-sync/webhooks",
     )
 
 
@@ -114,7 +114,7 @@ def too_large(limits: BodyLimits) -> Refusal:
     return Refusal(
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
         message,
-        f"{message}, which those of Mixpanel are far below. Something else calls this URL",
+        f"{message}. Those of Mixpanel are far smaller: something else calls this URL",
     )
 
 

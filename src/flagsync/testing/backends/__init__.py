@@ -1,7 +1,7 @@
 """The contract of an outbox backend, as a class of tests that every backend can run; needs pytest.
 
-Guarantee: a backend that passes keeps what ``Backend`` promises to processes that share a store. Boundary: its own
-bounds, damage, the end of a process, and waiting for others are for its own tests.
+Guarantee: a backend that passes keeps what ``Backend`` promises to processes that share a store. Boundary: tests of its
+bounds, of damaged stores, of processes that die, and of waiting for others are its own.
 """
 
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ class OutboxBackendContract(
     """
 
     def make_backend(self, path: Path) -> Backend:
-        """Return the backend of one process on the store at a path. To be overridden.
+        """Return the backend of one process on the store at a path. Override this method.
 
         It is called once for each process of a test. The same path, an existing directory, stands for the same store.
         The backends are closed after the test.
@@ -39,7 +39,9 @@ class OutboxBackendContract(
                 def make_backend(self, path):
                     return MyBackend(path / "outbox")
         """
-        raise NotImplementedError(f"{type(self).__name__}.make_backend, which gets {path}, returns no backend")
+        raise NotImplementedError(
+            f"{type(self).__name__}.make_backend must be overridden: it gets {path}, and returns a backend"
+        )
 
     @pytest.fixture
     def connect(self, tmp_path: Path) -> Iterator[Connect]:

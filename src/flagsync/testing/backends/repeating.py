@@ -118,7 +118,7 @@ class RepeatContract:
         assert {*backend.store([], [], repeats, soon())} == {*repeats[1:]}
         assert confirm(backend, "ann", evaluation=2, destination=THERE) == []
 
-    # What is none
+    # What is not a repeat
 
     def test_repeat_of_an_unknown_key_is_new(self, connect: Connect) -> None:
         backend = connect()
@@ -181,7 +181,7 @@ class RepeatContract:
         before = claim(one), one.totals(), reading(other.status([HERE]))
         assert confirm(other, "ann", "cid", "dan", evaluation=2, second=9) == ["ann", "cid", "dan"]
         assert (claim(one), one.totals(), reading(other.status([HERE]))) == before
-        store(other, "ann=2", second=5)  # which is late only if the repeat counts
+        store(other, "ann=2", second=5)  # it is late only if the repeat counts
         assert sorted(deliver(one)) == ["ann=2", "bob=1", "cid=1"]
 
     # The latest evaluation

@@ -22,7 +22,7 @@ class Connect(Protocol):
     """Makes the backend of another process."""
 
     def __call__(self, store: str = "store") -> Backend:
-        """Return a backend of a process of its own, on one of several stores."""
+        """Return the backend of another process, on one of several stores."""
 
 
 @contextmanager
@@ -50,7 +50,7 @@ def message_of(
     tail: bytes = b"",
     replaces: bool = True,
 ) -> Message:
-    """Return a message of a text such as ``"ann=1"``: of key and body, evaluated at a second since ``BEGAN``."""
+    """Return the message of a text such as ``"ann=1"`` (key and body), evaluated ``second`` after ``BEGAN``."""
     key, _, body = text.rpartition("=")
     evaluated_at = BEGAN + second
     owner = fingerprint_of(body), body.encode(), evaluated_at, destination, resend_after_seconds
@@ -58,7 +58,7 @@ def message_of(
 
 
 def repeat_of(key: str, evaluation: int = 1, second: float = 2.0, destination: Destination = HERE) -> Repeat:
-    """Return a repeat of an evaluation, made at a second since ``BEGAN``."""
+    """Return a repeat of an evaluation, made ``second`` after ``BEGAN``."""
     return Repeat(destination, key, evaluation, BEGAN + second)
 
 
@@ -68,7 +68,7 @@ def fingerprint_of(body: str) -> bytes:
 
 
 def sent_message(text: str, second: float = 1.0, *, replaces: bool = True) -> Message:
-    """Return a message without its body; without a text of the body, also without fingerprint."""
+    """Return a message without its body. If the text has no body, the fingerprint is empty, too."""
     message = message_of(text, second, replaces=replaces)
     return message._replace(body=b"", fingerprint=message.fingerprint if message.body else b"")
 
@@ -106,7 +106,7 @@ def confirm(
     second: float = 2.0,
     destination: Destination = HERE,
 ) -> list[str]:
-    """Store repeats of one evaluation; return the keys of those that are none."""
+    """Store repeats of one evaluation; return the keys of those that must be evaluated."""
     repeats = [repeat_of(key, evaluation, second, destination) for key in keys]
     new = backend.store([], [], repeats, soon())
     assert {*new} <= {*repeats}
@@ -169,7 +169,7 @@ def own_totals(backend: Backend) -> Totals:
 
 
 def reading(status: Status) -> tuple[object, ...]:
-    """Return a status without what time alone changes."""
+    """Return a status without the parts that change with time alone."""
     return tuple(status._replace(oldest_seconds=0.0, silent_seconds=0.0))
 
 

@@ -1,4 +1,4 @@
-"""Records come back whole, however many messages have the same tail and whatever becomes of the others."""
+"""Records come back whole, however many messages share a tail, and whatever becomes of the others."""
 
 # ruff: noqa: D102, S101 - it consists of tests, whose names say what they are for
 from collections.abc import Sequence
@@ -76,7 +76,7 @@ class TailContract:
         backend = connect()
         store(backend, "ann=1", "bob=1", tail=b"+")
         store(backend, "cid=1", tail=b"-")
-        for number in range(4):  # the tails of what was stored first are those of what waits behind all
+        for number in range(4):  # the first tails belong to messages that wait behind all others
             settle(backend, last=claim(backend)[:1])
             store(backend, f"new{number}=1", tail=b"%d" % number)
             batch = claim(backend)

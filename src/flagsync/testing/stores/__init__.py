@@ -29,8 +29,10 @@ class MembershipStoreContract(MembershipContract, ChangeLogContract):
     """
 
     def make_store(self, path: Path) -> Memberships:
-        """Return an empty store. To be overridden."""
-        raise NotImplementedError(f"{type(self).__name__}.make_store, which gets {path}, returns no store")
+        """Return an empty store. Override this method."""
+        raise NotImplementedError(
+            f"{type(self).__name__}.make_store must be overridden: it gets {path}, and returns a store"
+        )
 
     @pytest.fixture
     def store(self, tmp_path: Path) -> Memberships:

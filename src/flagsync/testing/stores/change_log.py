@@ -1,4 +1,4 @@
-"""The list of memberships that changed."""
+"""The log of memberships that have changed."""
 
 # ruff: noqa: D102, S101, PLR2004 - it consists of tests, whose names say what they are for
 from math import inf

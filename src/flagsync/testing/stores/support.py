@@ -36,7 +36,7 @@ def keys_of(store: Memberships) -> set[str]:
 
 
 def started(store: ChangeLogs, environment: str = "production") -> ChangeLog:
-    """Return the log of an environment, with everything on it that belongs there."""
+    """Return the log of an environment, started and swept."""
     change_log = store.change_log(environment)
     change_log.start()
     while change_log.sweep():
@@ -50,7 +50,7 @@ def claim(change_log: ChangeLog, limit: int = 1000) -> list[TraitChange]:
 
 
 def drained(change_log: ChangeLog) -> dict[str, bool]:
-    """Take all changes off the log; return what they said last."""
+    """Settle all changes on the log; return the last value of each identity."""
     written = dict[str, bool]()
     while change_log.sweep() or change_log.state().first is not None:
         changes = claim(change_log)
