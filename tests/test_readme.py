@@ -1,11 +1,15 @@
 """README.md and docs/ say what is so: options, messages, links. Their blocks are run by ``test_docs_code``."""
 
+import json
 import re
 
 import pytest
+from flagsmith import Flagsmith
+from flagsmith.offline_handlers import LocalFileHandler
 
 import flagsync as package
 from flagsync import FlagSync, Stats
+from flagsync.testing import MixpanelServer
 from tests.support.pages import PAGES, README, REPOSITORY, ROOT, anchors, blocks, prose, rows, says, texts
 
 TEXTS = [pieces for pieces in texts() if max(map(len, pieces)) > 2]
@@ -36,6 +40,17 @@ def test_readme_is_one_short_page() -> None:
 
 def test_readme_has_two_commands() -> None:
     assert [block.content.count("&&") for block in blocks("console", "README.md")] == [2, 2]
+
+
+def test_readme_shows_a_profile_as_it_is(mixpanel: MixpanelServer) -> None:
+    handler = LocalFileHandler(str(ROOT / "examples" / "shop.json"))
+    with FlagSync(
+        Flagsmith(offline_mode=True, offline_handler=handler), "token", mixpanel_url=mixpanel.url
+    ) as client:
+        client.get_identity_flags("alice")
+    [picture] = blocks("text", "README.md")
+    shown = re.findall(r"^ {4}(\w+) {2,}(\S+)", picture.content, re.MULTILINE)
+    assert {name: json.loads(value) for name, value in shown} == mixpanel.profiles["alice"]
 
 
 def test_readme_leads_to_every_page() -> None:
