@@ -110,13 +110,6 @@ def test_messages_are_those_of_the_code(page: str, message: str) -> None:
     assert any(says(pieces, message) for pieces in TEXTS), f"{page}: {message}"
 
 
-def test_answers_of_the_webhook_are_those_of_the_code() -> None:
-    [_, *table] = rows("docs/webhook-answers.md", "What comes")
-    answers = [message for _, status, message in table if status != "200"]
-    assert [message for message in answers if not any(says(pieces, message) for pieces in TEXTS)] == []
-    assert len(answers) > 15
-
-
 def test_every_public_name_is_documented() -> None:
     public = [getattr(package, name) for name in package.__all__ if name != "PropertyValue"]
     members = [getattr(FlagSync, name) for name in vars(FlagSync) if not name.startswith("_")]

@@ -104,4 +104,4 @@ def _spans(pieces: list[str], message: str) -> bool:
     end = next(last[:cut] for cut in range(len(last), -1, -1) if message.endswith(last[:cut]))
     parts = (begin, *middle, end)
     is_alike = re.fullmatch(".+?".join(map(re.escape, parts)), message) is not None
-    return is_alike and 3 * sum(map(len, parts)) >= len(message)
+    return is_alike and 2 * sum(map(len, parts)) >= len(message)
