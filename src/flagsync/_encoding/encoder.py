@@ -196,7 +196,8 @@ class Encoder:
 
     def _skip(self, reason: NotMirrored) -> None:
         self._ledger.count("skipped")
-        self._report.warn_once(NOT_MIRRORED.format(reason.detail or reason.reason), reason.reason)
+        if reason.reason:
+            self._report.warn_once(NOT_MIRRORED.format(reason.detail or reason.reason), reason.reason)
 
     def _reject(self, error: BaseException) -> None:
         if is_interrupt_of_application(error):
