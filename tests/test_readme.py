@@ -114,3 +114,9 @@ def test_every_public_name_is_documented() -> None:
     public = [getattr(package, name) for name in package.__all__ if name != "PropertyValue"]
     members = [getattr(FlagSync, name) for name in vars(FlagSync) if not name.startswith("_")]
     assert [item for item in (*public, *members) if not item.__doc__] == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_no_code_has_a_key_or_token_that_would_be_copied(page: str) -> None:
+    code = "".join(block.content for block in blocks("python", page))
+    assert re.findall(r"""["'](?:ser\.|mixpanel-project-token)[^"']*["']""", code) == []

@@ -33,7 +33,7 @@ HOSTS = {
     "in": "https://api-in.mixpanel.com",
 }
 ENDPOINTS = ("engage", "track", "import", "groups")
-PLACEHOLDER_TOKEN = "mixpanel-project-token"  # noqa: S105 - of README.md
+PLACEHOLDER_TOKEN = "mixpanel-project-token"  # noqa: S105 - stands for one in examples
 ARGUMENTS = {
     "distinct_id": "the identifier",
     "property_name": "the name of a feature",
