@@ -1,7 +1,10 @@
 """Keeps the statistics of this process in line with its backend, even if the store is removed.
 
-Guarantee: each message that the process has stored keeps its outcome in the statistics.
+Guarantee: each message that the process has stored counts once in the statistics, also if its store is moved away and
+back.
 """
+
+from typing import NamedTuple
 
 from flagsync._outbox.backend import Status, Totals
 from flagsync._report import Outage, Reporter
@@ -15,12 +18,27 @@ SILENT = (
 )
 
 
+class Former(NamedTuple):
+    """What a process had in a store when another one took its place.
+
+    Attributes:
+        account: The number of its account.
+        totals: What counts meanwhile: what waited there is dropped.
+        twice: How many of the messages in the account were stored twice.
+    """
+
+    account: int
+    totals: Totals
+    twice: int
+
+
 class Accounting:
     """Keeps the ledger up to date with what a backend says."""
 
     def __init__(self, ledger: Ledger, report: Reporter) -> None:
         self._ledger, self._report, self._silence = ledger, report, Outage(report)
-        self._past = Totals()  # totals of former stores and accounts
+        self._closed = Totals()  # of accounts that their store has forgotten
+        self._former: dict[int, Former] = {}  # by the number of the store
         self._handed_over = 0  # messages that the current account must know
         self.status = Status()
 
@@ -39,13 +57,18 @@ class Accounting:
         if before.store and status.store != before.store:
             if own.pending:
                 self._report.count_loss("The outbox was removed or emptied", own.pending)
-            self._keep(own._replace(dropped=own.dropped + own.pending), status)
+            totals = own._replace(dropped=own.dropped + own.pending)
+            twice = max(0, before.own.accepted - self._handed_over)
+            self._former[before.store] = Former(before.account, totals, twice)
+            self._handed_over = status.own.accepted
+            self._return_to(status)
         elif before.account and status.account != before.account:
-            self._keep(own._replace(delivered=own.delivered + own.pending), status)
+            self._closed = _sum(self._closed, own._replace(delivered=own.delivered + own.pending))
+            self._handed_over = status.own.accepted
         elif dropped := status.own.dropped - before.own.dropped:
             self._report.count_loss(FULL, dropped)
         self.status = status
-        totals = _sum(self._past, self._own())
+        totals = _sum(self._closed, *(former.totals for former in self._former.values()), self._own())
         self._ledger.set_stored({**totals._asdict(), "pending": status.own.pending})
         if status.pending and min(status.silent_seconds, status.oldest_seconds) > SILENT_SECONDS:
             self._silence.begin(SILENT)
@@ -68,11 +91,14 @@ class Accounting:
             superseded=own.superseded - superseded,
         )
 
-    def _keep(self, totals: Totals, new: Status) -> None:
-        """Keep the totals of the former account. The new one knows the messages stored since."""
-        self._past = _sum(self._past, totals)
-        self._handed_over = new.own.accepted
+    def _return_to(self, status: Status) -> None:
+        """Continue with the account in a store that was moved away and back, unless the store has forgotten it."""
+        if (former := self._former.pop(status.store, None)) is not None:
+            if former.account == status.account:
+                self._handed_over -= former.twice
+            else:
+                self._closed = _sum(self._closed, former.totals)
 
 
-def _sum(one: Totals, other: Totals) -> Totals:
-    return Totals(*(a + b for a, b in zip(one, other, strict=True)))
+def _sum(*totals: Totals) -> Totals:
+    return Totals(*map(sum, zip(*totals, strict=True)))
