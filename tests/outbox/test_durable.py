@@ -12,7 +12,7 @@ import pytest
 
 from flagsync._outbox import outage, schedule
 from flagsync._outbox.backend import Totals
-from flagsync._outbox.contract import Claim, Limits, Mark
+from flagsync._outbox.contract import Claim, Limits, Mark, Message
 from flagsync._outbox.options import Staging
 from flagsync._outbox.sent import SentMessages
 from flagsync._outbox.sqlite import SQLiteBackend
@@ -618,6 +618,67 @@ def test_outage_lets_memory_forget_what_only_the_backend_knows(backend: Unreliab
     client.save("bob=1")
     client.save("ann=A", second=2)
     assert client.deliver() == ["bob=1", "ann=A"]
+
+
+@pytest.mark.parametrize("state", ["waits", "flies", "was sent"])
+@pytest.mark.parametrize("by", ["message", "repeat"])
+def test_outage_lets_an_equal_evaluation_count_as_the_latest_one(
+    state: str, by: str, client: Client, backend: UnreliableBackend, store: ReferenceStore
+) -> None:
+    other, batch = Client(ReferenceBackend(store)), list[Message]()
+    backend.break_all()
+    client.put_message(message("ann=A", 10, evaluation=1))
+    client.outbox.save()
+    if state != "waits":
+        batch += client.outbox.claim({}, urgent=True).messages
+    if state == "was sent":
+        client.outbox.settle(batch, [])
+    if by == "repeat":
+        assert client.confirm(repeat("ann", 1, 30)) == []
+    else:
+        client.put_message(message("ann=A", 30, evaluation=1))
+    other.put("ann=B", second=20)
+    backend.mend()
+    client.outbox.save()
+    other.outbox.save()
+    if state == "flies":
+        client.outbox.settle([], [])
+        client.outbox.save()
+    assert client.deliver() == ([] if state == "was sent" else ["ann=A"])
+    assert other.stats() == Stats(accepted=1, superseded=1)
+    assert client.stats() == Stats(accepted=2, delivered=1, unchanged=1)
+
+
+def test_outage_that_ends_while_a_message_flies_keeps_its_latest_evaluation(
+    client: Client, backend: UnreliableBackend, store: ReferenceStore
+) -> None:
+    other = Client(ReferenceBackend(store))
+    backend.break_all()
+    client.save("ann=A", second=10)
+    batch = client.outbox.claim({}, urgent=True).messages
+    client.put("ann=A", second=30)
+    client.outbox.settle(batch, [])
+    backend.mend()
+    client.outbox.save()
+    other.save("ann=B", second=20)
+    assert client.deliver() == []
+    assert other.stats() == Stats(accepted=1, superseded=1)
+
+
+def test_hand_over_counts_a_message_once_that_a_newer_one_follows_meanwhile(
+    client: Client, backend: UnreliableBackend
+) -> None:
+    client.put("ann=1")
+    pause = Pause(backend, "store")
+    join_sender = in_thread(client.outbox.save)
+    assert pause.is_reached.wait(LONG)
+    client.put("ann=2", second=2)
+    pause.go_on()
+    join_sender()
+    client.outbox.save()
+    assert client.stats() == Stats(accepted=2, superseded=1, pending=1)
+    assert client.deliver() == ["ann=2"]
+    assert client.flushes()
 
 
 def test_outage_has_full_batches_of_memory(backend: UnreliableBackend) -> None:

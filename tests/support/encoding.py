@@ -23,6 +23,7 @@ from flagsync._outbox.memory import MemoryOutbox
 from flagsync._report import Reporter
 from flagsync._stats import Ledger, Stats, stats_of
 from flagsync.exceptions import DeliveryError
+from tests.support.outboxes import waiting
 
 DESTINATION = Destination("http://127.0.0.1:9/engage", "project")
 WAIT_SECONDS = 10.0  # until a test fails whose event does not come
@@ -152,7 +153,7 @@ class Encoding:
 
     def messages(self) -> list[Message]:
         """Return the messages that wait in the outbox."""
-        return self.outbox.messages()
+        return waiting(self.outbox)
 
     def profiles(self) -> list[str]:
         """Return the keys of the messages that wait."""

@@ -1,6 +1,7 @@
 """Messages for outboxes, written as texts such as ``"ann=1"``, and outboxes with real parts around them."""
 
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from hashlib import blake2b
 from math import inf
@@ -58,6 +59,13 @@ def repeat(key: str, evaluation: int = 1, second: float = 2.0, destination: Dest
 
 def texts(messages: Iterable[Message]) -> list[str]:
     return [f"{message.key}={message.record.decode()}" for message in messages]
+
+
+def waiting(memory: MemoryOutbox) -> list[Message]:
+    """Return what waits, and let it wait."""
+    with suppress(InterruptedError), memory.hand_over() as messages:
+        raise InterruptedError
+    return messages
 
 
 def claim(outbox: Settler) -> list[str]:

@@ -67,11 +67,20 @@ class DurableOutbox:
     def confirm(self, repeats: Sequence[Repeat]) -> Sequence[Repeat]:
         with self._io:
             new = self._save(repeats)
-        return self._memory.confirm(repeats) if new is None else new
+            if new is None:
+                new = self._memory.confirm(repeats)
+                for repeat in {*repeats}.difference(new):
+                    self._sent.bring_forward(repeat.destination, repeat.key, repeat.evaluated_at)
+        return new
 
     def put(self, message: Message) -> None:
-        # Even an equal message tells the backend when it was evaluated.
-        self._memory.put(message, is_news=not self._outage.is_active)
+        if self._outage.is_active:
+            with self._io:
+                self._memory.put(message, is_news=not self._outage.is_active)
+                # The backend learns when it was last evaluated, even if memory has sent an equal message.
+                self._sent.bring_forward(message.destination, message.key, message.evaluated_at)
+        else:  # even an equal message tells the backend when it was evaluated
+            self._memory.put(message, is_news=True)
         # While the sender uses the backend, continue encoding, but only for some time.
         if self._schedule.is_due_after_put() and self._io.acquire(blocking=self._schedule.is_overdue()):
             try:
@@ -183,11 +192,10 @@ class DurableOutbox:
         return new
 
     def _store(self, repeats: Sequence[Repeat] = ()) -> Sequence[Repeat]:
-        messages = self._memory.messages()
-        deadline = self._schedule.busy_deadline()
-        new = self._backend.store(messages, self._sent.messages(), repeats, deadline)
+        with self._memory.hand_over() as messages:
+            deadline = self._schedule.busy_deadline()
+            new = self._backend.store(messages, self._sent.messages(), repeats, deadline)
         self._accounting.note_stored(len(messages) + len(repeats) - len(new))
-        self._memory.hand_over(messages)
         self._sent.clear()
         return new
 
