@@ -715,6 +715,40 @@ def test_outage_lets_only_the_lease_holder_send_from_memory(
     assert client.deliver() == ["ann=1"]
 
 
+def test_outage_of_one_process_that_is_long_lets_it_send_without_the_lease(
+    client: Client, backend: UnreliableBackend, store: ReferenceStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(outage, "monotonic", lambda: now[0])
+    other = Client(ReferenceBackend(store))
+    other.save("cid=1")
+    assert other.claim() == ["cid=1"]
+    backend.break_all()
+    client.save("ann=1")
+    now[0] += BY_HAND.max_retry_seconds
+    assert client.claim() == []
+    now[0] += 1
+    assert client.deliver() == ["ann=1"]
+    assert client.stats() == Stats(accepted=1, delivered=1)
+
+
+def test_outage_of_the_lease_alone_is_reported_once_and_lets_memory_send(
+    client: Client, backend: UnreliableBackend, logged: Logged
+) -> None:
+    backend.broken = {"try_acquire_lease"}
+    client.claim()
+    for number in range(3):
+        client.save(f"ann={number}", second=number)
+        assert client.deliver() == [f"ann={number}"]
+    client.report.report_deferred()
+    assert [line.split(" (")[0] for line in logged()] == [CANNOT]
+    backend.mend()
+    client.save("bob=1")
+    assert client.deliver() == ["bob=1"]
+    client.report.report_deferred()
+    assert [line.split(" (")[0] for line in logged()] == [CANNOT, IN_USE]
+
+
 def test_outage_lets_a_process_send_from_memory_where_no_lease_can_be_had(
     client: Client, backend: UnreliableBackend
 ) -> None:

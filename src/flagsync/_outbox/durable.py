@@ -3,7 +3,8 @@
 Guarantee: saved messages survive. Messages that the backend cannot store now are kept in memory and sent from there.
 Only the process that holds the lease sends, from the backend or from memory. Before it sends more from the backend, it
 tells the backend what was sent from memory, so that nothing older follows something newer. Boundary: that of the
-backend.
+backend; and a process that alone cannot use the backend for long sends from memory without the lease, so that an older
+state may follow a newer one of another process.
 """
 
 import threading
@@ -181,6 +182,8 @@ class DurableOutbox:
         new: Sequence[Repeat] | None = None
         try:
             if len(self._memory) or len(self._sent) or self._outage.is_active or repeats:
+                if self._outage.is_active:
+                    self._backend.try_acquire_lease()  # the outage goes on if nobody can hold the lease
                 new = self._store(repeats)
                 self._outage.end()
                 self._read_status()
@@ -212,7 +215,8 @@ class DurableOutbox:
 
     def _may_send_from_memory(self) -> bool:
         try:
-            return self._backend.try_acquire_lease()
+            # The holder may well use the backend, and never let go of the lease.
+            return self._backend.try_acquire_lease() or self._outage.is_long()
         except Exception:  # noqa: BLE001 - if nobody can hold the lease, nobody else sends
             return True
 
