@@ -146,7 +146,7 @@ def test_callback_that_cannot_be_called_with_its_argument_is_refused(
 ) -> None:
     with pytest.raises(ValueError) as raised:
         FlagSync(offline, "token", **{option: callback})
-    accepted = f"{option} must be a function of one argument, {ARGUMENTS[option]}"
+    accepted = f"{option} must be a function of {ARGUMENTS[option][0]}"
     assert f"{raised.value}" == f"{accepted}, not {fault}"
 
 

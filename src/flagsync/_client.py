@@ -6,20 +6,30 @@ delays it. Boundary: what happens behind ``submit`` is the pipeline's.
 
 import os
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from os import PathLike
 from typing import ClassVar, Literal, Never, Self, Unpack
 
 from flagsmith import Flagsmith
 from flagsmith.exceptions import FlagsmithAPIError
-from flagsmith.models import Flag, Flags
+from flagsmith.models import DefaultFlag, Flag, Flags
 from flagsmith.types import TraitMapping
 
 from flagsync._clock import monotonic
 from flagsync._encoding.properties import PropertyValue
 from flagsync._environment import EnvironmentOptions, read_environment
+from flagsync._experiments import record_in_flagsmith
 from flagsync._messages import NO_FLAGS, NO_THREADS, STALE, UNPICKLABLE, no_answer, refresher
-from flagsync._options import CLIENT, SAME_IDENTIFIER, SAME_NAME, SERVED_VALUE, Options, Tuning, client_fault
+from flagsync._options import (
+    CLIENT,
+    SAME_IDENTIFIER,
+    SAME_NAME,
+    SERVED_VALUE,
+    SERVED_VARIANT,
+    Options,
+    Tuning,
+    client_fault,
+)
 from flagsync._pipeline import Pipeline, file_outboxes
 from flagsync._process import EXIT_SECONDS, PerProcess, threads_run
 from flagsync._report import Reporter
@@ -46,6 +56,11 @@ class FlagSync:
         property_name: Feature name -> property name; None leaves the flag out. Pure; called once for each name.
         property_value: Flag -> property value; by default what Flagsmith's own server sends. Pure. Under local
             evaluation it is called once for a flag that is the same for everybody, and once an identity for the others.
+        experiment_name: Feature name -> name of the experiment that exposures to it belong to; None: to none. Another
+            name begins an experiment anew.
+        variant_name: Flag -> name of the variant; None: not recorded. By default the key of the variant, ``control``
+            included; without one the served value, or ``"true"`` or ``"false"`` where there is no value.
+        exposure_properties: Identifier, flag -> further properties of the event, such as group keys.
         flush_interval_seconds: How long an update may wait for others to share its request.
         resend_after_seconds: A profile that has not changed is not sent again before this; 0: always sent.
         max_pending: How many profiles may wait, about 1.2 KB each at 50 flags.
@@ -73,6 +88,9 @@ class FlagSync:
         distinct_id: Callable[[str], str | None] = SAME_IDENTIFIER,
         property_name: Callable[[str], str | None] = SAME_NAME,
         property_value: Callable[[Flag], PropertyValue] = SERVED_VALUE,
+        experiment_name: Callable[[str], str | None] = SAME_NAME,
+        variant_name: Callable[[Flag], str | None] = SERVED_VARIANT,
+        exposure_properties: Callable[[str, Flag], Mapping[str, PropertyValue]] | None = None,
         flush_interval_seconds: float = 1.0,
         resend_after_seconds: float = 300.0,
         max_pending: int = 50_000,
@@ -90,6 +108,9 @@ class FlagSync:
             distinct_id=distinct_id,
             property_name=property_name,
             property_value=property_value,
+            experiment_name=experiment_name,
+            variant_name=variant_name,
+            exposure_properties=exposure_properties,
             flush_interval_seconds=flush_interval_seconds,
             resend_after_seconds=resend_after_seconds,
             max_pending=max_pending,
@@ -174,6 +195,35 @@ class FlagSync:
                 pipeline.encoder.skip()
                 return
             pipeline.encoder.submit(identifier, flags)
+            if self._waits:
+                pipeline.wait_for_room()
+
+    def get_experiment_flag(
+        self, feature_name: str, identifier: str, traits: TraitMapping | None = None
+    ) -> Flag | DefaultFlag:
+        """Evaluate a flag for an identity that meets its experiment now; mirror its flags and record the exposure.
+
+        Arguments, result and exceptions are those of ``get_identity_flags(…).get_flag(…)``. If the Flagsmith client has
+        events enabled, Flagsmith records its own exposure, too.
+        """
+        flags = self.get_identity_flags(identifier, traits)
+        if getattr(self.flagsmith, "_event_processor", None) is None:
+            flag = flags.get_flag(feature_name)
+        else:
+            flag = record_in_flagsmith(self.flagsmith, flags, feature_name, identifier, traits)
+        self.track_exposure(identifier, flag)
+        return flag
+
+    def track_exposure(self, identifier: str, flag: Flag | DefaultFlag) -> None:
+        """Record that an identity meets an experiment now, and which flag decided what it sees. Never raises.
+
+        Mixpanel gets one event for a user and experiment, and another one if the variant differs; after 25 days
+        again. Not recorded, and counted as ``stats().exposures.skipped``, are those that are in no sample: default
+        flags, disabled multivariate flags, identity overrides and users outside a rollout, where the flag tells.
+        """
+        if self._pipelines is not None:
+            pipeline = self._pipelines.get()
+            pipeline.encoder.expose(identifier, flag)
             if self._waits:
                 pipeline.wait_for_room()
 

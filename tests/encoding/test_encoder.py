@@ -12,7 +12,7 @@ import pytest
 from flagsmith import Flagsmith
 from flagsmith.models import Flag, Flags
 
-from flagsync._encoding.calls import Call
+from flagsync._encoding.calls import Call, Exposure
 from flagsync._encoding.inbox import Inbox
 from flagsync._encoding.pacer import AS_A_RULE, WHILE_SOMEBODY_WAITS
 from flagsync._stats import Stats
@@ -244,10 +244,10 @@ def test_call_that_comes_just_before_the_encoder_sleeps_is_encoded(threaded: Bui
     assert encoding.profiles() == ["first", "late"]
 
 
-class RacingCalls(deque[Call]):
+class RacingCalls(deque[Call | Exposure]):
     """Calls of which another thread takes one first."""
 
-    def pop(self, *_: Any) -> Call:
+    def pop(self, *_: Any) -> Call | Exposure:
         self.popleft()
         return super().pop()
 

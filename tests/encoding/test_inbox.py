@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from flagsmith.models import Flags
 
-from flagsync._encoding.calls import Call
+from flagsync._encoding.calls import Call, Exposure
 from flagsync._encoding.inbox import Inbox
 from flagsync._report import Reporter
 from flagsync._stats import Ledger
@@ -129,10 +129,10 @@ def test_keeping_the_bound_drops_the_oldest_calls() -> None:
     assert [identifier for identifier, _ in calls.collected()] == ["c", "d", "e"]
 
 
-class RacingCalls(deque[Call]):
+class RacingCalls(deque[Call | Exposure]):
     """Calls that the encoder's thread collects just before a caller takes the oldest."""
 
-    def popleft(self) -> Call:
+    def popleft(self) -> Call | Exposure:
         self.clear()
         return super().popleft()
 

@@ -54,6 +54,10 @@ class ProfileEncoder:
         resend_after_seconds: Of the messages.
         pacer: Lets the thread rest between pieces of work.
         report: Told once of each flag that is left out or cut, and of white space round identifiers.
+
+    Attributes:
+        calls: Where calls are made.
+        destination: Of the messages.
     """
 
     def __init__(
@@ -68,7 +72,7 @@ class ProfileEncoder:
         report: Reporter,
     ) -> None:
         self.destination, self._resend_after_seconds = destination, resend_after_seconds
-        self._calls, self._distinct_id, self._pacer, self._report = calls, mapping.distinct_id, pacer, report
+        self.calls, self._distinct_id, self._pacer, self._report = calls, mapping.distinct_id, pacer, report
         self._envelope = Envelope(token)
         self._properties = Properties(mapping.property_name, mapping.property_value, report.warn_once)
         # An application's own function is called for each identity.
@@ -150,7 +154,7 @@ class ProfileEncoder:
 
     def _template(self, number: int) -> "_Template":
         if (template := self._templates.get(number)) is None:
-            context = self._calls.document(number)
+            context = self.calls.document(number)
             digest = digest_of(context, self._pacer.pause)
             same = (one for one in self._templates.values() if one.document.digest == digest)
             template = next(same, None) or self._new_template(self._divide(context, digest))
