@@ -1,7 +1,7 @@
 """A real HTTP server on loopback that behaves like Mixpanel, for tests and examples.
 
-Guarantee: it refuses what Mixpanel refuses, and fails on demand. Boundary: ``/engage`` with ``$set`` and ``$unset``;
-nothing is kept when the server ends.
+Guarantee: it refuses what Mixpanel refuses, and fails on demand. Boundary: ``/engage`` with ``$set`` and ``$unset``,
+``/track`` and ``/import``; nothing is kept when the server ends.
 """
 
 import json
@@ -17,7 +17,8 @@ from typing import Any, Self
 from urllib.parse import parse_qs, urlsplit
 
 from flagsync._outbox.contract import MAX_BATCH_MESSAGES
-from flagsync.testing.updates import complaint, decoded
+from flagsync.testing.events import experiments_of, import_answer, track_complaint
+from flagsync.testing.updates import complaint, decoded, distinct_ids
 
 MAX_BODY_BYTES = 10_000_000
 JOIN_SECONDS = 5.0
@@ -55,8 +56,7 @@ class _Fault:
     distinct_id: str | None = None
 
     def meets(self, request: Request) -> bool:
-        ids = [update.get("$distinct_id") for update in request.updates if isinstance(update, dict)]
-        return self.times >= 1 and (self.distinct_id is None or self.distinct_id in ids)
+        return self.times >= 1 and self.distinct_id in (None, *distinct_ids(request.updates))
 
 
 class MixpanelServer:
@@ -77,11 +77,13 @@ class MixpanelServer:
         url: For ``mixpanel_url``.
         requests: Every request so far, oldest first.
         profiles: ``distinct_id`` -> properties, after all updates that were accepted.
+        events: Every event that was accepted, oldest first: ``{"event": name, "properties": {…}}``.
     """
 
     def __init__(self, port: int = 0) -> None:
         self.requests: list[Request] = []
         self.profiles: dict[str, dict[str, Any]] = {}
+        self.events: list[dict[str, Any]] = []
         self._faults: list[_Fault] = []
         self._changed = threading.Condition()
         self._ending = threading.Event()
@@ -99,6 +101,11 @@ class MixpanelServer:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    @property
+    def experiments(self) -> dict[str, dict[str, set[str]]]:
+        """Experiment -> variant -> the ``distinct_id``s that have met it, from the events that were accepted."""
+        return experiments_of([*self.events])
 
     def close(self) -> None:
         """Answer no more and close every connection. Idempotent."""
@@ -133,7 +140,7 @@ class MixpanelServer:
             headers: Further headers of the answer.
             delay_seconds: Wait so long before answering, or until the server ends.
             drop: Close the connection without an answer.
-            distinct_id: Only requests with an update for this profile meet it.
+            distinct_id: Only requests with an update or an event of this profile meet it.
         """
         data = body.encode() if isinstance(body, str) else body
         with self._changed:
@@ -161,13 +168,20 @@ class MixpanelServer:
     def _answer(self, request: Request) -> tuple[int, bytes]:
         """Apply a request as Mixpanel would; return its status and body."""
         parts = urlsplit(request.path)
-        if parts.path != "/engage":
+        if parts.path not in ("/engage", "/track", "/import"):
             return HTTPStatus.NOT_FOUND, b"Not found"
         if request.method != "POST":
             return HTTPStatus.METHOD_NOT_ALLOWED, b"Method not allowed"
         if len(request.body) > MAX_BODY_BYTES:
             return HTTPStatus.REQUEST_ENTITY_TOO_LARGE, b"Request Entity Too Large"
-        status, error = HTTPStatus.OK, next(filter(None, map(complaint, request.updates)), None)
+        query = parse_qs(parts.query)
+        if parts.path == "/import":
+            strict = query.get("strict", ["1"]) == ["1"]
+            answer, events, content = import_answer(request.updates, request.headers, strict=strict)
+            self._apply(events)
+            return answer, content
+        find = complaint if parts.path == "/engage" else track_complaint
+        status, error = HTTPStatus.OK, next(filter(None, map(find, request.updates)), None)
         if not request.updates:
             status, error = HTTPStatus.BAD_REQUEST, "data, missing or empty"
         if len(request.updates) > MAX_BATCH_MESSAGES:
@@ -175,12 +189,15 @@ class MixpanelServer:
         if error is None:
             self._apply(request.updates)
         verdict = int(error is None)
-        verbose = parse_qs(parts.query).get("verbose") == ["1"]
+        verbose = query.get("verbose") == ["1"]
         return status, json.dumps({"status": verdict, "error": error} if verbose else verdict).encode()
 
     def _apply(self, updates: list[dict[str, Any]]) -> None:
         with self._changed:
             for update in updates:
+                if "event" in update:
+                    self.events.append(update)
+                    continue
                 profile = self.profiles.setdefault(update["$distinct_id"], {})
                 profile.update(update.get("$set", {}))
                 for name in update.get("$unset", []):
