@@ -1,16 +1,18 @@
 """Flagsmith decides who sees what; Mixpanel shows what it did; flagsync joins the two.
 
     application ─> FlagSync.get_identity_flags() ─> Flags, Flagsmith's own    _client, _options
+    application ─> FlagSync.track_exposure()                                  _experiments
                      └─> Encoder.submit()   a queue; latest wins              _pipeline wires it all
                          ── encoder thread ──
                          evaluation ─> properties ─> Message ─> Outbox.put()  _encoding/
                                        in memory | DurableOutbox: a file      _outbox/, _files/
                          ── sender thread ──
-                         Outbox.claim() ─> /engage ─> Outbox.settle()         _delivery/
+                         Outbox.claim() ─> /engage, /track ─> .settle()       _delivery/
 
     Mixpanel cohort webhook ─> CohortUpdate ─> membership store ─> traits     cohorts/
 
-``_process`` makes one object for each process and closes it before the exit, ``_signals`` before SIGTERM ends it,
+``_process`` makes one object for each process and closes it before the exit, ``_pipelines`` those of a client,
+``_signals`` closes them before SIGTERM ends the process,
 ``_worker`` is a background thread, ``_clock`` a clock that tests of applications do not stop,
 ``_report`` says what goes wrong, ``_messages`` what is odd about the application, ``_loss`` what a client gave up,
 ``_stats`` counts what became of the calls, ``_recent`` is a bounded map,

@@ -5,7 +5,6 @@ delays it. Boundary: what happens behind ``submit`` is the pipeline's.
 """
 
 import os
-import weakref
 from collections.abc import Callable, Mapping
 from os import PathLike
 from typing import ClassVar, Literal, Never, Self, Unpack
@@ -18,8 +17,8 @@ from flagsmith.types import TraitMapping
 from flagsync._clock import monotonic
 from flagsync._encoding.properties import PropertyValue
 from flagsync._environment import EnvironmentOptions, read_environment
-from flagsync._experiments import record_in_flagsmith
-from flagsync._messages import NO_FLAGS, NO_THREADS, STALE, UNPICKLABLE, no_answer, refresher
+from flagsync._experiments import experiment_flag
+from flagsync._messages import NO_FLAGS, UNPICKLABLE, no_answer
 from flagsync._options import (
     CLIENT,
     SAME_IDENTIFIER,
@@ -30,8 +29,8 @@ from flagsync._options import (
     Tuning,
     client_fault,
 )
-from flagsync._pipeline import Pipeline, file_outboxes
-from flagsync._process import EXIT_SECONDS, PerProcess, threads_run
+from flagsync._pipeline import file_outboxes
+from flagsync._pipelines import pipelines_of
 from flagsync._report import Reporter
 from flagsync._rules import require, shown
 from flagsync._stats import Stats
@@ -58,8 +57,8 @@ class FlagSync:
             evaluation it is called once for a flag that is the same for everybody, and once an identity for the others.
         experiment_name: Feature name -> name of the experiment that exposures to it belong to; None: to none. Another
             name begins an experiment anew.
-        variant_name: Flag -> name of the variant; None: not recorded. By default the key of the variant, ``control``
-            included; without one the served value, or ``"true"`` or ``"false"`` where there is no value.
+        variant_name: Flag -> name of the variant; None: not recorded. By default its key, ``control`` included; without
+            one the served value, or ``"true"`` or ``"false"``.
         exposure_properties: Identifier, flag -> further properties of the event, such as group keys.
         flush_interval_seconds: How long an update may wait for others to share its request.
         resend_after_seconds: A profile that has not changed is not sent again before this; 0: always sent.
@@ -129,7 +128,7 @@ class FlagSync:
         """The wrapped client, for everything else that Flagsmith offers."""
         self._cohorts = CohortTraits(cohorts, Reporter(None)) if cohorts is not None else None
         self._waits = when_full == "wait"
-        self._pipelines = self._per_process()
+        self._pipelines = pipelines_of(self, self.flagsmith, self._options)
         if cohorts is not None and (warning := ignored_traits(self.flagsmith)):
             Reporter(None).warn_once(warning)
         if self._pipelines is not None:
@@ -203,23 +202,20 @@ class FlagSync:
     ) -> Flag | DefaultFlag:
         """Evaluate a flag for an identity that meets its experiment now; mirror its flags and record the exposure.
 
-        Arguments, result and exceptions are those of ``get_identity_flags(…).get_flag(…)``. If the Flagsmith client has
-        events enabled, Flagsmith records its own exposure, too.
+        It is ``get_identity_flags(…).get_flag(…)``; if the Flagsmith client has events enabled, Flagsmith records its
+        own exposure, too.
         """
         flags = self.get_identity_flags(identifier, traits)
-        if getattr(self.flagsmith, "_event_processor", None) is None:
-            flag = flags.get_flag(feature_name)
-        else:
-            flag = record_in_flagsmith(self.flagsmith, flags, feature_name, identifier, traits)
+        flag = experiment_flag(self.flagsmith, flags, feature_name, identifier, traits)
         self.track_exposure(identifier, flag)
         return flag
 
     def track_exposure(self, identifier: str, flag: Flag | DefaultFlag) -> None:
         """Record that an identity meets an experiment now, and which flag decided what it sees. Never raises.
 
-        Mixpanel gets one event for a user and experiment, and another one if the variant differs; after 25 days
-        again. Not recorded, and counted as ``stats().exposures.skipped``, are those that are in no sample: default
-        flags, disabled multivariate flags, identity overrides and users outside a rollout, where the flag tells.
+        Mixpanel gets one event for a user and experiment, another one if the variant differs or after 25 days. Not
+        recorded, but counted, is who is in no sample: with a default flag, a disabled multivariate one, an identity
+        override, or outside a rollout, where the flag tells.
         """
         if self._pipelines is not None:
             pipeline = self._pipelines.get()
@@ -257,37 +253,3 @@ class FlagSync:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _per_process(self) -> PerProcess[Pipeline] | None:
-        """Return the pipelines: a forked child gets its own, empty one."""
-        options, token = self._options, self._options.token
-        if token is None:
-            return None
-        flagsmith, built_with = self.flagsmith, refresher(self.flagsmith)
-        client = weakref.ref(self)
-
-        def make(inherited: Pipeline | None) -> Pipeline:
-            pipeline = Pipeline(options, token)
-            if inherited is not None and inherited.is_closed:
-                pipeline.stop(monotonic() + EXIT_SECONDS)
-            return pipeline
-
-        def on_first(pipeline: Pipeline, inherited: Pipeline | None) -> None:
-            if (owner := client()) is not None:  # else it is being collected, in the child of a fork
-                weakref.finalize(owner, _stop, pipeline).atexit = False
-            if not threads_run():
-                pipeline.report.warn_once(NO_THREADS)
-            thread = refresher(flagsmith)
-            if thread and (not thread.is_alive() or (inherited and thread is built_with)):
-                pipeline.report.warn_once(STALE)
-
-        return PerProcess(make, on_first)
-
-
-def _stop(pipeline: Pipeline) -> None:
-    """Stop the pipeline of a client that nobody has any more.
-
-    The garbage collector may call this in any thread, also in the pipeline's own, while it holds any lock. So it
-    takes no lock and waits for nothing.
-    """
-    pipeline.stop(monotonic() + EXIT_SECONDS)

@@ -8,10 +8,12 @@ from flagsmith.models import DefaultFlag, Flag, Flags
 from flagsmith.types import TraitMapping
 
 
-def record_in_flagsmith(
+def experiment_flag(
     flagsmith: Flagsmith, flags: Flags, feature_name: str, identifier: str, traits: TraitMapping | None
 ) -> Flag | DefaultFlag:
-    """Return a flag of an identity, after Flagsmith's client has recorded the exposure as it does."""
+    """Return a flag of an identity, which Flagsmith's client records where its events are enabled."""
+    if getattr(flagsmith, "_event_processor", None) is None:
+        return flags.get_flag(feature_name)
     evaluated = _Evaluated(flagsmith, flags)
     return type(flagsmith).get_experiment_flag(evaluated, feature_name, identifier, traits)  # type: ignore[arg-type]
 

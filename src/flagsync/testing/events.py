@@ -9,7 +9,7 @@ from http import HTTPStatus
 from typing import Any
 
 from flagsync._clock import time
-from flagsync._outbox.contract import MAX_MESSAGE_BYTES
+from flagsync._outbox.contract import MAX_BATCH_MESSAGES, MAX_MESSAGE_BYTES
 
 MAX_AGE_SECONDS = 5 * 86400.0  # of an event for /track; https://developer.mixpanel.com/reference/track-event
 EXPERIMENT = "$experiment_started"
@@ -19,13 +19,13 @@ INSERT_ID = re.compile("[A-Za-z0-9-]{1,36}")
 
 def track_complaint(event: object) -> str | None:
     """Return what Mixpanel's /track has against an event, as the error of its answer."""
-    error = complaint(event)
-    if error is None and isinstance(event, dict):
-        if not _is_text(event["properties"].get("token")):
-            return "token, missing or empty"
-        if event["properties"].get("time", time()) < time() - MAX_AGE_SECONDS:
-            return "properties.time, more than 5 days ago"
-    return error
+    if (error := complaint(event)) is not None or not isinstance(event, dict):
+        return error
+    if not _is_text(event["properties"].get("token")):
+        return "token, missing or empty"
+    if event["properties"].get("time", time()) < time() - MAX_AGE_SECONDS:
+        return "properties.time, more than 5 days ago"
+    return None
 
 
 def complaint(event: object) -> str | None:
@@ -46,11 +46,17 @@ def complaint(event: object) -> str | None:
 
 
 def import_answer(
-    events: list[Any], headers: Mapping[str, str], *, strict: bool
+    events: list[Any], headers: Mapping[str, str], strict: list[str] | None
 ) -> tuple[int, list[Any], bytes]:
-    """Return the status, the events that are kept and the body of an answer of Mixpanel's /import."""
+    """Return the status, the events that are kept and the body of an answer of Mixpanel's /import.
+
+    Without ``strict=1`` it does not tell what it has refused.
+    """
     if not _token(headers.get("Authorization", "")):
         return HTTPStatus.UNAUTHORIZED, [], _body(HTTPStatus.UNAUTHORIZED, error="Unauthorized")
+    if not 0 < len(events) <= MAX_BATCH_MESSAGES:
+        error = f"between 1 and {MAX_BATCH_MESSAGES} events are accepted"
+        return HTTPStatus.BAD_REQUEST, [], _body(HTTPStatus.BAD_REQUEST, error=error)
     failed = [
         {"index": place, "message": error}
         for place, event in enumerate(events)
@@ -58,7 +64,7 @@ def import_answer(
     ]
     bad = {record["index"] for record in failed}
     kept = [event for place, event in enumerate(events) if place not in bad]
-    if strict and failed:
+    if strict == ["1"] and failed:
         error = "some data points in the request failed validation"
         body = _body(HTTPStatus.BAD_REQUEST, error=error, failed_records=failed, num_records_imported=len(kept))
         return HTTPStatus.BAD_REQUEST, kept, body
@@ -67,7 +73,7 @@ def import_answer(
 
 def experiments_of(events: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, set[str]]]:
     """Return experiment -> variant -> ``distinct_id``s, from the events that have both names as text."""
-    found: dict[str, dict[str, set[str]]] = {}
+    found: dict[Any, dict[Any, set[str]]] = {}
     for event in events:
         properties = event["properties"]
         experiment, variant = (properties.get(name) for name in EXPERIMENT_NAMES)

@@ -168,18 +168,17 @@ class MixpanelServer:
     def _answer(self, request: Request) -> tuple[int, bytes]:
         """Apply a request as Mixpanel would; return its status and body."""
         parts = urlsplit(request.path)
+        query = parse_qs(parts.query)
         if parts.path not in ("/engage", "/track", "/import"):
             return HTTPStatus.NOT_FOUND, b"Not found"
         if request.method != "POST":
             return HTTPStatus.METHOD_NOT_ALLOWED, b"Method not allowed"
         if len(request.body) > MAX_BODY_BYTES:
             return HTTPStatus.REQUEST_ENTITY_TOO_LARGE, b"Request Entity Too Large"
-        query = parse_qs(parts.query)
         if parts.path == "/import":
-            strict = query.get("strict", ["1"]) == ["1"]
-            answer, events, content = import_answer(request.updates, request.headers, strict=strict)
+            status, events, content = import_answer(request.updates, request.headers, query.get("strict"))
             self._apply(events)
-            return answer, content
+            return status, content
         find = complaint if parts.path == "/engage" else track_complaint
         status, error = HTTPStatus.OK, next(filter(None, map(find, request.updates)), None)
         if not request.updates:
