@@ -173,12 +173,9 @@ class FlagSync:
             raise
         if self._pipelines is not None:
             pipeline = self._pipelines.get()
-            if transient:
-                pipeline.encoder.skip()
-            else:
-                pipeline.encoder.submit(identifier, flags)
-                if self._waits:
-                    pipeline.wait_for_room()
+            pipeline.encoder.skip() if transient else pipeline.encoder.submit(identifier, flags)
+            if self._waits:
+                pipeline.wait_for_room()
         return flags
 
     def get_environment_flags(self) -> Flags:
@@ -202,8 +199,7 @@ class FlagSync:
     ) -> Flag | DefaultFlag:
         """Evaluate a flag for an identity that meets its experiment now; mirror its flags and record the exposure.
 
-        It is ``get_identity_flags(…).get_flag(…)``; if the Flagsmith client has events enabled, Flagsmith records its
-        own exposure, too.
+        The flag is that of ``get_identity_flags()``. If events are enabled, Flagsmith records its own exposure, too.
         """
         flags = self.get_identity_flags(identifier, traits)
         flag = experiment_flag(self.flagsmith, flags, feature_name, identifier, traits)
@@ -213,9 +209,8 @@ class FlagSync:
     def track_exposure(self, identifier: str, flag: Flag | DefaultFlag) -> None:
         """Record that an identity meets an experiment now, and which flag decided what it sees. Never raises.
 
-        Mixpanel gets one event for a user and experiment, another one if the variant differs or after 25 days. Not
-        recorded, but counted, is who is in no sample: with a default flag, a disabled multivariate one, an identity
-        override, or outside a rollout, where the flag tells.
+        Mixpanel gets one event for a user and experiment, another one if the variant differs or after 25 days. Whoever
+        is in no sample, by an identity override for example, is counted as ``stats().exposures.skipped``.
         """
         if self._pipelines is not None:
             pipeline = self._pipelines.get()

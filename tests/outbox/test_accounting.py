@@ -57,6 +57,20 @@ def test_accounting_of_another_store_counts_what_waited_as_dropped(account: Acco
     assert logged() == [f"The outbox was removed or emptied: {lost} lost" for lost in ("3 updates", "1 update")]
 
 
+def test_accounting_of_another_store_keeps_what_became_of_events_apart(
+    account: Account, logged: Logged
+) -> None:
+    account.accounting.note_stored(3, 2)
+    first = Totals(accepted=5, delivered=3)
+    account.accounting.update(Status(store=1, account=1, own=first, own_events=Totals(accepted=2, delivered=1)))
+    assert account.accounting.pending == (1, 1)
+    account.accounting.update(Status(store=2, account=1))
+    account.report.report_deferred(now=True)
+    events = {name: count for name, count in account.ledger.events().items() if count}
+    assert (account.counts(), events) == ({"delivered": 2, "dropped": 1}, {"delivered": 1, "dropped": 1})
+    assert logged() == ["The outbox was removed or emptied: 2 updates lost"]
+
+
 def test_accounting_of_another_store_reports_nothing_if_nothing_waited(
     account: Account, logged: Logged
 ) -> None:

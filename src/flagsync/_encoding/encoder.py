@@ -150,6 +150,8 @@ class Encoder:
         while left:
             calls = [inbox.pop() for _ in range(min(left, CALLS_AT_ONCE))]
             left -= len(calls)
+            if self._outbox.has_full_batch():
+                self._on_put()
             for number, (distinct_id, keyed) in enumerate(self._without_repeats(self._by_profile(calls))):
                 self._encode(distinct_id, *keyed)
                 if number % ANNOUNCE_EVERY == 0 and self._outbox.has_full_batch():

@@ -57,11 +57,8 @@ def import_answer(
     if not 0 < len(events) <= MAX_BATCH_MESSAGES:
         error = f"between 1 and {MAX_BATCH_MESSAGES} events are accepted"
         return HTTPStatus.BAD_REQUEST, [], _body(HTTPStatus.BAD_REQUEST, error=error)
-    failed = [
-        {"index": place, "message": error}
-        for place, event in enumerate(events)
-        if (error := complaint(event) or _missing(event)) is not None
-    ]
+    errors = [complaint(event) or _missing(event) for event in events]
+    failed = [{"index": place, "message": error} for place, error in enumerate(errors) if error is not None]
     bad = {record["index"] for record in failed}
     kept = [event for place, event in enumerate(events) if place not in bad]
     if strict == ["1"] and failed:
