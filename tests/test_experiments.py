@@ -15,6 +15,8 @@ from flagsmith.models import DefaultFlag, Flag
 from flagsmith.offline_handlers import LocalFileHandler
 
 from flagsync import FlagSync, Stats, outbox_stats
+from flagsync._clock import monotonic, time
+from flagsync._encoding.calls import Exposure
 from flagsync._stats import ExposureStats
 from flagsync.testing import MixpanelServer
 from tests.support.encoding import lazy
@@ -303,6 +305,30 @@ def test_exposure_in_a_file_is_kept_for_the_next_client(
     mixpanel.recover()
     assert flagsync(outbox=path).flush()
     assert [event["properties"]["Variant name"] for event in mixpanel.events] == ["A", "B"]
+
+
+def test_exposure_that_has_waited_for_days_keeps_its_time(flagsync: Build, mixpanel: MixpanelServer) -> None:
+    client = flagsync()
+    days = 5 * 86400
+    pipelines = client._pipelines
+    assert pipelines is not None
+    pipelines.get()._inbox.calls.append(Exposure("ann", 0, flag(), monotonic() - days))
+    client.track_exposure("bob", flag())
+    assert client.flush()
+    assert mixpanel.experiments == {"checkout": {"A": {"ann", "bob"}}}
+    assert [request.path for request in mixpanel.requests] == ["/import?strict=1"]
+    assert abs(mixpanel.events[0]["properties"]["time"] - (time() - days)) < 10
+
+
+def test_exposures_arrive_while_profiles_do_not(
+    flagsync: Build, local: Flagsmith, mixpanel: MixpanelServer
+) -> None:
+    client = flagsync(local)
+    mixpanel.fail(endpoint="/engage", status=503)
+    client.get_experiment_flag(KEYED, "ann")
+    assert client.flush(0.5) is False
+    assert len(mixpanel.events) == 1
+    assert (client.stats().pending, client.stats().exposures.delivered) == (1, 1)
 
 
 def test_flagsmith_records_its_own_exposure_where_events_are_enabled(

@@ -98,7 +98,7 @@ def two(one: object, other: object) -> str:
     return f"{one}{other}"
 
 
-CALLBACKS = ("distinct_id", "property_name", "property_value", "on_error")
+CALLBACKS = ("distinct_id", "property_name", "property_value", "experiment_name", "variant_name", "on_error")
 
 
 @pytest.mark.parametrize("option", CALLBACKS)
@@ -148,6 +148,16 @@ def test_callback_that_cannot_be_called_with_its_argument_is_refused(
         FlagSync(offline, "token", **{option: callback})
     accepted = f"{option} must be a function of {ARGUMENTS[option][0]}"
     assert f"{raised.value}" == f"{accepted}, not {fault}"
+
+
+def test_callback_for_properties_of_exposures_has_two_arguments(offline: Flagsmith) -> None:
+    assert FlagSync(offline, "token", exposure_properties=None)
+    assert FlagSync(offline, "token", exposure_properties=lambda identifier, flag: {})
+    for wrong in (lambda _: {}, 7):
+        with pytest.raises(
+            ValueError, match="exposure_properties must be a function of two arguments, the ident"
+        ):
+            FlagSync(offline, "token", exposure_properties=wrong)  # type: ignore[arg-type]
 
 
 def test_invalid_option_says_what_came(offline: Flagsmith) -> None:

@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
@@ -18,7 +18,8 @@ from urllib.parse import parse_qs, urlsplit
 
 from flagsync._outbox.contract import MAX_BATCH_MESSAGES
 from flagsync.testing.events import experiments_of, import_answer, track_complaint
-from flagsync.testing.updates import complaint, decoded, distinct_ids
+from flagsync.testing.faults import Fault
+from flagsync.testing.updates import complaint, decoded
 
 MAX_BODY_BYTES = 10_000_000
 JOIN_SECONDS = 5.0
@@ -43,20 +44,6 @@ class Request:
     body: bytes
     updates: list[dict[str, Any]]
     connection: int
-
-
-@dataclass(slots=True)
-class _Fault:
-    times: float = 0
-    status: int | None = None
-    body: bytes | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
-    delay_seconds: float = 0.0
-    drop: bool = False
-    distinct_id: str | None = None
-
-    def meets(self, request: Request) -> bool:
-        return self.times >= 1 and self.distinct_id in (None, *distinct_ids(request.updates))
 
 
 class MixpanelServer:
@@ -84,7 +71,7 @@ class MixpanelServer:
         self.requests: list[Request] = []
         self.profiles: dict[str, dict[str, Any]] = {}
         self.events: list[dict[str, Any]] = []
-        self._faults: list[_Fault] = []
+        self._faults: list[Fault] = []
         self._changed = threading.Condition()
         self._ending = threading.Event()
         self._connections: dict[socket.socket, threading.Thread] = {}
@@ -130,6 +117,7 @@ class MixpanelServer:
         delay_seconds: float = 0.0,
         drop: bool = False,
         distinct_id: str | None = None,
+        endpoint: str = "",
     ) -> None:
         """Answer the next requests with a fault; several faults come one after the other.
 
@@ -141,10 +129,12 @@ class MixpanelServer:
             delay_seconds: Wait so long before answering, or until the server ends.
             drop: Close the connection without an answer.
             distinct_id: Only requests with an update or an event of this profile meet it.
+            endpoint: Only requests to this path meet it, such as ``"/track"``.
         """
         data = body.encode() if isinstance(body, str) else body
         with self._changed:
-            self._faults.append(_Fault(times, status, data, headers or {}, delay_seconds, drop, distinct_id))
+            fault = Fault(times, status, data, headers or {}, delay_seconds, drop, distinct_id, endpoint)
+            self._faults.append(fault)
 
     def recover(self) -> None:
         """Forget all faults."""
@@ -156,12 +146,14 @@ class MixpanelServer:
         with self._changed:
             return self._changed.wait_for(lambda: len(self.requests) >= count, timeout_seconds)
 
-    def _receive(self, request: Request) -> _Fault:
+    def _receive(self, request: Request) -> Fault:
         """Note a request; return the fault that it meets, if only one that does nothing."""
         with self._changed:
             self.requests.append(request)
             self._changed.notify_all()
-            fault = next((fault for fault in self._faults if fault.meets(request)), _Fault())
+            fault = next(
+                (fault for fault in self._faults if fault.meets(request.path, request.updates)), Fault()
+            )
             fault.times -= 1
             return fault
 
@@ -187,9 +179,8 @@ class MixpanelServer:
             status, error = HTTPStatus.BAD_REQUEST, f"data, at most {MAX_BATCH_MESSAGES} updates"
         if error is None:
             self._apply(request.updates)
-        verdict = int(error is None)
-        verbose = query.get("verbose") == ["1"]
-        return status, json.dumps({"status": verdict, "error": error} if verbose else verdict).encode()
+        answer = {"status": int(error is None), "error": error}
+        return status, json.dumps(answer if query.get("verbose") == ["1"] else answer["status"]).encode()
 
     def _apply(self, updates: list[dict[str, Any]]) -> None:
         with self._changed:
