@@ -150,14 +150,18 @@ def test_callback_that_cannot_be_called_with_its_argument_is_refused(
     assert f"{raised.value}" == f"{accepted}, not {fault}"
 
 
-def test_callback_for_properties_of_exposures_has_two_arguments(offline: Flagsmith) -> None:
-    assert FlagSync(offline, "token", exposure_properties=None)
-    assert FlagSync(offline, "token", exposure_properties=lambda identifier, flag: {})
-    for wrong in (lambda _: {}, 7):
-        with pytest.raises(
-            ValueError, match="exposure_properties must be a function of two arguments, the ident"
-        ):
-            FlagSync(offline, "token", exposure_properties=wrong)  # type: ignore[arg-type]
+def test_callback_for_properties_of_exposures_takes_two_arguments(offline: Flagsmith) -> None:
+    for right in (None, lambda identifier, flag: {identifier: flag.feature_name}):
+        assert FlagSync(offline, "token", exposure_properties=right)
+
+
+@pytest.mark.parametrize("callback", [lambda _: {}, 7, Callbacks().later])
+def test_callback_for_properties_of_exposures_that_takes_others_is_refused(
+    offline: Flagsmith, callback: Any
+) -> None:
+    accepted = "exposure_properties must be a function of two arguments, the identifier and a Flag"
+    with pytest.raises(ValueError, match=accepted):
+        FlagSync(offline, "token", exposure_properties=callback)
 
 
 def test_invalid_option_says_what_came(offline: Flagsmith) -> None:

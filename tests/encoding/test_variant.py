@@ -1,13 +1,19 @@
 """Which variant was served, and who is in a sample."""
 
+import copy
+from collections import defaultdict
 from dataclasses import replace
 from typing import Any
+from uuid import UUID
 
 import pytest
 from flagsmith.models import DefaultFlag, ExperimentMetadata, Flag
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from flagsync._encoding import variant as rules
 from flagsync._encoding.variant import no_sample, served_variant, with_rollout
+from tests.support.encoding import lazy
 
 
 def flag(
@@ -85,3 +91,39 @@ def test_rollout_of_an_experiment_is_known_by_the_name_of_its_segment() -> None:
     }
     assert with_rollout({"segments": segments}) == {"checkout", "banner"}
     assert with_rollout({}) == frozenset()
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(st.tuples(st.sampled_from([None, "a", "b", "c"]), st.integers(0, 33)), max_size=3),
+    st.integers(0, 100),
+)
+def test_groups_are_those_of_flagsmiths_engine_whatever_keys_and_weights_there_are(
+    document: dict[str, Any], options: list[tuple[str | None, int]], percentage: int
+) -> None:
+    found = copy.deepcopy(document)
+    [state] = [one for one in found["feature_states"] if one["feature"]["name"] == "mv_keyed"]
+    state["multivariate_feature_state_values"] = [
+        {
+            "multivariate_feature_option": {
+                "value": f"value_{number}",
+                "id": number,
+                "key": key and key + str(number),
+            },
+            "percentage_allocation": weight,
+            "id": number,
+            "mv_fs_value_uuid": f"{UUID(int=number)}",
+        }
+        for number, (key, weight) in enumerate(options)
+    ]
+    condition = {"operator": "PERCENTAGE_SPLIT", "value": f"{percentage}", "property_": ""}
+    [segment] = found["project"]["segments"]
+    segment["rules"][0]["rules"][0]["conditions"] = [condition]
+    for feature in ("mv_keyed", "seg_override"):
+        groups, named = defaultdict[object, set[int]](set), defaultdict[object, set[int]](set)
+        for number in range(40):
+            flags = lazy(found, f"user_{number}").all_flags()
+            [served] = [one for one in flags if one.feature_name == feature]
+            groups[served.enabled, served.value, served.variant].add(number)
+            named[served_variant(served)].add(number)
+        assert sorted(groups.values(), key=min) == sorted(named.values(), key=min)
