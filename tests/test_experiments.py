@@ -320,6 +320,22 @@ def test_exposure_that_has_waited_for_days_keeps_its_time(flagsync: Build, mixpa
     assert abs(mixpanel.events[0]["properties"]["time"] - (time() - days)) < 10
 
 
+def test_old_exposures_that_import_refuses_are_rejected_in_one_request(
+    flagsync: Build, mixpanel: MixpanelServer
+) -> None:
+    client = flagsync()
+    failed = {"code": 400, "failed_records": [{"index": 1, "message": "no"}], "num_records_imported": 2}
+    mixpanel.fail(times=1, status=400, body=json.dumps(failed))
+    pipelines = client._pipelines
+    assert pipelines is not None
+    for user in ("ann", "bob", "cid"):
+        pipelines.get()._inbox.calls.append(Exposure(user, 0, flag(), monotonic() - 5 * 86400))
+    client.track_exposure("dan", None)  # type: ignore[arg-type] # it only wakes the encoder
+    assert client.flush()
+    assert len(mixpanel.requests) == 1
+    assert client.stats().exposures == ExposureStats(accepted=3, delivered=2, rejected=1, skipped=1)
+
+
 def test_exposures_arrive_while_profiles_do_not(
     flagsync: Build, local: Flagsmith, mixpanel: MixpanelServer
 ) -> None:
