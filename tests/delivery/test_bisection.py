@@ -117,3 +117,14 @@ def test_bisection_rejects_exactly_the_bad_messages_whichever_they_are(size: int
     assert {*keys(bisection.rejected)} == refused
     assert len(bisection.rejected) == len(refused)
     assert keys(bisection.accepted) == keys([message for message in batch if message.key not in refused])
+
+
+def test_bisection_takes_the_word_of_an_answer_that_names_the_bad_messages() -> None:
+    batch = MESSAGES[:5]
+    bisection = Bisection(batch)
+    bisection.refuse(bisection.next_part(), {1, 4})
+    assert bisection.is_decided
+    assert (bisection.accepted, bisection.rejected) == (
+        [batch[0], batch[2], batch[3]],
+        [batch[1], batch[4]],
+    )

@@ -14,17 +14,20 @@ from flagsmith.models import Flag, Flags
 
 from flagsync._encoding.calls import Call, Calls
 from flagsync._encoding.encoder import Encoder
+from flagsync._encoding.exposure import ExposureEncoder, ExposureNames
 from flagsync._encoding.inbox import Inbox
 from flagsync._encoding.pacer import Pacer
 from flagsync._encoding.profile import Mapping, ProfileEncoder
 from flagsync._encoding.properties import PropertyValue, served_value
+from flagsync._encoding.variant import served_variant
 from flagsync._outbox.contract import Destination, Limits, Message
 from flagsync._outbox.memory import MemoryOutbox
 from flagsync._report import Reporter
-from flagsync._stats import Ledger, Stats, stats_of
+from flagsync._stats import Ledger, Stats, exposure_stats_of, stats_of
 from flagsync.exceptions import DeliveryError
 
 DESTINATION = Destination("http://127.0.0.1:9/engage", "project")
+TRACK = Destination("http://127.0.0.1:9/track", "project")
 WAIT_SECONDS = 10.0  # until a test fails whose event does not come
 NEVER_SECONDS = 3600.0
 
@@ -106,9 +109,13 @@ class Encoding:
             pacer=self.pacer,
             report=self.report,
         )
+        names = ExposureNames(
+            experiment_name=str, variant_name=served_variant, exposure_properties=lambda *_: {}
+        )
         self.encoder = Encoder(
             self.inbox,
             profile,
+            ExposureEncoder("project-token", profile.calls, names, TRACK, self.report),
             self.outbox,
             self.pacer,
             start=lambda: with_thread and self.encoder.worker.start(),
@@ -159,4 +166,6 @@ class Encoding:
         return [message.key for message in self.messages()]
 
     def stats(self) -> Stats:
-        return stats_of(self.ledger.counts(), self.inbox.submitted)
+        calls, exposures = self.inbox.submitted_apart()
+        of_exposures = exposure_stats_of(self.ledger.events(), exposures)
+        return stats_of(self.ledger.counts(), calls, exposures=of_exposures)

@@ -4,7 +4,7 @@ Guarantee: a single bad message among 2000 is alone after 23 requests. While eve
 tries a part elsewhere in the batch, to tell bad messages from a service that refuses everything.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from flagsync._outbox.contract import Message
 
@@ -45,8 +45,17 @@ class Bisection:
         """Note that a part was accepted."""
         self.accepted += part
 
-    def refuse(self, part: Sequence[Message]) -> None:
-        """Note that a part was refused: its halves are sent later, or the message is rejected."""
+    def refuse(self, part: Sequence[Message], bad: Collection[int] = ()) -> None:
+        """Note that a part was refused: its halves are sent later, or the message is rejected.
+
+        Args:
+            part: It.
+            bad: The places of the bad messages, if the others were accepted.
+        """
+        if bad:
+            for place, message in enumerate(part):
+                (self.rejected if place in bad else self.accepted).append(message)
+            return
         middle = len(part) // 2
         halves = [part[:middle], part[middle:]] if middle else []
         if not middle:

@@ -15,6 +15,12 @@ def decoded(body: bytes) -> list[dict[str, Any]]:
     return []
 
 
+def distinct_ids(updates: list[Any]) -> list[object]:
+    """Return the profiles that updates and events are about."""
+    found = (update.get("properties", update) for update in updates if isinstance(update, dict))
+    return [one.get("$distinct_id", one.get("distinct_id")) for one in found if isinstance(one, dict)]
+
+
 def complaint(update: object) -> str | None:
     """Return the error with which Mixpanel refuses an update; None if it accepts it."""
     if not isinstance(update, dict):
