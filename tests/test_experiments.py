@@ -185,7 +185,9 @@ def test_exposure_to_no_flag_is_skipped_and_logged_once(
         client.track_exposure(user, kind)
     assert client.flush()
     assert (mixpanel.requests, client.stats()) == ([], Stats(exposures=ExposureStats(skipped=2)))
-    assert logged() == ["An exposure is not recorded: it is no flag that Flagsmith has evaluated"]
+    assert logged() == [
+        "An exposure is not recorded: it needs a Flag that Flagsmith has evaluated; a default flag does not count"
+    ]
 
 
 @pytest.mark.parametrize("identifier", ["anonymous", "", None, b"x", "x" * 300, [], {}])

@@ -55,11 +55,11 @@ class FlagSync:
         property_name: Feature name -> property name; None leaves the flag out. Pure; called once for each name.
         property_value: Flag -> property value; by default what Flagsmith's own server sends. Pure. Under local
             evaluation it is called once for a flag that is the same for everybody, and once an identity for the others.
-        experiment_name: Feature name -> name of the experiment that exposures to it belong to; None: to none. Another
-            name begins an experiment anew.
+        experiment_name: Feature name -> name of its experiment; None: the feature has none. Another name starts a new
+            experiment.
         variant_name: Flag -> name of the variant; None: not recorded. By default its key, ``control`` included; without
-            one the served value, or ``"true"`` or ``"false"``.
-        exposure_properties: Identifier, flag -> further properties of the event, such as group keys.
+            a key, the served value, or ``"true"`` or ``"false"``.
+        exposure_properties: Identifier and flag -> further properties of the event, such as group keys.
         flush_interval_seconds: How long an update may wait for others to share its request.
         resend_after_seconds: A profile that has not changed is not sent again before this; 0: always sent.
         max_pending: How many profiles may wait, about 1.2 KB each at 50 flags.
@@ -197,9 +197,9 @@ class FlagSync:
     def get_experiment_flag(
         self, feature_name: str, identifier: str, traits: TraitMapping | None = None
     ) -> Flag | DefaultFlag:
-        """Evaluate a flag for an identity that meets its experiment now; mirror its flags and record the exposure.
+        """Evaluate a flag for an identity that meets its experiment now; mirror the flags and record the exposure.
 
-        The flag is that of ``get_identity_flags()``. If events are enabled, Flagsmith records its own exposure, too.
+        If the Flagsmith client has events enabled, it records its own exposure, too.
         """
         flags = self.get_identity_flags(identifier, traits)
         flag = experiment_flag(self.flagsmith, flags, feature_name, identifier, traits)
@@ -207,10 +207,10 @@ class FlagSync:
         return flag
 
     def track_exposure(self, identifier: str, flag: Flag | DefaultFlag) -> None:
-        """Record that an identity meets an experiment now, and which flag decided what it sees. Never raises.
+        """Record that an identity meets an experiment now, and that this flag decided what it sees. Never raises.
 
-        Mixpanel gets one event for a user and experiment, another one if the variant differs or after 25 days. Whoever
-        is in no sample, by an identity override for example, is counted as ``stats().exposures.skipped``.
+        Mixpanel gets one event for each user and experiment, and another one if the variant differs or after 25 days.
+        Users outside the sample, such as those with an identity override, count as ``stats().exposures.skipped``.
         """
         if self._pipelines is not None:
             pipeline = self._pipelines.get()

@@ -1,6 +1,6 @@
-"""Flagsmith's own record of an exposure, for clients whose events are enabled.
+"""Lets a Flagsmith client with events enabled record its own exposure.
 
-Guarantee: Flagsmith's client decides what it records (flagsmith 6.3), and nothing is evaluated twice.
+Guarantee: the Flagsmith client decides what it records (flagsmith 6.3), and nothing is evaluated twice.
 """
 
 from flagsmith import Flagsmith
@@ -11,7 +11,7 @@ from flagsmith.types import TraitMapping
 def experiment_flag(
     flagsmith: Flagsmith, flags: Flags, feature_name: str, identifier: str, traits: TraitMapping | None
 ) -> Flag | DefaultFlag:
-    """Return a flag of an identity, which Flagsmith's client records where its events are enabled."""
+    """Return a flag of an identity; the Flagsmith client records the exposure if its events are enabled."""
     if getattr(flagsmith, "_event_processor", None) is None:
         return flags.get_flag(feature_name)
     evaluated = _Evaluated(flagsmith, flags)
@@ -19,7 +19,7 @@ def experiment_flag(
 
 
 class _Evaluated:
-    """A Flagsmith client that has evaluated an identity already."""
+    """A Flagsmith client that has already evaluated an identity."""
 
     def __init__(self, flagsmith: Flagsmith, flags: Flags) -> None:
         self._flagsmith, self._flags = flagsmith, flags

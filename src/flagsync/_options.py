@@ -35,7 +35,7 @@ HOSTS = {
     "in": "https://api-in.mixpanel.com",
 }
 ENDPOINTS = ("engage", "track", "import", "groups")
-PLACEHOLDER_TOKEN = "mixpanel-project-token"  # noqa: S105 - of README.md
+PLACEHOLDER_TOKEN = "mixpanel-project-token"  # noqa: S105 - stands for one in examples
 ARGUMENTS = {
     "distinct_id": ("one argument, the identifier", 1),
     "property_name": ("one argument, the name of a feature", 1),
@@ -179,7 +179,7 @@ class Options:
         )
 
     def destination(self, token: str, endpoint: str = "engage") -> Destination:
-        """Return where messages of a project go: profile updates, or events to ``track``."""
+        """Return where profile updates of a project go, or its events with the endpoint ``track``."""
         url = (self.mixpanel_url or HOSTS[self.region]).rstrip("/") + f"/{endpoint}"
         return Destination(url, blake2b(token.encode(), digest_size=8).hexdigest())
 

@@ -25,7 +25,7 @@ from flagsync._options import Options
 from flagsync._outbox.contract import MAX_BATCH_MESSAGES, Destination, Limits, Outbox
 from flagsync._outbox.durable import DurableOutbox
 from flagsync._outbox.memory import MemoryOutbox
-from flagsync._process import close_before_exit, python_exits, register_in_child, this_process
+from flagsync._process import close_before_child_exit, close_before_exit, python_exits, this_process
 from flagsync._report import Reporter
 from flagsync._signals import sigterm_advice
 from flagsync._stats import OUTCOMES, Ledger, Stats, exposure_stats_of, stats_of
@@ -153,7 +153,7 @@ class Pipeline:
         if self._sender.worker.is_started:
             return True
         if self.encoder.worker.start() and self._sender.worker.start():
-            register_in_child()
+            close_before_child_exit(self)
             if advice := sigterm_advice():
                 self.report.warn_once(advice)
             return True

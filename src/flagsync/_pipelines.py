@@ -1,6 +1,6 @@
-"""The pipelines of a client: one in each process, and what is odd about a process is said once.
+"""Makes the pipeline of a client in each process, and warns once of processes in which it cannot work well.
 
-Guarantee: a client that nobody has any more stops its pipeline.
+Guarantee: the pipeline of a client stops when the client is garbage-collected.
 """
 
 import weakref
@@ -15,7 +15,7 @@ from flagsync._process import EXIT_SECONDS, PerProcess, threads_run
 
 
 def pipelines_of(client: object, flagsmith: Flagsmith, options: Options) -> PerProcess[Pipeline] | None:
-    """Return the pipelines of a client: a forked child gets its own, empty one. None if there is no token."""
+    """Return the pipelines of a client; None without a token. A forked child gets its own, empty one."""
     token = options.token
     if token is None:
         return None
@@ -40,7 +40,7 @@ def pipelines_of(client: object, flagsmith: Flagsmith, options: Options) -> PerP
 
 
 def _stop(pipeline: Pipeline) -> None:
-    """Stop the pipeline of a client that nobody has any more.
+    """Stop the pipeline of a client that is garbage-collected.
 
     The garbage collector may call this in any thread, also in the pipeline's own, while it holds any lock. So it
     takes no lock and waits for nothing.

@@ -1,4 +1,4 @@
-"""What became of the calls: the one place where outcomes are counted, those of profiles and of exposures apart.
+"""Counts the outcomes of calls and, separately, of exposures. Nothing else counts outcomes.
 
 Guarantee: the counts add up at any moment, and reading them waits for nothing.
 """
@@ -15,17 +15,17 @@ OUTCOMES = ("delivered", "unchanged", "superseded", "dropped", "rejected")
 class ExposureStats:
     """What became of the exposures of this process, since construction or fork.
 
-    ``accepted`` is ``delivered + unchanged + dropped + rejected + pending``: no exposure supersedes another one.
+    ``accepted`` is ``delivered + unchanged + dropped + rejected + pending``. No exposure supersedes another one.
 
     Attributes:
         accepted: Exposures that are recorded.
         delivered: Mixpanel accepted the event.
-        unchanged: Mixpanel knows already that this user has met this variant, or is about to.
+        unchanged: Mixpanel already has the event of this user and variant, or it is on its way.
         dropped: Given up because a bound was reached or the client was closed.
         rejected: Refused by Mixpanel, or impossible to send.
         pending: On their way.
-        skipped: Exposures that are never recorded, and are not in the sum: of whoever is in no sample, without a name,
-            without a usable identifier, or after ``close``. The log tells each reason once.
+        skipped: Exposures that are never recorded, and are not in the sum: of users outside the sample, without a
+            name, without a usable identifier, or after ``close``. Each reason is logged once.
     """
 
     accepted: int = 0
@@ -55,7 +55,7 @@ class Stats:
             without flags, or after ``close``.
         requests: HTTP requests to Mixpanel.
         retries: Those of them that followed a failed one.
-        exposures: What became of the exposures, which are in none of the counts of calls.
+        exposures: What became of the exposures. No count of calls includes them.
     """
 
     accepted: int = 0
@@ -92,18 +92,18 @@ class Ledger:
     def set_stored(self, counts: Mapping[str, int], events: Mapping[str, int] = MappingProxyType({})) -> None:
         """Take over what a shared store knows of the messages that this process has put into it.
 
-        Each has the ``OUTCOMES``, and ``pending``: the messages that wait there. ``events`` are not in ``counts``.
+        Each has the ``OUTCOMES``, and ``pending``: the messages that wait there. ``counts`` do not include ``events``.
         """
         self._stored, self._stored_events = counts, events
 
     def counts(self) -> dict[str, int]:
-        """Return the count of each outcome of calls, of skipped ones, of requests and retries."""
+        """Return the count of each outcome of calls, of skipped calls, of requests and of retries."""
         with self._lock:
             counts, stored = self._counts.copy(), self._stored
         return _added(counts, stored)
 
     def events(self) -> dict[str, int]:
-        """Return the count of each outcome of exposures, and of skipped ones."""
+        """Return the count of each outcome of exposures, and of skipped exposures."""
         with self._lock:
             counts, stored = self._events.copy(), self._stored_events
         return _added(counts, stored)

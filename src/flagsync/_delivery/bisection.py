@@ -49,8 +49,8 @@ class Bisection:
         """Note that a part was refused: its halves are sent later, or the message is rejected.
 
         Args:
-            part: It.
-            bad: The places of the bad messages, if the others were accepted.
+            part: The part.
+            bad: The indexes of the bad messages, if the others were accepted.
         """
         if bad:
             for place, message in enumerate(part):

@@ -14,10 +14,10 @@ from flagsync._clock import time
 from flagsync._delivery.answers import Answer, Outcome, Reply, Service, judge
 from flagsync._delivery.http import Http
 
-# /track takes events of the last five days, and a batch may be retried for a while.
+# /track accepts events of the last five days, and a batch may be retried for a while.
 MAX_TRACK_SECONDS = 4.5 * 86400
 TRACK, IMPORT = "/track", "/import"
-# A quotation mark within a text is escaped, so this is no text.
+# Quotation marks within texts are escaped, so this matches only the property itself.
 EVENT_TIME = re.compile(rb'"time":(\d+)')
 
 
@@ -33,14 +33,14 @@ def read_body(body: bytes) -> tuple[Outcome, str]:
 
 
 def read_import_body(body: bytes) -> tuple[Outcome, str]:
-    """Return what the body of an answer of /import with status 200 means: only the proxy of a hotel has another one."""
+    """Return what the body of an answer of /import with status 200 means; a captive portal answers something else."""
     document = _document(body)
     is_answer = isinstance(document, dict) and document.get("code") == HTTPStatus.OK
     return (Outcome.ACCEPTED, "") if is_answer else (Outcome.UNAVAILABLE, ", not an answer of Mixpanel")
 
 
 def refused_records(body: bytes, count: int) -> frozenset[int]:
-    """Return the places of the records that /import has refused, out of so many; the others are imported."""
+    """Return the indexes of the records that /import refused, out of ``count``; it imported the others."""
     document = _document(body)
     failed = document.get("failed_records") if isinstance(document, dict) else None
     places = [record.get("index") for record in failed or () if isinstance(record, dict)]
@@ -81,7 +81,7 @@ class MixpanelApi:
         return judge(MIXPANEL, self._http.request("POST", f"{url}?verbose=1", content, seconds))
 
     def _import(self, url: str, bodies: Sequence[bytes], content: bytes, seconds: float) -> Answer:
-        """Send events that are too old for /track, which takes the token for a user name."""
+        """Send events that are too old for /track to /import, which expects the token as the user name."""
         parts = urlsplit(url.removesuffix(TRACK) + IMPORT)
         token = json.loads(bodies[0])["properties"]["token"]
         host = f"{quote(token, safe='')}:@{parts.netloc.rpartition('@')[2]}"

@@ -32,9 +32,9 @@ class Exposure(NamedTuple):
     """A call of an identity that meets an experiment.
 
     Attributes:
-        identifier: As the application has it.
-        document: The number of the document that calls were last made under; 0 if there is none.
-        flag: The flag that decided, or whatever the application has passed.
+        identifier: The identifier as the application passed it.
+        document: The number of the document that was used last; 0 if there is none.
+        flag: The flag that decided, or whatever the application passed.
         met_at: ``time.monotonic()``.
     """
 

@@ -1,7 +1,7 @@
 """The thread that turns evaluations into messages.
 
 Guarantee: ``submit`` appends to a queue, whatever the number of flags; it waits for nothing and never raises. Of each
-identity the latest call counts, of exposures each one. Boundary: knows nothing of sending.
+identity the latest call counts; each exposure counts. Boundary: knows nothing of sending.
 """
 
 from collections.abc import Callable, Collection, Iterable
@@ -225,12 +225,13 @@ class Encoder:
 
     def _skip(self, reason: NotMirrored, *, is_event: bool = False) -> None:
         self._ledger.count("skipped", is_event=is_event)
-        text = NOT_RECORDED if is_event else NOT_MIRRORED
-        self._report.warn_once(text.format(reason.detail or reason.reason), f"{text} {reason.reason}")
+        if reason.reason:
+            text = NOT_RECORDED if is_event else NOT_MIRRORED
+            self._report.warn_once(text.format(reason.detail or reason.reason), f"{text} {reason.reason}")
 
     def _reject(self, error: BaseException, *, is_event: bool = False) -> None:
         if is_interrupt_of_application(error):
             raise error
         self._ledger.count("rejected", is_event=is_event)
-        what = "Exposures cannot be recorded" if is_event else "Flags cannot be mirrored"
-        self._report.count_loss(f"{what} ({type(error).__name__})")
+        text = "Exposures cannot be recorded ({})" if is_event else "Flags cannot be mirrored ({})"
+        self._report.count_loss(text.format(type(error).__name__))

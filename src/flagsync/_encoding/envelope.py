@@ -58,7 +58,7 @@ class EventEnvelope:
     """Writes events, as the SDK does. For one thread.
 
     Args:
-        token: Of the Mixpanel project.
+        token: The token of the Mixpanel project.
     """
 
     def __init__(self, token: str) -> None:

@@ -1,7 +1,7 @@
-"""A flag that an identity has met -> the event that Mixpanel's experiment report reads.
+"""A flag that an identity met -> the event that Mixpanel's experiment report reads.
 
-Guarantee: the variant is what the user was served, the control group included; where that is not a sample of an
-experiment, there is no event and a reason why. Boundary: does no I/O, and remembers no exposure.
+Guarantee: the variant is what the user was served, the control group included. For a user outside the sample there is a
+reason instead of an event. Boundary: does no I/O, and remembers no exposure.
 """
 
 import json
@@ -21,16 +21,18 @@ from flagsync._encoding.variant import no_sample, with_rollout
 from flagsync._outbox.contract import MAX_MESSAGE_BYTES, Destination, Message
 from flagsync._report import Reporter, described, is_interrupt_of_application
 
-# https://docs.mixpanel.com/docs/experiments: the event by which its report finds who met which variant.
+# https://docs.mixpanel.com/docs/experiments: its report finds in this event who met which variant.
 EVENT = "$experiment_started"
 # An experiment without an event for 30 days leaves Mixpanel's picker.
 RESEND_AFTER_SECONDS = 25 * 86400.0
 DAY_SECONDS = 86400
-NO_NAME = "experiment_name gives it no experiment"
-NO_VARIANT = "variant_name gives it no variant"
-RESERVED = "exposure_properties: Mixpanel reserves names that begin with $ or mp_, and {!r} is left out"
+NO_NAME = "experiment_name returned None or an empty text"
+NO_VARIANT = "variant_name returned None or an empty text"
+RESERVED = (
+    "exposure_properties: {!r} is left out, since Mixpanel or flagsync uses this name; choose another one"
+)
 RAISED = "exposure_properties raised {}. Exposures for which it raises are sent without its properties"
-# What Mixpanel and this event need, and nobody else may set.
+# Mixpanel needs these. It also reserves names that begin with $ or mp_.
 OWN_NAMES = frozenset(("token", "distinct_id", "time", "ip"))
 
 R = TypeVar("R")
@@ -41,9 +43,9 @@ class ExposureNames:
     """How experiments and variants are named in Mixpanel.
 
     Attributes:
-        experiment_name: Feature name -> name of the experiment; None: there is none.
-        variant_name: Flag -> name of the variant; None: the exposure is not recorded.
-        exposure_properties: Identifier, flag -> further properties of the event.
+        experiment_name: Feature name -> name of the experiment; None if the feature has none.
+        variant_name: Flag -> name of the variant; None if the exposure is not recorded.
+        exposure_properties: Identifier and flag -> further properties of the event.
     """
 
     experiment_name: Callable[[str], str | None]
@@ -55,11 +57,11 @@ class ExposureEncoder:
     """Encodes the exposures of one Mixpanel project. For one thread.
 
     Args:
-        token: Of the project.
-        calls: Where exposures are made, with the documents that they refer to.
+        token: The token of the project.
+        calls: Makes exposures and keeps the documents that they refer to.
         names: How experiments and variants are named.
-        destination: Of the messages.
-        report: Told once of each property that is left out.
+        destination: Destination of the messages.
+        report: Where each property that is left out is reported once.
     """
 
     def __init__(
@@ -67,7 +69,7 @@ class ExposureEncoder:
     ) -> None:
         self._calls, self._names, self._destination, self._report = calls, names, destination, report
         self._envelope = EventEnvelope(token)
-        self._rollouts: tuple[int, frozenset[str]] = 0, frozenset()  # of the document used last
+        self._rollouts: tuple[int, frozenset[str]] = 0, frozenset()  # those of the document that was used last
 
     def encode(self, distinct_id: str, exposure: Exposure) -> Message | NotMirrored:
         """Return the message of an exposure, or why it is not recorded.
@@ -78,7 +80,7 @@ class ExposureEncoder:
         identifier, number, flag, met_at = exposure
         if (reason := no_sample(flag, self._with_rollout(number))) is not None:
             return NotMirrored(reason)
-        assert isinstance(flag, Flag)  # noqa: S101 - or it is no sample
+        assert isinstance(flag, Flag)  # noqa: S101 - no_sample() gave no reason
         experiment = _named("experiment_name", self._names.experiment_name, flag.feature_name, NO_NAME)
         if isinstance(experiment, NotMirrored):
             return experiment
@@ -110,11 +112,11 @@ class ExposureEncoder:
         )
 
     def _with_rollout(self, number: int) -> frozenset[str]:
-        """Return the features that a running experiment serves to a part of the users, if that is known."""
+        """Return the features whose running experiment has a rollout below 100 %, if they are known."""
         if number != self._rollouts[0]:
             try:
                 self._rollouts = number, with_rollout(self._calls.document(number))
-            except KeyError:  # the exposure waited so long that its document is forgotten
+            except KeyError:  # the exposure waited so long that its document was forgotten
                 return frozenset()
         return self._rollouts[1]
 
@@ -136,7 +138,7 @@ class ExposureEncoder:
 
 
 def _named(option: str, function: Callable[[R], object], argument: R, missing: str) -> str | NotMirrored:
-    """Return the text that a callback gives, cut so that Mixpanel keeps it whole."""
+    """Return the text that a callback returns, shortened so that Mixpanel does not cut it."""
     try:
         name = function(argument)
         text = str.__str__(name).strip() if isinstance(name, str) else ""
@@ -153,11 +155,11 @@ def _named(option: str, function: Callable[[R], object], argument: R, missing: s
 
 
 def _shortened(text: str) -> str:
-    """Return the beginning of a text that Mixpanel would cut, and a digest: other texts stay other variants."""
+    """Return the beginning of a text and a digest of the whole, so that different texts stay different."""
     digest = f" {_digest(text).hex()}"
     return text.encode()[: MAX_STRING_BYTES - len(digest)].decode(errors="ignore") + digest
 
 
 def _digest(*texts: str) -> bytes:
-    """Return 16 bytes that are equal, in every process, for equal texts."""
+    """Return 16 bytes that are equal for equal texts, in every process."""
     return blake2b(json.dumps(texts).encode(), digest_size=16).digest()

@@ -58,7 +58,7 @@ class Inbox:
         return self._collected + self._removed + len(self.calls)
 
     def submitted_apart(self) -> tuple[int, int]:
-        """Return how many calls have come, and how many exposures."""
+        """Return how many calls and how many exposures have arrived."""
         all_gone = self._collected + self._removed
         exposures_gone = self._collected_exposures + self._removed_exposures
         waiting = self.calls.copy()  # in one step, while other threads append

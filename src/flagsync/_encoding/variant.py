@@ -1,8 +1,8 @@
-"""Which variant a flag has served, and whether whoever met it is in a sample.
+"""Which variant a flag served, and whether the user who met it belongs to the sample.
 
-Guarantee: two users whom Flagsmith serves differently have different variants, by the same name whether Flagsmith was
-asked remotely or evaluated locally. Boundary: a remote answer has no reason, so it does not tell hand-picked users
-and those outside a rollout from others.
+Guarantee: two users whom Flagsmith serves differently have different variants, with the same names under remote
+and local evaluation. Boundary: a remote answer has no reason, so users with an identity override and users outside a
+rollout cannot be told from others.
 """
 
 import json
@@ -16,19 +16,19 @@ from flagsync._encoding.evaluation import Context
 OVERRIDE: Final = "TARGETING_MATCH; segment=identity_overrides"
 SPLIT: Final = "SPLIT"  # "SPLIT; weight=30.0": an option of a multivariate flag (flagsmith-flag-engine 11.1)
 OUTSIDE: Final = "DEFAULT"  # the feature is targeted, and no segment matched
-# The segment by which Flagsmith's server (2.265) enrols users in an experiment that is not for everybody.
+# The segment with which Flagsmith's server (2.265) enrols users in an experiment with a rollout below 100 %.
 ROLLOUT = re.compile(r"experiment-\d+-rollout")
 
-NO_FLAG = "it is no flag that Flagsmith has evaluated"
-DISABLED = "a multivariate flag is disabled, so nobody meets a variant"
-HAND_PICKED = "the flag is overridden for this identity, and hand-picked users are in no sample"
+NO_FLAG = "it needs a Flag that Flagsmith has evaluated; a default flag does not count"
+DISABLED = "the multivariate flag is disabled, so nobody is served a variant"
+HAND_PICKED = "the flag is overridden for this identity, which is therefore not part of a random sample"
 NOT_ENROLLED = "the identity is outside the rollout of the running experiment"
 
 
 def served_variant(flag: Flag) -> str:
-    """Return the key of the variant; without one the served value as text, or whether the flag is enabled.
+    """Return the key of the variant; without one, the served value as text, or whether the flag is enabled.
 
-    The control group is a variant, too, whatever the reason says.
+    The control group is a variant as well, whatever the reason says.
     """
     if flag.variant:
         return flag.variant
@@ -42,8 +42,8 @@ def no_sample(flag: object, with_rollout: frozenset[str]) -> str | None:
     """Return why an exposure to a flag is not recorded; None if it is.
 
     Args:
-        flag: What ``get_flag()`` of an identity's flags has returned.
-        with_rollout: The features that a running experiment serves to a part of the users.
+        flag: What ``get_flag()`` of an identity's flags returned.
+        with_rollout: The features whose running experiment has a rollout below 100 %.
     """
     if not isinstance(flag, Flag) or flag.is_default:
         return NO_FLAG
@@ -60,7 +60,7 @@ def no_sample(flag: object, with_rollout: frozenset[str]) -> str | None:
 
 
 def with_rollout(context: Context) -> frozenset[str]:
-    """Return the features of a document that a running experiment serves to a part of the users."""
+    """Return the features of a document whose running experiment has a rollout below 100 %."""
     segments = (context.get("segments") or {}).values()
     running = (segment for segment in segments if ROLLOUT.fullmatch(str(segment.get("name"))))
     return frozenset(override["name"] for segment in running for override in segment.get("overrides") or ())

@@ -99,8 +99,8 @@ class Kept(NamedTuple):
     """Pending messages of a process that are safe in a shared store.
 
     Attributes:
-        messages: Those that take the place of others of their key.
-        events: Those that do not.
+        messages: Messages that replace others with the same key.
+        events: Messages that do not.
     """
 
     messages: int = 0

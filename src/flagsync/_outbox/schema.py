@@ -8,7 +8,7 @@ behind all others.
 from flagsync._files.sqlite import Format
 
 OUTCOMES = ("delivered", "unchanged", "superseded", "dropped", "rejected")
-# Of all messages, and again of those among them that do not replace others.
+# Counts of all messages, and of those that do not replace others.
 COUNTS = ("accepted", *OUTCOMES)
 EVENT_COUNTS = tuple(f"event_{count}" for count in COUNTS)
 ALL_COUNTS = (*COUNTS, *EVENT_COUNTS)

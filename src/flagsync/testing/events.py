@@ -1,4 +1,4 @@
-"""Events of requests to Mixpanel: what it refuses, and what its experiment report makes of them."""
+"""Events of requests to Mixpanel: which ones it refuses, and what its experiment report shows."""
 
 import json
 import re
@@ -18,7 +18,7 @@ INSERT_ID = re.compile("[A-Za-z0-9-]{1,36}")
 
 
 def track_complaint(event: object) -> str | None:
-    """Return what Mixpanel's /track has against an event, as the error of its answer."""
+    """Return the error with which Mixpanel's /track refuses an event; None if it accepts it."""
     if (error := complaint(event)) is not None or not isinstance(event, dict):
         return error
     if not _is_text(event["properties"].get("token")):
@@ -29,7 +29,7 @@ def track_complaint(event: object) -> str | None:
 
 
 def complaint(event: object) -> str | None:
-    """Return what Mixpanel has against an event, wherever it is sent."""
+    """Return the error with which Mixpanel refuses an event at every endpoint; None if it accepts it."""
     if not isinstance(event, dict):
         return "data, must be objects"
     if not _is_text(event.get("event")):
@@ -50,7 +50,7 @@ def import_answer(
 ) -> tuple[int, list[Any], bytes]:
     """Return the status, the events that are kept and the body of an answer of Mixpanel's /import.
 
-    Without ``strict=1`` it does not tell what it has refused.
+    Without ``strict=1`` the answer does not name the refused events.
     """
     if not _token(headers.get("Authorization", "")):
         return HTTPStatus.UNAUTHORIZED, [], _body(HTTPStatus.UNAUTHORIZED, error="Unauthorized")
@@ -89,7 +89,7 @@ def _is_text(value: object) -> bool:
 
 
 def _token(authorization: str) -> str:
-    """Return the user name of basic credentials; an empty one if there are none."""
+    """Return the user name of Basic credentials; an empty text without them."""
     try:
         return b64decode(authorization.removeprefix("Basic "), validate=True).decode().partition(":")[0]
     except (Error, UnicodeDecodeError):

@@ -1,4 +1,4 @@
-"""Faults that a loopback server has on demand."""
+"""Faults that a test orders from the loopback server."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,6 +21,6 @@ class Fault:
     endpoint: str = ""
 
     def meets(self, path: str, updates: list[dict[str, Any]]) -> bool:
-        """Return whether it happens to a request."""
+        """Return whether the fault applies to a request."""
         is_concerned = self.distinct_id in (None, *distinct_ids(updates)) and path.startswith(self.endpoint)
         return self.times >= 1 and is_concerned

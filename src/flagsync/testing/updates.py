@@ -16,7 +16,7 @@ def decoded(body: bytes) -> list[dict[str, Any]]:
 
 
 def distinct_ids(updates: list[Any]) -> list[object]:
-    """Return the profiles that updates and events are about."""
+    """Return the ``distinct_id`` of each update and event."""
     found = (update.get("properties", update) for update in updates if isinstance(update, dict))
     return [one.get("$distinct_id", one.get("distinct_id")) for one in found if isinstance(one, dict)]
 
