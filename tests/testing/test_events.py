@@ -1,10 +1,12 @@
 """What the loopback Mixpanel refuses of events, and what its experiment report shows."""
 
+import json
 from time import time
 from typing import Any
 
 import pytest
 import requests
+from mixpanel import Consumer, Mixpanel, MixpanelException
 
 from flagsync.testing import MixpanelServer
 
@@ -116,3 +118,57 @@ def test_fault_of_a_profile_is_met_by_its_events(mixpanel_server: MixpanelServer
     mixpanel_server.fail(distinct_id="ann", status=503)
     answers = [track(mixpanel_server, one).status_code for one in (event(distinct_id="bob"), event(), 7)]
     assert answers == [200, 503, 200]
+
+
+@pytest.fixture
+def sdk(mixpanel_server: MixpanelServer) -> Mixpanel:
+    """Mixpanel's own SDK, which sends each event at once, as the form that it makes of it."""
+    url = mixpanel_server.url
+    return Mixpanel("t", consumer=Consumer(events_url=f"{url}/track", people_url=f"{url}/engage"))
+
+
+def test_form_of_mixpanels_sdk_holds_one_event(mixpanel_server: MixpanelServer, sdk: Mixpanel) -> None:
+    sdk.track("ann", "Order & pay", {"total": 7, "name": "Zoë +%"})
+    [found] = mixpanel_server.events
+    assert (found["event"], found["properties"]["total"], found["properties"]["name"]) == (
+        "Order & pay",
+        7,
+        "Zoë +%",
+    )
+    assert mixpanel_server.requests[0].updates == [found]
+
+
+def test_form_of_mixpanels_sdk_holds_an_update_of_a_profile(
+    mixpanel_server: MixpanelServer, sdk: Mixpanel
+) -> None:
+    sdk.people_set("ann", {"plan": "pro"})
+    assert mixpanel_server.profiles == {"ann": {"plan": "pro"}}
+
+
+def test_form_is_answered_with_the_error_that_the_sdk_raises(
+    mixpanel_server: MixpanelServer, sdk: Mixpanel
+) -> None:
+    with pytest.raises(MixpanelException, match="event, missing or empty"):
+        sdk.track("ann", "")
+    assert mixpanel_server.events == []
+
+
+def test_form_may_hold_an_array_and_is_answered_in_short_if_nothing_asks_for_more(
+    mixpanel_server: MixpanelServer,
+) -> None:
+    answer = requests.post(
+        f"{mixpanel_server.url}/track", {"data": json.dumps([event("a"), event("b")])}, timeout=10
+    )
+    assert (answer.status_code, answer.text, len(mixpanel_server.events)) == (200, "1", 2)
+
+
+@pytest.mark.parametrize("form", [{"data": "no JSON"}, {"data": "7"}, {"other": "[]"}, {"data": ""}])
+def test_form_without_events_is_refused(mixpanel_server: MixpanelServer, form: dict[str, str]) -> None:
+    answer = requests.post(f"{mixpanel_server.url}/track", form, timeout=10)
+    assert (answer.status_code, mixpanel_server.events) == (400, [])
+
+
+def test_form_meets_the_fault_of_its_profile(mixpanel_server: MixpanelServer) -> None:
+    mixpanel_server.fail(distinct_id="ann", status=503)
+    form = {"data": json.dumps(event())}
+    assert requests.post(f"{mixpanel_server.url}/track", form, timeout=10).status_code == 503

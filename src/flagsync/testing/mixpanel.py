@@ -19,7 +19,7 @@ from urllib.parse import parse_qs, urlsplit
 from flagsync._outbox.contract import MAX_BATCH_MESSAGES
 from flagsync.testing.events import experiments_of, import_answer, track_complaint
 from flagsync.testing.faults import Fault
-from flagsync.testing.updates import complaint, decoded
+from flagsync.testing.updates import complaint, decoded, form_of
 
 MAX_BODY_BYTES = 10_000_000
 JOIN_SECONDS = 5.0
@@ -34,7 +34,7 @@ class Request:
         path: Path and query.
         headers: By name, in the spelling of the client.
         body: The raw bytes.
-        updates: The decoded JSON array; empty if the body is none.
+        updates: The decoded updates or events, from a JSON array or the ``data`` of a form; empty if there are none.
         connection: A number that requests on one connection share.
     """
 
@@ -180,7 +180,8 @@ class MixpanelServer:
         if error is None:
             self._apply(request.updates)
         answer = {"status": int(error is None), "error": error}
-        return status, json.dumps(answer if query.get("verbose") == ["1"] else answer["status"]).encode()
+        is_verbose = "1" in (*query.get("verbose", ()), form_of(request.headers, request.body).get("verbose"))
+        return status, json.dumps(answer if is_verbose else answer["status"]).encode()
 
     def _apply(self, updates: list[dict[str, Any]]) -> None:
         with self._changed:
@@ -219,8 +220,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def handle_any(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        port, updates = self.client_address[1], decoded(body)
-        request = Request(self.command, self.path, dict(self.headers), body, updates, port)
+        headers, port = dict(self.headers), self.client_address[1]
+        updates = decoded(body, form_of(headers, body))
+        request = Request(self.command, self.path, headers, body, updates, port)
         mixpanel = self.server.mixpanel
         fault = mixpanel._receive(request)  # noqa: SLF001 - the two are one
         mixpanel._ending.wait(fault.delay_seconds)  # noqa: SLF001
