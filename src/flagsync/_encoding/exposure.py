@@ -123,7 +123,9 @@ class ExposureEncoder:
     def _further_properties(self, identifier: object, flag: Flag) -> dict[str, PropertyValue]:
         try:
             given = self._names.exposure_properties(identifier, flag)  # type: ignore[arg-type] # as the caller has it
-            found: dict[str, PropertyValue] = json.loads(json.dumps({**given}, allow_nan=False))
+            found: dict[str, PropertyValue] = {**given}
+            if found:
+                found = json.loads(json.dumps(found, allow_nan=False))
         except BaseException as error:  # the application's callback may raise anything
             if is_interrupt_of_application(error):
                 raise
