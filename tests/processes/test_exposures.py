@@ -1,15 +1,19 @@
 """Exposures of processes that share an outbox: one event for each user and experiment."""
 
 import subprocess
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
+from time import time_ns
 
-from flagsync import outbox_stats
+import pytest
+
+from flagsync import FlagSync, outbox_stats
 from flagsync.testing import MixpanelServer
 
 Start = Callable[..., subprocess.Popen[str]]
 USERS, EXPERIMENTS, PROCESSES = 200, 3, 4
+INTERVAL_SECONDS = 0.5
 
 
 def test_four_processes_and_a_restart_record_each_exposure_once(
@@ -29,3 +33,27 @@ def test_four_processes_and_a_restart_record_each_exposure_once(
     exposures = outbox_stats(outbox).exposures
     assert (exposures.delivered, exposures.pending, exposures.dropped) == (USERS * EXPERIMENTS, 0, 0)
     assert exposures.accepted == 2 * PROCESSES * USERS * EXPERIMENTS
+
+
+@pytest.mark.parametrize("intervals", [1.5, 3.0])
+def test_killed_process_loses_no_exposure_that_is_older_than_the_flush_interval(
+    start: Start, flagsync: Callable[..., FlagSync], mixpanel: MixpanelServer, tmp_path: Path, intervals: float
+) -> None:
+    outbox = tmp_path / "outbox.db"
+    process = start("exposures_killed.py", f"{outbox}", f"{INTERVAL_SECONDS}")
+    ended: dict[str, int] = {}
+    assert process.stdout
+    for line in process.stdout:
+        user, now = line.split()
+        ended[user] = int(now)
+        if int(now) > ended["user_0"] + intervals * INTERVAL_SECONDS * 1e9:
+            break
+    old = {user for user, now in ended.items() if now < time_ns() - INTERVAL_SECONDS * 1e9}
+    process.kill()
+    process.communicate()
+    assert flagsync(outbox=outbox).flush()
+    ids = defaultdict[str, set[str]](set)
+    for event in mixpanel.events:
+        ids[event["properties"]["distinct_id"]].add(event["properties"]["$insert_id"])
+    assert (len(old) > 0, old - {*ids}) == (True, set())
+    assert {len(those) for those in ids.values()} == {1}  # an event that came twice has one id
