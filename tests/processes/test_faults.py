@@ -203,7 +203,9 @@ def test_exposures_arrive_once_while_requests_fail(
     flagsync: Build, mixpanel: MixpanelServer, tmp_path: Path
 ) -> None:
     client = flagsync(outbox=tmp_path / "outbox.db")
-    faults = cycle([{"status": 503}, {"status": 429}, {"drop": True}, {"status": 500}])
+    faults: Iterator[dict[str, Any]] = cycle(
+        [{"status": 503}, {"status": 429}, {"drop": True}, {"status": 500}]
+    )
     flags = [
         Flag(enabled=True, value="x", feature_id=1, feature_name=f"experiment_{number}") for number in range(5)
     ]
