@@ -19,13 +19,14 @@ from flagsync._encoding.exposure import NO_NAME, NO_VARIANT, ExposureEncoder, Ex
 from flagsync._encoding.variant import served_variant
 from flagsync._outbox.contract import Destination, Message
 from flagsync._report import Reporter
+from tests.support.encoding import evaluated
 
 TRACK = Destination("http://127.0.0.1:9/track", "project")
 LONG_TEXT = 300
 
 
 def met(value: Any = "blue", *, name: str = "checkout", **more: Any) -> Flag:
-    return Flag(enabled=True, value=value, feature_id=1, feature_name=name, **more)
+    return evaluated(Flag(enabled=True, value=value, feature_id=1, feature_name=name), **more)
 
 
 def nothing(_: str, __: Flag) -> Mapping[str, Any]:

@@ -3,25 +3,27 @@
 import copy
 from collections import defaultdict
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
 import pytest
-from flagsmith.models import DefaultFlag, ExperimentMetadata, Flag
+from flagsmith.models import DefaultFlag, Flag
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from flagsync._encoding import variant as rules
 from flagsync._encoding.variant import no_sample, served_variant, with_rollout
-from tests.support.encoding import lazy
+from tests.support.encoding import evaluated, lazy
+
+OUTSIDE = SimpleNamespace(in_experiment=False)
 
 
 def flag(
     value: Any = None, *, enabled: bool = True, variant: str | None = None, reason: str | None = None
 ) -> Flag:
-    return Flag(
-        enabled=enabled, value=value, feature_id=1, feature_name="checkout", variant=variant, reason=reason
-    )
+    made = Flag(enabled=enabled, value=value, feature_id=1, feature_name="checkout", variant=variant)
+    return evaluated(made, reason=reason)
 
 
 @pytest.mark.parametrize(
@@ -59,10 +61,7 @@ def test_variant_is_what_the_user_was_served(served: Flag, variant: str) -> None
         (flag("x", enabled=False, variant="a", reason="SPLIT; weight=50.0"), rules.DISABLED),
         (flag("x", enabled=False, reason="SPLIT; weight=50.0"), rules.DISABLED),
         (flag("x", reason="TARGETING_MATCH; segment=identity_overrides"), rules.HAND_PICKED),
-        (
-            replace(flag("x", variant="control"), experiment=ExperimentMetadata(1, "e", False)),
-            rules.NOT_ENROLLED,
-        ),
+        (evaluated(flag("x", variant="control"), experiment=OUTSIDE), rules.NOT_ENROLLED),
     ],
 )
 def test_exposure_outside_a_sample_is_not_recorded(met: object, reason: str) -> None:
@@ -78,7 +77,7 @@ def test_exposure_outside_a_running_rollout_is_not_recorded() -> None:
 
 
 def test_exposure_in_a_running_experiment_of_flagsmith_is_recorded() -> None:
-    enrolled = replace(flag("x", variant="a"), experiment=ExperimentMetadata(1, "e", in_experiment=True))
+    enrolled = evaluated(flag("x", variant="a"), experiment=SimpleNamespace(in_experiment=True))
     assert no_sample(enrolled, frozenset()) is None
 
 

@@ -40,6 +40,12 @@ def flag(name: str, value: Any = None, *, enabled: bool = True) -> Flag:
     return Flag(enabled=enabled, value=value, feature_id=1, feature_name=name)
 
 
+def evaluated(flag: Flag, **more: Any) -> Flag:
+    """Return a flag with what only newer versions of Flagsmith's SDK say of it, such as ``reason``."""
+    vars(flag).update(more)
+    return flag
+
+
 def remote(**values: Any) -> Flags:
     """Return flags as the API answers them: complete, and without an evaluation context."""
     return Flags({name: flag(name, value) for name, value in values.items()})

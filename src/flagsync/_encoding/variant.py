@@ -47,7 +47,7 @@ def no_sample(flag: object, with_rollout: frozenset[str]) -> str | None:
     """
     if not isinstance(flag, Flag) or flag.is_default:
         return NO_FLAG
-    reason = flag.reason or ""
+    reason = getattr(flag, "reason", None) or ""  # flagsmith 6.1 has none
     if not flag.enabled and (flag.variant or reason.startswith(SPLIT)):
         return DISABLED
     if reason == OVERRIDE:
