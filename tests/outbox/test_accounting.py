@@ -147,3 +147,43 @@ def test_accounting_counts_unchanged_messages_of_a_store_that_took_the_place_of_
     account.accounting.note_stored(1)
     account.accounting.update(Status(store=2, account=1, own=Totals(accepted=3, delivered=1, unchanged=2)))
     assert account.counts() == {"delivered": 2, "unchanged": 2}
+
+
+@pytest.mark.parametrize("twice", [0, 1])
+def test_accounting_of_a_store_that_was_moved_away_and_back_continues_with_its_account(
+    twice: int, account: Account
+) -> None:
+    home = Status(store=1, account=7, own=Totals(accepted=3 + twice, delivered=2, unchanged=twice))
+    account.accounting.note_stored(3)
+    account.accounting.update(home)
+    account.accounting.update(Status(store=2))
+    assert account.counts() == {"delivered": 2, "dropped": 1}
+    account.accounting.note_stored(2)
+    account.accounting.update(Status(store=2, account=1, own=Totals(accepted=2, delivered=2)))
+    own = Totals(accepted=5 + twice, delivered=4, unchanged=1 + twice)
+    account.accounting.note_stored(2)
+    account.accounting.update(home._replace(own=own))
+    assert account.counts() == {"delivered": 6, "unchanged": 1}
+
+
+def test_accounting_of_a_store_that_is_back_without_the_account_keeps_its_counts(account: Account) -> None:
+    account.update(Status(store=1, account=7, own=Totals(accepted=2, delivered=2)))
+    account.update(Status(store=2))
+    account.update(Status(store=1))
+    account.update(Status(store=1, account=8, own=Totals(accepted=1, delivered=1)))
+    account.update(Status(store=2, account=1, own=Totals(accepted=1, delivered=1)))
+    assert account.counts() == {"delivered": 4}
+
+
+def test_accounting_of_a_store_that_was_moved_away_and_back_counts_its_events_once(account: Account) -> None:
+    own, events = Totals(accepted=5, delivered=3), Totals(accepted=2, delivered=1)
+    home = Status(store=1, account=7, own=own, own_events=events)
+    account.accounting.note_stored(3, 2)
+    account.accounting.update(home)
+    account.accounting.update(Status(store=2))
+    assert account.ledger.events()["dropped"] == 1
+    account.accounting.update(
+        home._replace(own=own._replace(delivered=5), own_events=events._replace(delivered=2))
+    )
+    found = {name: count for name, count in account.ledger.events().items() if count}
+    assert (found, account.counts()) == ({"delivered": 2}, {"delivered": 3})
