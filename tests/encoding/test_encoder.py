@@ -18,7 +18,17 @@ from flagsync._encoding.inbox import Inbox
 from flagsync._encoding.pacer import AS_A_RULE, WHILE_SOMEBODY_WAITS
 from flagsync._stats import ExposureStats, Stats
 from flagsync.exceptions import DeliveryError
-from tests.support.encoding import DESTINATION, NEVER_SECONDS, TRACK, WAIT_SECONDS, Encoding, call, flag, remote
+from tests.support.encoding import (
+    DESTINATION,
+    NEVER_SECONDS,
+    TRACK,
+    WAIT_SECONDS,
+    Encoding,
+    call,
+    flag,
+    lazy,
+    remote,
+)
 
 Build = Callable[..., Encoding]
 CLOSED = "An identity is not mirrored: the client is closed"
@@ -140,6 +150,48 @@ def test_encoder_takes_the_latest_of_two_identifiers_with_one_profile() -> None:
     encoding.encode()
     assert properties(encoding) == {"user": {"a": 2}}
     assert encoding.stats() == Stats(accepted=2, superseded=1, pending=1)
+
+
+def test_document_is_known_while_calls_wait_however_many_documents_came_after_it(document: Any) -> None:
+    encoding = Encoding(kept_seconds=0.0)
+    for number in range(30):
+        encoding.encoder.submit(f"user_{number}", lazy(document, f"user_{number}"))
+    encoding.encode()
+    assert encoding.stats() == Stats(accepted=30, pending=30)
+
+
+def test_document_that_retires_while_calls_wait_is_forgotten_when_they_are_encoded(document: Any) -> None:
+    encoding: Encoding
+    retired = list[int]()
+
+    def distinct_id(identifier: str) -> str:
+        retired[:] = encoding.calls.retire()
+        return identifier
+
+    encoding = Encoding(kept_seconds=0.0, distinct_id=distinct_id)
+    for number in range(3):
+        encoding.encoder.submit(f"user_{number}", lazy(document, f"user_{number}"))
+    encoding.encode()
+    assert retired == [1, 2]
+    assert [encoding.calls.has_document(number) for number in (1, 2, 3)] == [False, False, True]
+
+
+def test_document_that_retires_while_others_are_encoded_is_known_to_the_calls_that_came_meanwhile(
+    document: Any,
+) -> None:
+    encoding: Encoding
+
+    def distinct_id(identifier: str) -> str:
+        if identifier == "first":
+            for name in ("second", "third"):  # as in another thread
+                encoding.encoder.submit(name, lazy(document, name))
+        return identifier
+
+    encoding = Encoding(kept_seconds=0.0, distinct_id=distinct_id)
+    encoding.encoder.submit("first", lazy(document, "first"))
+    encoding.encode()
+    encoding.encode()
+    assert encoding.profiles() == ["first", "second", "third"]
 
 
 def test_encoder_does_not_evaluate_the_same_traits_again(offline: Flagsmith) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from flagsync._clock import monotonic, time
 from flagsync._encoding import variant as rules
-from flagsync._encoding.calls import KEPT_DOCUMENTS, Calls, Exposure
+from flagsync._encoding.calls import Calls, Exposure
 from flagsync._encoding.distinct_id import NotMirrored
 from flagsync._encoding.exposure import NO_NAME, NO_VARIANT, ExposureEncoder, ExposureNames
 from flagsync._encoding.variant import served_variant
@@ -229,11 +229,10 @@ def test_rollout_is_known_from_the_document_of_the_calls_before(document: Any) -
 
 
 def test_rollout_of_a_forgotten_document_is_not_known(document: Any) -> None:
-    calls = Calls()
+    calls = Calls(kept_seconds=0.0)
     outside = met(name="mv_keyed", variant="control", reason="DEFAULT")
     calls.make("ann", with_experiment(document))
     exposure = calls.expose("ann", outside)
-    for _ in range(KEPT_DOCUMENTS):
-        calls.make("ann", with_experiment(document))
-    calls.document(1 + KEPT_DOCUMENTS)
+    calls.make("ann", with_experiment(document))
+    calls.forget(calls.retire())
     assert isinstance(encoder(calls).encode("ann", exposure), Message)

@@ -12,7 +12,7 @@ from typing import Any
 from flagsmith.mappers import map_environment_document_to_context
 from flagsmith.models import Flag, Flags
 
-from flagsync._encoding.calls import Call, Calls
+from flagsync._encoding.calls import KEPT_SECONDS, Call, Calls
 from flagsync._encoding.encoder import Encoder
 from flagsync._encoding.exposure import ExposureEncoder, ExposureNames
 from flagsync._encoding.inbox import Inbox
@@ -78,6 +78,7 @@ class Encoding:
         on_put: Called whenever messages were put.
         on_error: Called with each error.
         inbox_type: Builds the inbox.
+        kept_seconds: How long documents are kept after their last use.
     """
 
     def __init__(
@@ -94,10 +95,12 @@ class Encoding:
         on_put: Callable[[], None] = nothing,
         on_error: Callable[[DeliveryError], None] | None = None,
         inbox_type: type[Inbox] = Inbox,
+        kept_seconds: float = KEPT_SECONDS,
     ) -> None:
         self.ledger, self.errors = Ledger(), list[DeliveryError]()
         self.puts, self.has_ended = SimpleQueue[int](), threading.Event()
         self.report = Reporter(on_error or self.errors.append)
+        self.calls = Calls(kept_seconds)
         self.inbox = inbox_type(max_pending, enough, self.ledger, self.report)
         limits = Limits(max_batch_messages=max_batch_messages, flush_interval_seconds=inf)
         self.outbox, self.pacer = MemoryOutbox(limits, self.ledger, self.report), Pacer()
@@ -108,7 +111,7 @@ class Encoding:
 
         profile = ProfileEncoder(
             "project-token",
-            Calls(),
+            self.calls,
             Mapping(distinct_id=distinct_id, property_name=property_name, property_value=property_value),
             DESTINATION,
             resend_after_seconds=300.0,

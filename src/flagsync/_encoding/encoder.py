@@ -145,6 +145,7 @@ class Encoder:
         """Encode what waits now, each identity once."""
         inbox, pacer, flushes = self._inbox, self._pacer, self._flushes.waiting()
         pacer.rhythm = WHILE_SOMEBODY_WAITS if self._is_hurried() else AS_A_RULE
+        retired = self._profile.calls.retire()  # before collecting: no call that comes later refers to these
         inbox.collect()
         left = len(inbox)
         while left:
@@ -159,6 +160,7 @@ class Encoder:
                 pacer.pause()
                 if inbox.calls:
                     inbox.collect()
+        self._profile.calls.forget(retired)
         self._outbox.save()
         self._report.report_deferred()
         self._flushes.finish(flushes)
