@@ -23,6 +23,7 @@ from flagsmith.offline_handlers import LocalFileHandler
 from flagsync import DeliveryError, FlagSync, Stats
 from flagsync.cohorts import CohortUpdate, SQLiteStore
 from flagsync.testing import MixpanelServer
+from tests.support.encoding import lazy
 from tests.support.identifiers import Masked, User
 
 DATA = Path(__file__).parent / "data"
@@ -230,6 +231,16 @@ def test_mirror_accepts_flags_that_were_evaluated_elsewhere(flagsync: Build, mix
     client.mirror("user_9", Flags({"a": Flag(enabled=True, value=7, feature_id=1, feature_name="a")}))
     assert client.flush()
     assert mixpanel.profiles == {"user_9": {"a": 7}}
+
+
+def test_mirror_accepts_the_flags_of_many_environments_in_turn(
+    flagsync: Build, mixpanel: MixpanelServer, document: Any
+) -> None:
+    client = flagsync()
+    for number in range(30):
+        client.mirror(f"user_{number}", lazy(document, f"user_{number}"))
+    assert client.flush()
+    assert len(mixpanel.profiles) == client.stats().delivered == 30
 
 
 def test_client_without_a_token_mirrors_nothing(flagsync: Build, mixpanel: MixpanelServer) -> None:

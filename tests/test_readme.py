@@ -9,6 +9,7 @@ from flagsmith.offline_handlers import LocalFileHandler
 
 import flagsync as package
 from flagsync import FlagSync, Stats
+from flagsync._stats import ExposureStats
 from flagsync.testing import MixpanelServer
 from tests.support.pages import PAGES, README, REPOSITORY, ROOT, anchors, blocks, prose, rows, says, texts
 
@@ -83,7 +84,7 @@ def test_page_has_one_title(page: str) -> None:
 
 def test_shown_stats_are_those_there_are() -> None:
     [shown] = [block.content for block in blocks("python") if block.content.startswith(">>>")]
-    stats: Stats = eval(shown.splitlines()[1], {"Stats": Stats})
+    stats: Stats = eval(shown.splitlines()[1], {"Stats": Stats, "ExposureStats": ExposureStats})
     assert repr(stats) == shown.splitlines()[1]
     parts = (stats.delivered, stats.unchanged, stats.superseded, stats.dropped, stats.rejected, stats.pending)
     assert stats.accepted == sum(parts)

@@ -178,6 +178,41 @@ def test_service_that_refuses_everything_is_reported_as_misconfigured_and_everyt
     assert (error.will_retry, error.misconfigured, error.answer) == (True, True, "missing")
 
 
+@pytest.mark.parametrize("place", [0, 20, 40, 99, 1000, 1999])
+def test_good_message_among_bad_ones_is_found_after_a_bounded_number_of_attempts(
+    outbox: MakeOutbox, place: int
+) -> None:
+    is_found = threading.Event()
+
+    def answer(texts: list[str]) -> Answer:
+        if texts == ["good"]:
+            is_found.set()
+        return ACCEPTED if is_found.is_set() else REFUSED
+
+    users = names(max(100, place + 1))
+    users[place] = "good"
+    rig = Rig(answer, outbox=outbox)
+    rig.put(*users)
+    rig.deliver()
+    assert len(rig.service.requests) < 64 * (len(users) / 20 + 1)
+    assert (rig.count("delivered") + rig.count("rejected"), rig.service.accepted[0]) == (len(users), "good")
+
+
+def test_message_that_was_refused_alone_is_tried_alone_again_after_all_others(outbox: MakeOutbox) -> None:
+    rig, users = Rig(outbox=outbox), names(100)
+
+    def answer(texts: list[str]) -> Answer:
+        is_again = rig.service.requests.count([users[0]]) > 1
+        return ACCEPTED if is_again or rig.service.accepted else REFUSED
+
+    rig.service.answer = answer
+    rig.put(*users)
+    rig.deliver()
+    requests = rig.service.requests
+    again = requests.index([users[0]], requests.index([users[0]]) + 1)
+    assert {user for [user, *others] in requests[:again] if not others} == {*users}
+
+
 def test_service_that_refuses_everything_is_not_asked_again_at_once() -> None:
     rig = Rig(lambda _: REFUSED, backoff=AT_ONCE_IF_DOWN)
     rig.put(*names(100))

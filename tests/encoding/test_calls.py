@@ -9,7 +9,8 @@ import pytest
 from flagsmith import Flagsmith
 from flagsmith.models import Flags
 
-from flagsync._encoding.calls import KEPT_DOCUMENTS, Calls, identity_of
+from flagsync._encoding import calls as module
+from flagsync._encoding.calls import Calls, identity_of
 from tests.support.encoding import lazy, remote
 
 
@@ -92,29 +93,55 @@ def test_document_with_the_features_of_another_and_other_segments_has_its_own_nu
     assert [len(calls.document(number)["segments"]) > 0 for number in numbers] == [True, False]
 
 
-def test_old_documents_are_forgotten_and_get_another_number_when_they_come_again(document: Any) -> None:
-    calls, old = Calls(), lazy(document)
-    calls.make("user_1", old)
-    for number in range(2, KEPT_DOCUMENTS + 2):
-        assert calls.make("user_1", lazy(document))[1] == number
-    calls.document(number - 1)
+def test_document_that_is_not_used_any_more_retires_and_gets_another_number_when_it_comes_again(
+    document: Any,
+) -> None:
+    calls, old, new = Calls(kept_seconds=0.0), lazy(document), lazy(document)
+    assert [calls.make("user_1", flags)[1] for flags in (old, new)] == [1, 2]
+    assert calls.retire() == [1]
+    assert calls.make("user_1", old)[1] == 3
+    assert calls.retire() == [1, 2]
+
+
+def test_document_that_has_retired_is_kept_until_it_is_forgotten(document: Any) -> None:
+    calls = Calls(kept_seconds=0.0)
+    for _ in range(2):
+        calls.make("user_1", lazy(document))
+    retired = calls.retire()
     assert calls.document(1)
-    calls.document(number)
+    calls.forget(retired)
+    assert [calls.has_document(number) for number in (1, 2)] == [False, True]
     with pytest.raises(KeyError):
         calls.document(1)
-    assert calls.make("user_1", old)[1] == number + 1
+    assert calls.retire() == []
 
 
-def test_last_document_that_is_forgotten_is_not_used_again(document: Any) -> None:
-    calls, old = Calls(), lazy(document)
-    numbers = [calls.make("user_1", lazy(document))[1] for _ in range(KEPT_DOCUMENTS)]
-    assert calls.make("user_1", old)[1] == numbers[-1] + 1
-    calls.document(numbers[-1] + 1)
-    for _ in range(KEPT_DOCUMENTS):
-        calls.make("user_1", lazy(document))
-    calls.make("user_1", old)
-    calls.document(numbers[-1] + 1 + KEPT_DOCUMENTS)
-    assert calls.make("user_1", old)[1] == numbers[-1] + 2 + KEPT_DOCUMENTS
+def test_document_of_the_last_call_does_not_retire_however_long_it_is_not_used(document: Any) -> None:
+    calls, flags = Calls(kept_seconds=0.0), lazy(document)
+    calls.make("user_1", flags)
+    assert calls.retire() == []
+    assert calls.make("user_1", flags)[1] == 1
+
+
+def test_documents_in_use_do_not_retire_however_many_they_are(document: Any) -> None:
+    calls, in_use = Calls(), [lazy(document) for _ in range(100)]
+    for _ in range(2):
+        assert [calls.make("user_1", flags)[1] for flags in in_use] == [*range(1, 101)]
+        assert calls.retire() == []
+
+
+def test_document_counts_as_used_until_another_one_takes_its_place(
+    document: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, calls, old, new = [100.0], Calls(kept_seconds=5.0), lazy(document), lazy(document)
+    monkeypatch.setattr(module, "monotonic", lambda: clock[0])
+    for flags, at in ((old, 100.0), (old, 200.0), (new, 200.0)):
+        clock[0] = at
+        calls.make("user_1", flags)
+    clock[0] = 204.0
+    assert calls.retire() == []
+    clock[0] = 205.0
+    assert calls.retire() == [1]
 
 
 def test_threads_that_meet_a_new_document_together_get_one_number(document: Any) -> None:

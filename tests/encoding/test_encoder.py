@@ -12,12 +12,23 @@ import pytest
 from flagsmith import Flagsmith
 from flagsmith.models import Flag, Flags
 
-from flagsync._encoding.calls import Call
+from flagsync._encoding.calls import Call, Exposure
+from flagsync._encoding.encoder import CALLS_AT_ONCE
 from flagsync._encoding.inbox import Inbox
 from flagsync._encoding.pacer import AS_A_RULE, WHILE_SOMEBODY_WAITS
-from flagsync._stats import Stats
+from flagsync._stats import ExposureStats, Stats
 from flagsync.exceptions import DeliveryError
-from tests.support.encoding import NEVER_SECONDS, WAIT_SECONDS, Encoding, call, flag, remote
+from tests.support.encoding import (
+    DESTINATION,
+    NEVER_SECONDS,
+    TRACK,
+    WAIT_SECONDS,
+    Encoding,
+    call,
+    flag,
+    lazy,
+    remote,
+)
 
 Build = Callable[..., Encoding]
 CLOSED = "An identity is not mirrored: the client is closed"
@@ -141,6 +152,48 @@ def test_encoder_takes_the_latest_of_two_identifiers_with_one_profile() -> None:
     assert encoding.stats() == Stats(accepted=2, superseded=1, pending=1)
 
 
+def test_document_is_known_while_calls_wait_however_many_documents_came_after_it(document: Any) -> None:
+    encoding = Encoding(kept_seconds=0.0)
+    for number in range(30):
+        encoding.encoder.submit(f"user_{number}", lazy(document, f"user_{number}"))
+    encoding.encode()
+    assert encoding.stats() == Stats(accepted=30, pending=30)
+
+
+def test_document_that_retires_while_calls_wait_is_forgotten_when_they_are_encoded(document: Any) -> None:
+    encoding: Encoding
+    retired = list[int]()
+
+    def distinct_id(identifier: str) -> str:
+        retired[:] = encoding.calls.retire()
+        return identifier
+
+    encoding = Encoding(kept_seconds=0.0, distinct_id=distinct_id)
+    for number in range(3):
+        encoding.encoder.submit(f"user_{number}", lazy(document, f"user_{number}"))
+    encoding.encode()
+    assert retired == [1, 2]
+    assert [encoding.calls.has_document(number) for number in (1, 2, 3)] == [False, False, True]
+
+
+def test_document_that_retires_while_others_are_encoded_is_known_to_the_calls_that_came_meanwhile(
+    document: Any,
+) -> None:
+    encoding: Encoding
+
+    def distinct_id(identifier: str) -> str:
+        if identifier == "first":
+            for name in ("second", "third"):  # as in another thread
+                encoding.encoder.submit(name, lazy(document, name))
+        return identifier
+
+    encoding = Encoding(kept_seconds=0.0, distinct_id=distinct_id)
+    encoding.encoder.submit("first", lazy(document, "first"))
+    encoding.encode()
+    encoding.encode()
+    assert encoding.profiles() == ["first", "second", "third"]
+
+
 def test_encoder_does_not_evaluate_the_same_traits_again(offline: Flagsmith) -> None:
     read = list[str]()
 
@@ -244,10 +297,10 @@ def test_call_that_comes_just_before_the_encoder_sleeps_is_encoded(threaded: Bui
     assert encoding.profiles() == ["first", "late"]
 
 
-class RacingCalls(deque[Call]):
+class RacingCalls(deque[Call | Exposure]):
     """Calls of which another thread takes one first."""
 
-    def pop(self, *_: Any) -> Call:
+    def pop(self, *_: Any) -> Call | Exposure:
         self.popleft()
         return super().pop()
 
@@ -762,3 +815,40 @@ def test_flags_with_a_broken_context_are_rejected_and_not_mirrored_in_part() -> 
     encoding.run()
     assert encoding.messages() == []
     assert encoding.stats() == Stats(accepted=1, rejected=1)
+
+
+def test_exposure_is_put_beside_the_profile_of_its_identity() -> None:
+    encoding = Encoding()
+    for value in ("A", "B"):
+        encoding.encoder.expose("ann", flag("checkout", value))
+        encoding.submit("ann", checkout=value)
+    encoding.run()
+    kinds = [(message.key, message.destination, message.replaces) for message in encoding.messages()]
+    assert sorted(kinds) == [
+        ("ann", DESTINATION, True),
+        ("ann\0checkout", TRACK, False),
+        ("ann\0checkout", TRACK, False),
+    ]
+    assert encoding.stats() == Stats(
+        accepted=2, superseded=1, pending=1, exposures=ExposureStats(accepted=2, pending=2)
+    )
+
+
+def test_exposures_wake_the_sender_while_more_are_encoded() -> None:
+    encoding = Encoding(max_pending=CALLS_AT_ONCE * 3, max_batch_messages=10)
+    for number in range(CALLS_AT_ONCE * 2):
+        encoding.encoder.expose(f"user_{number}", flag("checkout"))
+    encoding.encode()
+    assert encoding.put_count() < CALLS_AT_ONCE * 2
+
+
+def test_exposure_of_an_identity_without_a_profile_is_skipped_and_costs_no_other_one(
+    logged: Callable[[], list[str]],
+) -> None:
+    encoding = Encoding(distinct_id=lambda name: None if name == "ann" else name)
+    encoding.encoder.expose("ann", flag("checkout"))
+    encoding.encoder.expose("bob", flag("checkout"))
+    encoding.run()
+    assert [message.distinct_id for message in encoding.messages()] == ["bob"]
+    assert encoding.stats().exposures == ExposureStats(accepted=1, pending=1, skipped=1)
+    assert logged() == []

@@ -11,7 +11,7 @@ from mixpanel import Mixpanel
 
 from flagsync._encoding import pacer as pacer_module
 from flagsync._encoding import profile as profile_module
-from flagsync._encoding.calls import KEPT_DOCUMENTS, Call, Calls
+from flagsync._encoding.calls import Call, Calls
 from flagsync._encoding.distinct_id import NotMirrored
 from flagsync._encoding.document import Document
 from flagsync._encoding.pacer import AS_A_RULE, Pacer
@@ -22,6 +22,7 @@ from flagsync._report import Reporter
 from tests.support.encoding import DESTINATION, call, flag, lazy, remote
 
 CALLS = Calls()
+REFRESHES = 20
 
 
 def encoder(
@@ -254,9 +255,9 @@ def test_flags_of_a_segment_that_everybody_is_in_are_on_the_profile(document: An
 def test_refreshed_document_with_the_same_content_keeps_what_was_evaluated(document: Any) -> None:
     names = list[str]()
     profiles = encoder(property_value=counted(names))
-    for _ in range(2 * KEPT_DOCUMENTS):
+    for _ in range(REFRESHES):
         message = encoded(lazy(document), profiles)
-    assert (names.count("int_on"), names.count("mv_split")) == (1, 2 * KEPT_DOCUMENTS)
+    assert (names.count("int_on"), names.count("mv_split")) == (1, REFRESHES)
     state = next(one for one in document["feature_states"] if one["feature"]["name"] == "int_on")
     state["enabled"] = False
     assert encoded(lazy(document), profiles).fingerprint != message.fingerprint
@@ -292,13 +293,28 @@ def test_trait_that_flagsmiths_engine_refuses_is_refused_though_no_flag_depends_
         encoded(lazy(document, traits={"plan": "7" * 5000}))
 
 
-def test_call_whose_document_is_forgotten_raises(document: Any) -> None:
-    profiles = encoder()
-    old = CALLS.make("user_1", lazy(document))
-    for _ in range(KEPT_DOCUMENTS):
-        profiles.evaluation_key(CALLS.make("user_1", lazy(document)))
-    with pytest.raises(KeyError):
-        profiles.encode("user_1", old, None)
+def test_templates_of_environments_that_are_used_in_turn_are_made_once(document: Any) -> None:
+    names = list[str]()
+    profiles, environments = encoder(property_value=counted(names)), list[Flags]()
+    for number in range(20):
+        document["feature_states"][0]["feature_state_value"] = f"value {number}"
+        environments.append(lazy(document))
+    for _ in range(3):
+        for flags in environments:
+            encoded(flags, profiles)
+    assert names.count("int_on") == len(environments)
+
+
+def test_template_of_a_document_that_was_forgotten_is_dropped(document: Any) -> None:
+    calls = Calls(kept_seconds=0.0)
+    profiles = encoder(calls=calls)
+    for user in ("user_1", "user_2"):
+        document["feature_states"][0]["feature_state_value"] = user
+        profiles.evaluation_key(calls.make(user, lazy(document, user)))
+        calls.forget(calls.retire())
+    assert [*profiles._templates] == [1, 2]
+    profiles.evaluation_key(calls.make("user_3", lazy(document, "user_3")))
+    assert [*profiles._templates] == [2, 3]
 
 
 def test_profile_encoder_passes_the_exceptions_of_flagsmiths_engine_on() -> None:

@@ -190,7 +190,7 @@ def test_confirm_asks_the_backend_what_other_processes_have_put(client: Client, 
     other.outbox.save()
     assert client.confirm(repeat("ann", 1), repeat("bob", 1)) == ["bob"]
     assert client.stats() == Stats(accepted=1, unchanged=1)
-    assert client.outbox.kept() == 0
+    assert client.kept() == 0
 
 
 def test_confirm_stores_what_waits_in_memory_before_the_repeats_are_looked_at(
@@ -268,7 +268,7 @@ def test_repeats_of_a_process_that_puts_nothing_are_its_own(client: Client, stor
         assert other.confirm(repeat("ann", 1, second)) == []
     assert client.deliver() == ["ann=A"]
     assert (client.stats(), other.stats()) == (Stats(accepted=1, delivered=1), Stats(accepted=2, unchanged=2))
-    assert other.outbox.kept() == 0
+    assert other.kept() == 0
     assert other.flushes()
 
 
@@ -388,9 +388,9 @@ def test_lease_is_released_when_the_outbox_is_closed(client: Client, store: Refe
     client.save("ann=1")
     assert client.claim() == ["ann=1"]
     client.outbox.close()
-    assert client.outbox.kept() == 1
+    assert client.kept() == 1
     assert other.deliver() == ["ann=1"]
-    assert other.outbox.kept() == 0
+    assert other.kept() == 0
 
 
 def test_lease_is_kept_while_a_batch_is_in_flight_though_the_backend_fails(
@@ -476,7 +476,7 @@ def test_outage_lets_messages_be_sent_from_memory(client: Client, backend: Unrel
     client.save("ann=1", "bob=1")
     assert client.deliver() == ["ann=1", "bob=1"]
     assert client.stats() == Stats(accepted=2, delivered=2)
-    assert client.outbox.kept() == 0
+    assert client.kept() == 0
 
 
 def test_outage_keeps_failed_messages_in_memory(client: Client, backend: UnreliableBackend) -> None:
@@ -540,7 +540,7 @@ def test_outage_leaves_waiting_messages_of_the_backend_alone_until_they_are_eval
     client.save("ann=1", second=2)
     assert client.deliver() == ["bob=1", "ann=1"]
     assert client.stats() == Stats(accepted=3, delivered=2, pending=1)
-    assert client.outbox.kept() == 1
+    assert client.kept() == 1
 
 
 def test_outage_lets_memory_know_what_is_unchanged(backend: UnreliableBackend) -> None:
@@ -974,7 +974,7 @@ def test_abandon_drops_what_waits_in_memory_and_keeps_what_is_stored(client: Cli
     client.put("bob=1")
     client.outbox.abandon()
     assert client.stats() == Stats(accepted=2, dropped=1, pending=1)
-    assert client.outbox.kept() == 1
+    assert client.kept() == 1
     client.save("cid=1")
     assert client.stats() == Stats(accepted=3, dropped=2, pending=1)
 
@@ -994,7 +994,7 @@ def test_abandon_while_messages_are_saved_keeps_them_if_they_get_into_the_backen
     join()
     kept = int(works)
     assert client.stats() == Stats(accepted=1, pending=kept, dropped=1 - kept)
-    assert client.outbox.kept() == kept
+    assert client.kept() == kept
 
 
 def test_stats_do_no_io(client: Client, backend: UnreliableBackend) -> None:
@@ -1002,7 +1002,7 @@ def test_stats_do_no_io(client: Client, backend: UnreliableBackend) -> None:
     calls = list[str]()
     backend.before = calls.append
     assert client.stats() == Stats(accepted=1, pending=1)
-    assert client.outbox.kept() == 1
+    assert client.kept() == 1
     client.outbox.set_deadline(inf)
     assert calls == []
 
@@ -1020,7 +1020,7 @@ def test_store_that_was_emptied_loses_what_waited_in_it(
     client.save("cid=1")
     assert client.deliver() == ["cid=1"]
     assert client.stats() == Stats(accepted=3, delivered=2, dropped=1)
-    assert client.outbox.kept() == 0
+    assert client.kept() == 0
     client.report.report_deferred()
     assert logged() == ["The outbox was removed or emptied: 1 update lost"]
 

@@ -566,7 +566,7 @@ def test_memory_keeps_nothing_beyond_its_process_and_waits_for_no_store(build_in
     put(client, "ann=1")
     client.outbox.set_deadline(0.0)
     client.outbox.close()
-    assert (client.outbox.kept(), client.outbox.is_shared) == (0, False)
+    assert (client.kept(), client.outbox.is_shared) == (0, False)
     assert client.outbox.mark() == Mark(1)
     assert client.deliver() == ["ann=1"]
 

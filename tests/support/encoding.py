@@ -12,20 +12,23 @@ from typing import Any
 from flagsmith.mappers import map_environment_document_to_context
 from flagsmith.models import Flag, Flags
 
-from flagsync._encoding.calls import Call, Calls
+from flagsync._encoding.calls import KEPT_SECONDS, Call, Calls
 from flagsync._encoding.encoder import Encoder
+from flagsync._encoding.exposure import ExposureEncoder, ExposureNames
 from flagsync._encoding.inbox import Inbox
 from flagsync._encoding.pacer import Pacer
 from flagsync._encoding.profile import Mapping, ProfileEncoder
 from flagsync._encoding.properties import PropertyValue, served_value
+from flagsync._encoding.variant import served_variant
 from flagsync._outbox.contract import Destination, Limits, Message
 from flagsync._outbox.memory import MemoryOutbox
 from flagsync._report import Reporter
-from flagsync._stats import Ledger, Stats, stats_of
+from flagsync._stats import Ledger, Stats, exposure_stats_of, stats_of
 from flagsync.exceptions import DeliveryError
 from tests.support.outboxes import waiting
 
 DESTINATION = Destination("http://127.0.0.1:9/engage", "project")
+TRACK = Destination("http://127.0.0.1:9/track", "project")
 WAIT_SECONDS = 10.0  # until a test fails whose event does not come
 NEVER_SECONDS = 3600.0
 
@@ -36,6 +39,12 @@ def nothing() -> None:
 
 def flag(name: str, value: Any = None, *, enabled: bool = True) -> Flag:
     return Flag(enabled=enabled, value=value, feature_id=1, feature_name=name)
+
+
+def evaluated(flag: Flag, **more: Any) -> Flag:
+    """Return a flag with what only newer versions of Flagsmith's SDK say of it, such as ``reason``."""
+    vars(flag).update(more)
+    return flag
 
 
 def remote(**values: Any) -> Flags:
@@ -70,6 +79,7 @@ class Encoding:
         on_put: Called whenever messages were put.
         on_error: Called with each error.
         inbox_type: Builds the inbox.
+        kept_seconds: How long documents are kept after their last use.
     """
 
     def __init__(
@@ -86,10 +96,12 @@ class Encoding:
         on_put: Callable[[], None] = nothing,
         on_error: Callable[[DeliveryError], None] | None = None,
         inbox_type: type[Inbox] = Inbox,
+        kept_seconds: float = KEPT_SECONDS,
     ) -> None:
         self.ledger, self.errors = Ledger(), list[DeliveryError]()
         self.puts, self.has_ended = SimpleQueue[int](), threading.Event()
         self.report = Reporter(on_error or self.errors.append)
+        self.calls = Calls(kept_seconds)
         self.inbox = inbox_type(max_pending, enough, self.ledger, self.report)
         limits = Limits(max_batch_messages=max_batch_messages, flush_interval_seconds=inf)
         self.outbox, self.pacer = MemoryOutbox(limits, self.ledger, self.report), Pacer()
@@ -100,16 +112,20 @@ class Encoding:
 
         profile = ProfileEncoder(
             "project-token",
-            Calls(),
+            self.calls,
             Mapping(distinct_id=distinct_id, property_name=property_name, property_value=property_value),
             DESTINATION,
             resend_after_seconds=300.0,
             pacer=self.pacer,
             report=self.report,
         )
+        names = ExposureNames(
+            experiment_name=str, variant_name=served_variant, exposure_properties=lambda *_: {}
+        )
         self.encoder = Encoder(
             self.inbox,
             profile,
+            ExposureEncoder("project-token", profile.calls, names, TRACK, self.report),
             self.outbox,
             self.pacer,
             start=lambda: with_thread and self.encoder.worker.start(),
@@ -160,4 +176,6 @@ class Encoding:
         return [message.key for message in self.messages()]
 
     def stats(self) -> Stats:
-        return stats_of(self.ledger.counts(), self.inbox.submitted)
+        calls, exposures = self.inbox.submitted_apart()
+        of_exposures = exposure_stats_of(self.ledger.events(), exposures)
+        return stats_of(self.ledger.counts(), calls, exposures=of_exposures)

@@ -138,12 +138,17 @@ class Client:
     def claim(self) -> list[str]:
         return claim(self.outbox)
 
+    def kept(self) -> int:
+        return sum(self.outbox.kept())
+
     def deliver(self) -> list[str]:
         return deliver(self.outbox)
 
     def stats(self) -> Stats:
         """Return the counts, which add up and are never negative."""
-        stats = stats_of(self.ledger.counts(), self.submitted)
+        events = self.ledger.events()
+        counts = {name: count + events.get(name, 0) for name, count in self.ledger.counts().items()}
+        stats = stats_of(counts, self.submitted)
         parts = stats.delivered, stats.unchanged, stats.superseded, stats.dropped, stats.rejected, stats.pending
         assert stats.accepted == sum(parts)
         assert min(parts) >= 0

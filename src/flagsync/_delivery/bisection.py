@@ -1,10 +1,11 @@
 """Finds the bad messages of a refused batch: halves it again and again, until the bad ones are alone.
 
 Guarantee: a single bad message among 2000 is alone after 23 requests. While everything is refused, every second request
-tries a part elsewhere in the batch, to tell bad messages from a service that refuses everything.
+tries a part elsewhere in the batch, to tell bad messages from a service that refuses everything. Boundary: ``Health``
+knows which messages were refused alone in earlier attempts.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Container, Sequence
 
 from flagsync._outbox.contract import Message
 
@@ -12,13 +13,20 @@ from flagsync._outbox.contract import Message
 class Bisection:
     """The parts of a batch that are not decided yet.
 
+    Args:
+        batch: The messages.
+        last: The versions of those that are tried after the others if the batch is refused as a whole, or once one of
+            the others is accepted.
+
     Attributes:
         accepted: Messages that were accepted.
         rejected: Messages that were refused alone.
     """
 
-    def __init__(self, batch: Sequence[Message]) -> None:
-        self._parts: list[Sequence[Message]] = [batch]
+    def __init__(self, batch: Sequence[Message], last: Container[int] = ()) -> None:
+        self._whole, self._parts = batch, [batch]
+        self._first = [message for message in batch if message.version not in last]
+        self._last = [message for message in batch if message.version in last]
         self._looks_elsewhere = self._goes_deeper = False
         self.accepted: list[Message] = []
         self.rejected: list[Message] = []
@@ -26,7 +34,7 @@ class Bisection:
     @property
     def is_decided(self) -> bool:
         """Whether no part is left."""
-        return not self._parts
+        return not (self._parts or self._last)
 
     def next_part(self) -> Sequence[Message]:
         """Remove and return the next part to send: the first, or every second time, while all is refused, another.
@@ -34,6 +42,8 @@ class Bisection:
         That other one is the largest part, then its halves until one message is alone, then the largest part again.
         This finds good messages behind many bad ones, and among them.
         """
+        if not self._parts:
+            self._add_last()
         self._looks_elsewhere = not self._looks_elsewhere and not self.accepted
         if not self._looks_elsewhere:
             return self._parts.pop(0)
@@ -44,9 +54,27 @@ class Bisection:
     def accept(self, part: Sequence[Message]) -> None:
         """Note that a part was accepted."""
         self.accepted += part
+        if len(part) == len(self._whole):
+            self._last = []
+        self._add_last()
 
-    def refuse(self, part: Sequence[Message]) -> None:
-        """Note that a part was refused: its halves are sent later, or the message is rejected."""
+    def refuse(self, part: Sequence[Message], bad: Collection[int] = ()) -> None:
+        """Note that a part was refused: its halves are sent later, or the message is rejected.
+
+        Args:
+            part: The part.
+            bad: The indexes of the bad messages, if the others were accepted.
+        """
+        is_whole = len(part) == len(self._whole)
+        if bad:
+            for place, message in enumerate(part):
+                (self.rejected if place in bad else self.accepted).append(message)
+            self._last = [] if is_whole else self._last
+            self._add_last()
+            return
+        if self._last and is_whole:
+            self._parts.append(self._first)
+            return
         middle = len(part) // 2
         halves = [part[:middle], part[middle:]] if middle else []
         if not middle:
@@ -56,3 +84,8 @@ class Bisection:
             self._parts += halves
         else:
             self._parts[:0] = halves
+
+    def _add_last(self) -> None:
+        if self._last:
+            self._parts.append(self._last)
+            self._last = []

@@ -9,11 +9,14 @@ from dataclasses import dataclass
 
 from flagsync._clock import monotonic
 from flagsync._delivery.answers import Answer, Outcome
+from flagsync._delivery.bisection import Bisection
 from flagsync._outbox.contract import Destination, Message
+from flagsync._recent import Recent
 from flagsync._report import Outage, Reporter
 from flagsync.exceptions import DeliveryError
 
 MAX_DOUBLINGS = 10
+MAX_REFUSED = 10_000  # messages of which it is remembered that they were refused alone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +57,27 @@ class Health:
         self.failures, self.rests_until = 0, 0.0
         self.has_accepted = self.is_suspect = False
         self.outage = Outage(report)
+        # By key and fingerprint, since a store gives a new version to a message that it puts behind others.
+        self._refused: Recent[tuple[str, bytes], bool] = Recent(MAX_REFUSED)
+
+    def note_refused(self, messages: Sequence[Message]) -> None:
+        """Note messages that were refused alone while nothing was accepted: it is not known whether they are bad."""
+        for message in messages:
+            self._refused[message.key, message.fingerprint] = True
+
+    def forget_refused(self) -> None:
+        """Forget which messages were refused alone."""
+        self._refused = Recent(MAX_REFUSED)
+
+    def bisection(self, batch: Sequence[Message]) -> Bisection:
+        """Return the bisection of a batch: what was refused alone comes last, until that is true of all messages."""
+        refused = {
+            message.version for message in batch if self._refused.get((message.key, message.fingerprint))
+        }
+        if len(refused) < len(batch):
+            return Bisection(batch, refused)
+        self.forget_refused()
+        return Bisection(batch)
 
 
 class Destinations:

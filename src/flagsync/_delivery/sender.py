@@ -137,7 +137,8 @@ class Sender:
 
     def _deliver(self, batch: Sequence[Message], *, has_more: bool) -> None:
         """Send a batch, bisected as often as necessary."""
-        bisection, failure, refusal = Bisection(batch), None, Answer(Outcome.REFUSED)
+        bisection = self._destinations.health(batch[0].destination).bisection(batch)
+        failure, refusal = None, Answer(Outcome.REFUSED)
         for _ in range(self._sending.max_requests):
             if bisection.is_decided:
                 break
@@ -150,7 +151,7 @@ class Sender:
                 bisection.accept(part)
             elif answer.outcome is Outcome.REFUSED:
                 refusal = answer
-                bisection.refuse(part)
+                bisection.refuse(part, answer.refused)
             else:
                 failure = answer
                 break
@@ -173,6 +174,10 @@ class Sender:
         # A message that is refused alone is bad if others are accepted, or if nothing is left of the batch.
         is_proof = bisection.accepted or health.has_accepted or (bisection.is_decided and not failure)
         rejected = bisection.rejected if is_proof else []
+        if bisection.accepted:
+            health.forget_refused()
+        elif not rejected:
+            health.note_refused(bisection.rejected)
         health.has_accepted = bool(bisection.accepted) or (health.has_accepted and not all_refused)
         self._outbox.settle(bisection.accepted, rejected, last=all_refused)
         if rejected:

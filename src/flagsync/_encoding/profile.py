@@ -12,7 +12,7 @@ from time import perf_counter
 
 from flagsmith.models import Flag
 
-from flagsync._encoding.calls import EXACT_FORMAT, KEPT_DOCUMENTS, Call, Calls, identity_of
+from flagsync._encoding.calls import EXACT_FORMAT, Call, Calls, identity_of
 from flagsync._encoding.distinct_id import NotMirrored, distinct_id_of
 from flagsync._encoding.division import divide
 from flagsync._encoding.document import MAX_TRAITS_BYTES, Document, digest_of
@@ -90,9 +90,6 @@ class ProfileEncoder:
 
         It is the same in every process: a digest of the document, the names of properties, the identifier and the
         traits. Traits count by name, value and type, since ``True`` and ``1`` match different segments.
-
-        Raises:
-            KeyError: The call waited so long that its document was forgotten.
         """
         identifier, number, traits, _ = call
         if not isinstance(traits, bytes):
@@ -158,9 +155,8 @@ class ProfileEncoder:
             digest = digest_of(context, self._pacer.pause)
             same = (one for one in self._templates.values() if one.document.digest == digest)
             template = next(same, None) or self._new_template(self._divide(context, digest))
-            self._templates[number] = template
-            for old in [other for other in self._templates if other <= number - KEPT_DOCUMENTS]:
-                del self._templates[old]
+            known = {old: one for old, one in self._templates.items() if self.calls.has_document(old)}
+            self._templates = {**known, number: template}
         return template
 
     def _divide(self, context: Context, digest: bytes) -> Document:

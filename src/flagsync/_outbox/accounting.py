@@ -7,6 +7,7 @@ back.
 from typing import NamedTuple
 
 from flagsync._outbox.backend import Status, Totals
+from flagsync._outbox.contract import Kept
 from flagsync._report import Outage, Reporter
 from flagsync._stats import Ledger
 
@@ -37,52 +38,86 @@ class Accounting:
 
     def __init__(self, ledger: Ledger, report: Reporter) -> None:
         self._ledger, self._report, self._silence = ledger, report, Outage(report)
-        self._closed = Totals()  # of accounts that their store has forgotten
-        self._former: dict[int, Former] = {}  # by the number of the store
-        self._handed_over = 0  # messages that the current account must know
+        self._messages, self._events = _Accounts(), _Accounts()
         self.status = Status()
 
     @property
-    def pending(self) -> int:
+    def pending(self) -> Kept:
         """Messages of this process that wait in the store."""
-        return self.status.own.pending
+        return Kept(self._messages.current.pending, self._events.current.pending)
 
-    def note_stored(self, messages: int) -> None:
+    def note_stored(self, messages: int, events: int = 0) -> None:
         """Note that the backend has stored messages. It may know more, from calls that failed afterwards."""
-        self._handed_over += messages
+        self._messages.handed_over += messages
+        self._events.handed_over += events
 
     def update(self, status: Status) -> None:
         """Apply a new status."""
-        before, own = self.status, self._own()
-        if before.store and status.store != before.store:
-            if own.pending:
-                self._report.count_loss("The outbox was removed or emptied", own.pending)
-            totals = own._replace(dropped=own.dropped + own.pending)
-            twice = max(0, before.own.accepted - self._handed_over)
-            self._former[before.store] = Former(before.account, totals, twice)
-            self._handed_over = status.own.accepted
-            self._return_to(status)
-        elif before.account and status.account != before.account:
-            self._closed = _sum(self._closed, own._replace(delivered=own.delivered + own.pending))
-            self._handed_over = status.own.accepted
-        elif dropped := status.own.dropped - before.own.dropped:
+        before, self.status = self.status, status
+        is_other_store = before.store and status.store != before.store
+        is_other_account = not is_other_store and before.account and status.account != before.account
+        lost = sum(self.pending) if is_other_store else 0
+        for accounts, totals in ((self._messages, _rest(status)), (self._events, status.own_events)):
+            if is_other_store:
+                accounts.change_store(before, status, totals)
+            elif is_other_account:
+                accounts.close(totals)
+            accounts.current = totals
+        if lost:
+            self._report.count_loss("The outbox was removed or emptied", lost)
+        elif not (is_other_store or is_other_account) and (dropped := status.own.dropped - before.own.dropped):
             self._report.count_loss(FULL, dropped)
-        self.status = status
-        totals = _sum(self._closed, *(former.totals for former in self._former.values()), self._own())
-        self._ledger.set_stored({**totals._asdict(), "pending": status.own.pending})
+        self._ledger.set_stored(self._messages.counts(), self._events.counts())
         if status.pending and min(status.silent_seconds, status.oldest_seconds) > SILENT_SECONDS:
             self._silence.begin(SILENT)
         else:
             self._silence.end("The process that sends updates from the outbox works again")
 
+
+class _Accounts:
+    """The accounts of this process for one kind of message: the current one, and those in former stores.
+
+    Attributes:
+        current: Totals of the current account.
+        handed_over: Messages that the current account must know.
+    """
+
+    def __init__(self) -> None:
+        self.current, self.handed_over = Totals(), 0
+        self._closed = Totals()  # of accounts that their store has forgotten
+        self._former: dict[int, Former] = {}  # by the number of the store
+
+    def counts(self) -> dict[str, int]:
+        """Return the outcomes of all messages, and how many are pending."""
+        totals = _sum(self._closed, *(former.totals for former in self._former.values()), self._own())
+        return {**totals._asdict(), "pending": self.current.pending}
+
+    def close(self, new: Totals) -> None:
+        """Continue with a new account: the store has forgotten the current one, as all its messages were delivered."""
+        own = self._own()
+        self._closed = _sum(self._closed, own._replace(delivered=own.delivered + own.pending))
+        self.handed_over = new.accepted
+
+    def change_store(self, before: Status, status: Status, new: Totals) -> None:
+        """Continue in another store, with the account that it still has if it was moved away and back."""
+        own, twice = self._own(), max(0, self.current.accepted - self.handed_over)
+        totals = own._replace(dropped=own.dropped + own.pending)
+        self._former[before.store] = Former(before.account, totals, twice)
+        self.handed_over = new.accepted
+        if (former := self._former.pop(status.store, None)) is not None:
+            if former.account == status.account:
+                self.handed_over -= former.twice
+            else:
+                self._closed = _sum(self._closed, former.totals)
+
     def _own(self) -> Totals:
-        """Return the totals of the account, with each message counted once.
+        """Return the totals of the current account, with each message counted once.
 
         A call may fail although it has stored everything. Its messages are then stored again, and count as unchanged or
         superseded the second time.
         """
-        own = self.status.own
-        twice = max(0, own.accepted - self._handed_over)
+        own = self.current
+        twice = max(0, own.accepted - self.handed_over)
         unchanged = min(twice, own.unchanged)
         superseded = min(twice - unchanged, own.superseded)
         return own._replace(
@@ -91,13 +126,10 @@ class Accounting:
             superseded=own.superseded - superseded,
         )
 
-    def _return_to(self, status: Status) -> None:
-        """Continue with the account in a store that was moved away and back, unless the store has forgotten it."""
-        if (former := self._former.pop(status.store, None)) is not None:
-            if former.account == status.account:
-                self._handed_over -= former.twice
-            else:
-                self._closed = _sum(self._closed, former.totals)
+
+def _rest(status: Status) -> Totals:
+    """Return the totals of the messages that are not events."""
+    return Totals(*(every - event for every, event in zip(status.own, status.own_events, strict=True)))
 
 
 def _sum(*totals: Totals) -> Totals:

@@ -15,7 +15,7 @@ from math import inf
 from flagsync._clock import monotonic
 from flagsync._outbox.accounting import Accounting
 from flagsync._outbox.backend import Backend
-from flagsync._outbox.contract import Claim, Destination, Limits, Mark, Message, Repeat
+from flagsync._outbox.contract import Claim, Destination, Kept, Limits, Mark, Message, Repeat
 from flagsync._outbox.memory import MemoryOutbox
 from flagsync._outbox.options import Staging
 from flagsync._outbox.outage import BackendOutage
@@ -142,7 +142,7 @@ class DurableOutbox:
             if not self._memory.is_settled(mark):
                 return False
             if not self._try_read_status():
-                return self.kept() == 0
+                return not any(self.kept())
             first = self._accounting.status.first_version
             return first is None or (mark.store is not None and first > max(mark.store, self._postponed_up_to))
 
@@ -152,7 +152,7 @@ class DurableOutbox:
                 self._try_read_status() and self._accounting.status.pending > 0
             )
 
-    def kept(self) -> int:
+    def kept(self) -> Kept:
         return self._accounting.pending
 
     def set_deadline(self, deadline: float) -> None:
@@ -198,7 +198,8 @@ class DurableOutbox:
         with self._memory.hand_over() as messages:
             deadline = self._schedule.busy_deadline()
             new = self._backend.store(messages, self._sent.messages(), repeats, deadline)
-        self._accounting.note_stored(len(messages) + len(repeats) - len(new))
+        events = sum(not message.replaces for message in messages)
+        self._accounting.note_stored(len(messages) - events + len(repeats) - len(new), events)
         self._sent.clear()
         return new
 

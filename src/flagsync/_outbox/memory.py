@@ -10,10 +10,12 @@ from contextlib import contextmanager
 from math import inf
 
 from flagsync._clock import monotonic
-from flagsync._outbox.contract import Claim, Destination, Limits, Mark, Message, Repeat, fitting
+from flagsync._outbox.contract import Claim, Destination, Kept, Limits, Mark, Message, Repeat, fitting
 from flagsync._outbox.queue import UNKNOWN, Queue, message_of, slot_of
 from flagsync._report import MAX_PENDING_REACHED, Reporter
 from flagsync._stats import Ledger
+
+NOWHERE = Destination("")
 
 
 class MemoryOutbox:
@@ -64,7 +66,7 @@ class MemoryOutbox:
                 self._keep_bounds(queue)
             else:
                 self._bring_forward(message.destination, message.key, message.evaluation, message.evaluated_at)
-                self._ledger.count("unchanged")
+                self._ledger.count("unchanged", is_event=not message.replaces)
 
     def save(self) -> None:
         """Do nothing: memory needs no saving."""
@@ -96,8 +98,8 @@ class MemoryOutbox:
                 self._end(message, until.setdefault(resend_after, now + resend_after))
             for message in rejected:
                 self._end(message, -inf)
-            self._ledger.count("delivered", len(accepted))
-            self._ledger.count("rejected", len(rejected))
+            self._count("delivered", accepted)
+            self._count("rejected", rejected)
             left, self._in_flight = [*self._in_flight.values()], {}
             for message in left if last else reversed(left):
                 queue = self._queue(message.destination)
@@ -117,8 +119,8 @@ class MemoryOutbox:
     def has_pending(self) -> bool:
         return bool(len(self) or self._in_flight)
 
-    def kept(self) -> int:
-        return 0
+    def kept(self) -> Kept:
+        return Kept()
 
     def set_deadline(self, deadline: float) -> None:
         """Do nothing: memory is never waited for."""
@@ -200,12 +202,17 @@ class MemoryOutbox:
         del self._in_flight[slot_of(message)]
         self._queue(message.destination).know(message.key, message.fingerprint, until)
 
+    def _count(self, outcome: str, messages: Collection[Message]) -> None:
+        events = sum(not message.replaces for message in messages)
+        self._ledger.count(outcome, len(messages) - events)
+        self._ledger.count(outcome, events, is_event=True)
+
     def _keep_bounds(self, queue: "Queue") -> None:
         # Messages in flight count, too, but there is always room for the newest one.
         bound = 0 if self._is_abandoned else max(1, self._limits.max_pending - len(self._in_flight))
         while len(queue.waiting) > bound:
-            key, fingerprint, *_ = queue.remove(next(iter(queue.waiting)))
-            queue.know(key, fingerprint, -inf)
-            self._ledger.count("dropped")
+            dropped = message_of(queue.remove(next(iter(queue.waiting))), NOWHERE)
+            queue.know(dropped.key, dropped.fingerprint, -inf)
+            self._ledger.count("dropped", is_event=not dropped.replaces)
             if not self._is_abandoned:
                 self._report.count_loss(MAX_PENDING_REACHED)
