@@ -2,10 +2,12 @@
 
 import gc
 import json
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from time import monotonic
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -13,9 +15,11 @@ from flagsmith import Flagsmith
 from flagsmith.models import Flag, Flags
 
 from flagsync._encoding.calls import Call
+from flagsync._encoding.encoder import Encoder
 from flagsync._encoding.inbox import Inbox
 from flagsync._encoding.pacer import AS_A_RULE, WHILE_SOMEBODY_WAITS
 from flagsync._stats import Stats
+from flagsync._worker import Worker
 from flagsync.exceptions import DeliveryError
 from tests.support.encoding import NEVER_SECONDS, WAIT_SECONDS, Encoding, call, flag, lazy, remote
 
@@ -522,6 +526,52 @@ def test_call_to_an_idle_encoder_wakes_its_thread(threaded: Build) -> None:
             pass
         assert encoding.flush()
     assert encoding.profiles() == ["user_1", "user_2", "user_3"]
+
+
+class TimeLimitError(Exception):
+    """What a signal handler raises."""
+
+
+def raise_at_line(number: int) -> None:
+    """Have this thread interrupted, once, at one of the lines where it adds a call and wakes the encoder."""
+    left, functions = [number], (Encoder.submit, Encoder._attend, Worker.wake, Inbox.spare_callers)
+    codes = [function.__code__ for function in (*functions, Inbox.has_enough, Inbox.keep_bound)]
+
+    def trace(frame: FrameType, event: str, _: Any) -> Any:
+        if frame.f_code not in codes:
+            return None
+        if event == "line" and left:
+            left[0] -= 1
+            if left[0] < 0:
+                left.clear()
+                raise TimeLimitError
+        return trace
+
+    sys.settrace(trace)
+
+
+def test_caller_who_is_interrupted_anywhere_costs_no_other_update(threaded: Build) -> None:
+    encoding, before, lines = threaded(), sys.gettrace(), 0
+    encoding.submit("first")
+    assert encoding.flush()
+    while True:
+        while not encoding.inbox.is_idle:
+            encoding.flush()
+        encoding.forget_puts()
+        raise_at_line(lines)
+        try:
+            encoding.submit(f"interrupted_{lines}")
+            break
+        except TimeLimitError:
+            pass
+        finally:
+            sys.settrace(before)
+        encoding.submit(f"next_{lines}")
+        encoding.put_count()
+        lines += 1
+    assert lines > 8
+    assert encoding.flush()
+    assert {f"next_{line}" for line in range(lines)} <= {*encoding.profiles()}
 
 
 def test_calls_gather_until_somebody_waits_for_them(threaded: Build) -> None:

@@ -184,36 +184,44 @@ def test_collecting_survives_a_caller_who_keeps_the_bound_meanwhile() -> None:
 def test_waiting_for_the_first_call_lets_each_attend() -> None:
     inbox = Calls(max_pending=10, enough=5).inbox
     inbox.wait_for_first()
-    assert inbox.attend_at == 1
+    assert inbox.threshold.calls == 1
 
 
 def test_waiting_for_enough_calls_lets_one_attend_when_there_are_enough() -> None:
     inbox = Calls(max_pending=10, enough=5).inbox
     inbox.wait_for_enough()
-    assert inbox.attend_at == 5
+    assert inbox.threshold.calls == 5
 
 
 def test_waiting_for_no_call_lets_one_attend_beyond_the_bound_only() -> None:
     inbox = Calls(max_pending=10, enough=5).inbox
     inbox.wait_for_none()
-    assert inbox.attend_at == 11
+    assert inbox.threshold.calls == 11
 
 
 @pytest.mark.parametrize(("waiting", "attend_at"), [(4, 5), (5, 11), (10, 11)])
 def test_caller_who_wakes_the_thread_spares_the_next_callers_the_same(waiting: int, attend_at: int) -> None:
     calls = Calls(max_pending=10, enough=5)
     calls.add(*range(waiting))
-    calls.inbox.wait_for_next_state()
-    assert calls.inbox.attend_at == attend_at
+    calls.inbox.spare_callers(calls.inbox.threshold)
+    assert calls.inbox.threshold.calls == attend_at
 
 
-@pytest.mark.parametrize("wait", ["wait_for_first", "wait_for_enough", "wait_for_none", "wait_for_next_state"])
+def test_caller_who_spares_the_next_ones_late_does_not_change_what_the_thread_has_decided_since() -> None:
+    calls = Calls(max_pending=10, enough=5)
+    before = calls.inbox.threshold
+    calls.inbox.wait_for_first()
+    calls.inbox.spare_callers(before)
+    assert calls.inbox.threshold.calls == 1
+
+
+@pytest.mark.parametrize("wait", ["wait_for_first", "wait_for_enough", "wait_for_none"])
 def test_closed_inbox_lets_each_call_attend_whatever_the_thread_does(wait: str) -> None:
     inbox = Calls().inbox
     inbox.close()
-    assert (inbox.is_closed, inbox.attend_at) == (True, 0)
+    assert (inbox.is_closed, inbox.threshold.calls) == (True, 0)
     getattr(inbox, wait)()
-    assert inbox.attend_at == 0
+    assert inbox.threshold.calls == 0
 
 
 def test_flags_of_a_default_handler_are_skipped_and_leave_an_earlier_call_alone(

@@ -72,7 +72,7 @@ class Encoder:
         # Written out here, since each call of a function would be a tenth of what the caller pays.
         calls = self._inbox.calls
         calls.append(self._profile.calls.make(identifier, flags))
-        if len(calls) >= self._inbox.attend_at:
+        if len(calls) >= self._inbox.threshold.calls:
             self._attend()
 
     def skip(self) -> None:
@@ -95,13 +95,14 @@ class Encoder:
 
     def _attend(self) -> None:
         """Wake the thread and keep the queue within its bound, or refuse the call."""
+        threshold = self._inbox.threshold
         if self._inbox.is_closed or self.worker.is_ended:
             if self._inbox.remove_newest():  # else the thread has collected it
                 self._skip(NotMirrored("the client is closed"))
             return
         if self._start():
-            self._inbox.wait_for_next_state()
             self.worker.wake()
+            self._inbox.spare_callers(threshold)
         self._inbox.keep_bound()
 
     def _step(self) -> float | None:

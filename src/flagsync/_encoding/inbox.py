@@ -17,6 +17,19 @@ from flagsync._stats import Ledger
 NOT_MIRRORED = "An identity is not mirrored: {}"
 
 
+class Threshold:
+    """The number of waiting calls at which a caller must attend to them: wake the thread, or keep the bound.
+
+    The thread sets a new threshold whenever it decides anew. A caller raises one after it has woken the thread, which
+    then sets another one: so no call waits for ever, even if a signal handler interrupts the caller for good.
+    """
+
+    __slots__ = ("calls",)
+
+    def __init__(self, calls: float) -> None:
+        self.calls = calls
+
+
 class Inbox:
     """Calls in two stages: first as they arrive, then one per identity.
 
@@ -28,8 +41,7 @@ class Inbox:
 
     Attributes:
         calls: The first stage. Any thread appends a call, and removes the oldest ones beyond the bound.
-        attend_at: The number of calls at which a caller must attend to them: wake the thread, or keep the bound. Code
-            that raises it wakes the thread afterwards, so that no call waits for ever.
+        threshold: When callers must attend.
         is_idle: Whether the thread sleeps, or is being woken by the first call.
         is_closed: Whether calls are refused.
     """
@@ -38,7 +50,7 @@ class Inbox:
         self._max_pending, self._enough, self._ledger, self._report = max_pending, enough, ledger, report
         # A deque's append needs no lock, neither between threads nor in a signal handler.
         self.calls = deque[Call]()
-        self.attend_at = 1.0
+        self.threshold = Threshold(1)
         self.is_idle, self.is_closed = True, False
         self._latest: OrderedDict[str | tuple[int, str], Call] = (
             OrderedDict()
@@ -79,13 +91,13 @@ class Inbox:
         self.is_idle = False
         self._attend_from(self._max_pending + 1)
 
-    def wait_for_next_state(self) -> None:
-        """Have no further caller attend for now: the thread is about to be woken, and decides again."""
-        self._attend_from(self._max_pending + 1 if self.has_enough() else self._enough)
+    def spare_callers(self, threshold: Threshold) -> None:
+        """Have no further caller attend for now: the thread was woken after this threshold was read."""
+        threshold.calls = self._max_pending + 1 if self.has_enough() else self._enough
 
     def close(self) -> None:
         """Have each caller attend from now on, and refuse the call. Takes no lock."""
-        self.is_closed, self.attend_at = True, 0
+        self.is_closed, self.threshold = True, Threshold(0)
 
     def keep_bound(self) -> None:
         """Drop the oldest calls beyond the bound, in the caller's thread."""
@@ -122,9 +134,9 @@ class Inbox:
             self._removed += 1
 
     def _attend_from(self, calls: float) -> None:
-        self.attend_at = calls
+        self.threshold = Threshold(calls)
         if self.is_closed:  # another thread may have closed it before the line above
-            self.attend_at = 0
+            self.threshold = Threshold(0)
 
     def _remove(self, pop: Callable[[], Call]) -> bool:
         with suppress(IndexError):
