@@ -1,10 +1,13 @@
 """Worker: a thread that starts late, runs once, can be run by hand, stops and is joined."""
 
 import os
+import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from math import inf
 from time import monotonic
+from types import FrameType
 
 import pytest
 
@@ -149,6 +152,28 @@ def test_worker_may_be_used_by_a_signal_handler_that_interrupts_it() -> None:
     # It interrupts ``announce`` while that holds the lock.
     assert interrupted(worker.announce, "len", handler)
     assert worker.is_stopping
+
+
+def test_worker_keeps_no_lock_if_a_signal_handler_raises_as_soon_as_a_caller_has_it() -> None:
+    worker = build(lambda: None)
+
+    def profile(frame: FrameType, event: str, _: object) -> None:
+        if event == "c_return" and frame.f_code.co_name == "__enter__":
+            raise TimeoutError
+
+    def use() -> None:
+        sys.setprofile(profile)
+        with suppress(TimeoutError):
+            worker.announce()
+        sys.setprofile(None)
+
+    user = threading.Thread(target=use)
+    user.start()
+    user.join()
+    other = threading.Thread(target=worker.announce, daemon=True)
+    other.start()
+    other.join(LONG)
+    assert not other.is_alive()
 
 
 def test_flushes_let_those_go_on_who_waited_when_the_work_began() -> None:

@@ -43,7 +43,9 @@ class Worker:
         self._name, self._step, self._report, self._at_end = name, step, report, at_end
         # SimpleQueue.put is reentrant: a finalizer may call it while the same thread is inside it.
         self._wake_ups = SimpleQueue[None]()
-        self._changed = threading.Condition(threading.RLock())
+        # Entered directly, and not by the condition, whose own method would keep it if a signal handler raised there.
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._claim_to_run = threading.Lock()
         self._runner: int | None = None
         self._process = this_process()
@@ -51,7 +53,7 @@ class Worker:
 
     def start(self) -> bool:
         """Start the thread, unless it was started; False if Python is exiting and cannot start one."""
-        with self._changed:
+        with self._lock:
             if not self.is_started:
                 try:
                     threading.Thread(target=self.run, name=self._name, daemon=True).start()
@@ -88,12 +90,12 @@ class Worker:
 
     def announce(self) -> None:
         """Have ``wait_for`` check its condition again."""
-        with self._changed:
+        with self._lock:
             self._changed.notify_all()
 
     def wait_for(self, holds: Callable[[], bool], deadline: float) -> bool:
         """Wait until a condition holds, whose change the step must announce; False at the deadline."""
-        with self._changed:
+        with self._lock:
             return self._changed.wait_for(holds, time_left(deadline))
 
     def join(self, deadline: float) -> bool:
