@@ -13,6 +13,7 @@ import pytest
 
 from flagsync._report import Reporter
 from flagsync._worker import Flushes, Worker, time_left
+from flagsync.exceptions import DeliveryError
 from tests.support.signals import interrupted
 
 LONG = 60.0
@@ -138,6 +139,33 @@ def test_worker_is_not_started_where_no_thread_starts(monkeypatch: pytest.Monkey
         assert not worker.start()
     assert worker.start()
     assert worker.join(monotonic() + LONG)
+
+
+def test_worker_runs_in_the_callers_thread_and_only_logs_where_no_thread_starts(
+    monkeypatch: pytest.MonkeyPatch, logged: Callable[[], list[str]]
+) -> None:
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    def step() -> None:
+        steps.append(threading.get_ident())
+        report.report(DeliveryError("Full", 1))
+
+    steps, errors = list[int](), list[DeliveryError]()
+    report = Reporter(errors.append)
+    worker = Worker("flagsync-test", step, report)
+    with monkeypatch.context() as exiting:
+        exiting.setattr(threading.Thread, "start", start)
+        worker.start_or_run()
+    assert (steps, errors, logged()) == ([threading.get_ident()], [], ["Full: 1 update lost"])
+
+
+def test_worker_runs_in_its_own_thread_where_one_starts() -> None:
+    steps = list[int]()
+    worker = build(lambda: steps.append(threading.get_ident()))
+    worker.start_or_run()
+    assert worker.join(monotonic() + LONG)
+    assert threading.get_ident() not in steps
 
 
 def test_worker_may_be_used_by_a_signal_handler_that_interrupts_it() -> None:
