@@ -1,6 +1,7 @@
 """Start and end of a pipeline, as far as one process can show them; tests/processes has the real ones."""
 
 import gc
+import logging
 import multiprocessing
 import os
 import sys
@@ -293,22 +294,55 @@ def test_loss_is_reported_once_though_two_threads_find_it() -> None:
 
 
 @pytest.mark.usefixtures("no_thread_starts")
-def test_loss_is_reported_where_no_thread_starts() -> None:
+def test_loss_is_only_logged_where_no_thread_starts(logged: Callable[[], list[str]]) -> None:
     errors, loss = list[DeliveryError](), Loss()
     loss.report(Reporter(errors.append), DeliveryError("closed", 2), in_thread=True)
-    assert [error.count for error in errors] == [2]
+    assert (errors, logged()) == ([], ["closed: 2 updates lost"])
+    assert loss.wait()
 
 
 @pytest.mark.usefixtures("no_thread_starts")
-def test_interrupt_of_on_error_in_the_main_thread_leaves_the_client_closed(
+def test_close_only_logs_where_no_thread_starts_in_which_on_error_could_run(
+    flagsync: Build, mixpanel: MixpanelServer, logged: Callable[[], list[str]]
+) -> None:
+    errors = list[DeliveryError]()
+    mixpanel.fail(status=403)
+    client = flagsync(on_error=errors.append, property_name={"int_on": "int_on"}.get)
+    client.get_identity_flags("user_1")
+    assert not client.close()
+    assert (errors, [message.rpartition(":")[2] for message in logged()]) == ([], [" 1 update lost"])
+
+
+def test_on_error_of_a_client_whose_threads_start_when_it_closes_runs_in_one_of_them(
+    flagsync: Build, mixpanel: MixpanelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    threads = list[str]()
+    mixpanel.fail(status=403)
+    client = flagsync(on_error=lambda _: threads.append(threading.current_thread().name))
+    with monkeypatch.context() as exhausted:
+        exhausted.setattr(threading.Thread, "start", start)
+        client.get_identity_flags("user_1")
+    assert not client.close()
+    assert threads == ["flagsync-sender"]
+
+
+@pytest.mark.usefixtures("no_thread_starts")
+def test_interrupt_in_the_main_thread_leaves_the_client_closed(
     flagsync: Build, mixpanel: MixpanelServer
 ) -> None:
-    def interrupt(_: DeliveryError) -> None:
-        raise KeyboardInterrupt
+    class Interrupting(logging.Handler):
+        def emit(self, _: logging.LogRecord) -> None:
+            raise KeyboardInterrupt
 
     mixpanel.fail(status=403)
-    client = flagsync(on_error=interrupt)
+    client = flagsync(property_name={"int_on": "int_on"}.get)
     client.get_identity_flags("user_1")
+    log, handler = logging.getLogger("flagsync"), Interrupting()
+    log.addHandler(handler)
     with pytest.raises(KeyboardInterrupt):
         client.close()  # which delivers in this thread, since no other one starts
+    log.removeHandler(handler)
     assert not client.close(0)

@@ -1,5 +1,7 @@
 """Rules of options."""
 
+from collections.abc import Iterator
+
 import pytest
 
 from flagsync._rules import call_fault, is_number, is_url, key_fault, require, shown
@@ -43,6 +45,15 @@ class Nameless(metaclass=NamelessMeta):
         raise SystemExit
 
 
+class Future:
+    def __await__(self) -> Iterator[None]:
+        yield
+
+
+class Later(Future):
+    """Inherits that it can be awaited."""
+
+
 @pytest.mark.parametrize(
     ("value", "words"),
     [
@@ -61,6 +72,22 @@ class Nameless(metaclass=NamelessMeta):
 )
 def test_shown_tells_what_came_and_no_secret(value: object, words: str) -> None:
     assert shown(value) == words
+
+
+def test_shown_asks_nothing_of_a_class_that_raises() -> None:
+    class Meta(type):
+        def __getattribute__(cls, name: str) -> object:
+            raise SystemExit
+
+    class Closed(metaclass=Meta):
+        pass
+
+    assert shown(Closed) == "the class Closed: make an instance of it"
+    assert shown(object.__new__(Closed)) == "a value of type Closed"
+
+
+def test_shown_says_to_await_what_can_be_awaited() -> None:
+    assert shown(Later()) == "a Later: await it first"
 
 
 def test_call_fault_counts_arguments() -> None:

@@ -1,15 +1,19 @@
 """Worker: a thread that starts late, runs once, can be run by hand, stops and is joined."""
 
 import os
+import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from math import inf
 from time import monotonic
+from types import FrameType
 
 import pytest
 
 from flagsync._report import Reporter
 from flagsync._worker import Flushes, Worker, time_left
+from flagsync.exceptions import DeliveryError
 from tests.support.signals import interrupted
 
 LONG = 60.0
@@ -137,6 +141,33 @@ def test_worker_is_not_started_where_no_thread_starts(monkeypatch: pytest.Monkey
     assert worker.join(monotonic() + LONG)
 
 
+def test_worker_runs_in_the_callers_thread_and_only_logs_where_no_thread_starts(
+    monkeypatch: pytest.MonkeyPatch, logged: Callable[[], list[str]]
+) -> None:
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    def step() -> None:
+        steps.append(threading.get_ident())
+        report.report(DeliveryError("Full", 1))
+
+    steps, errors = list[int](), list[DeliveryError]()
+    report = Reporter(errors.append)
+    worker = Worker("flagsync-test", step, report)
+    with monkeypatch.context() as exiting:
+        exiting.setattr(threading.Thread, "start", start)
+        worker.start_or_run()
+    assert (steps, errors, logged()) == ([threading.get_ident()], [], ["Full: 1 update lost"])
+
+
+def test_worker_runs_in_its_own_thread_where_one_starts() -> None:
+    steps = list[int]()
+    worker = build(lambda: steps.append(threading.get_ident()))
+    worker.start_or_run()
+    assert worker.join(monotonic() + LONG)
+    assert threading.get_ident() not in steps
+
+
 def test_worker_may_be_used_by_a_signal_handler_that_interrupts_it() -> None:
     worker = build(lambda: None)
 
@@ -149,6 +180,28 @@ def test_worker_may_be_used_by_a_signal_handler_that_interrupts_it() -> None:
     # It interrupts ``announce`` while that holds the lock.
     assert interrupted(worker.announce, "len", handler)
     assert worker.is_stopping
+
+
+def test_worker_keeps_no_lock_if_a_signal_handler_raises_as_soon_as_a_caller_has_it() -> None:
+    worker = build(lambda: None)
+
+    def profile(frame: FrameType, event: str, _: object) -> None:
+        if event == "c_return" and frame.f_code.co_name == "__enter__":
+            raise TimeoutError
+
+    def use() -> None:
+        sys.setprofile(profile)
+        with suppress(TimeoutError):
+            worker.announce()
+        sys.setprofile(None)
+
+    user = threading.Thread(target=use)
+    user.start()
+    user.join()
+    other = threading.Thread(target=worker.announce, daemon=True)
+    other.start()
+    other.join(LONG)
+    assert not other.is_alive()
 
 
 def test_flushes_let_those_go_on_who_waited_when_the_work_began() -> None:

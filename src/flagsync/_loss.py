@@ -1,6 +1,7 @@
 """Reports what a client gives up when it ends.
 
-Guarantee: the loss is reported once, and ``close`` does not wait for ``on_error`` for long.
+Guarantee: the loss is reported once, and ``close`` does not wait for ``on_error`` for long. Where no thread can be
+started any more, as while Python >= 3.12 exits, the loss is only logged.
 """
 
 import threading
@@ -21,9 +22,9 @@ class Loss:
 
     def report(self, report: Reporter, error: DeliveryError, *, in_thread: bool) -> None:
         """Report a loss the first time. With ``in_thread``, the caller does not wait for ``on_error``."""
+        self.is_certain = True
         if not self._once.acquire(blocking=False):
             return
-        self.is_certain = True
 
         def run() -> None:
             self._reporter = threading.get_ident()
@@ -36,6 +37,7 @@ class Loss:
             try:
                 threading.Thread(target=run, name="flagsync-report", daemon=True).start()
             except RuntimeError:  # Python is exiting
+                report.log_only()
                 run()
         else:
             run()

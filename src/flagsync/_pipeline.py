@@ -135,8 +135,8 @@ class Pipeline:
         if not (self._inbox.submitted or self._sender.worker.is_started):
             self._outbox.close()  # which was asked whether anything waits
             return True
-        self.encoder.worker.run()  # here, if no thread was started or none can start while Python exits
-        self._sender.worker.run()
+        self.encoder.worker.start_or_run()  # nobody has started them yet, or none can start while Python >= 3.12 exits
+        self._sender.worker.start_or_run()
         if not (self.encoder.worker.join(deadline) and self._sender.worker.join(deadline)):
             self._give_up()
         return not self._loss.wait()

@@ -50,6 +50,10 @@ class Reporter:
                 raise
             self.log(f"on_error raised {type(raised).__name__}, which is ignored", logging.ERROR)
 
+    def log_only(self) -> None:
+        """Call ``on_error`` no more: it would run in a thread of the application, and may block."""
+        self._on_error = None
+
     def log(self, message: str, level: int = logging.WARNING) -> None:
         """Log a message. An exception of a log handler is ignored."""
         try:

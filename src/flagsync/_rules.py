@@ -5,12 +5,13 @@ Guarantee: one ``ValueError`` names all broken rules, and no message contains te
 
 import inspect
 import sys
-from collections.abc import Awaitable, Mapping
+from collections.abc import Mapping
 from typing import TypeGuard
 from urllib.parse import urlsplit
 
 MAX_SHOWN = 10**20
-_NAME = type.__dict__["__name__"]  # of the class itself: that of a metaclass may raise
+# Of the class itself: those of a metaclass may raise.
+_NAME, _ORDER, _NAMESPACE = (type.__dict__[name] for name in ("__name__", "__mro__", "__dict__"))
 
 
 def require(rules: Mapping[str, bool]) -> None:
@@ -28,7 +29,7 @@ def shown(value: object) -> str:
         return "an empty text"
     if issubclass(kind, type):
         return f"the class {_NAME.__get__(value)}: make an instance of it"
-    if issubclass(kind, Awaitable):
+    if any("__await__" in _NAMESPACE.__get__(base) for base in _ORDER.__get__(kind)):
         return f"a {_NAME.__get__(kind)}: await it first"
     return f"a value of type {_NAME.__get__(kind)}"
 

@@ -62,6 +62,15 @@ class Worker:
                 self.is_started = True
         return True
 
+    def start_or_run(self) -> None:
+        """Start the thread; where none can start, repeat the step in the calling thread instead, until it returns None.
+
+        Then ``on_error`` is not called any more, since it would hold up the calling thread.
+        """
+        if not self.start():
+            self._report.log_only()
+            self.run()
+
     def wake(self) -> None:
         """Have the step repeated now. Takes no lock."""
         if self._wake_ups.empty():

@@ -1,6 +1,7 @@
 """Calls under local evaluation, as text, bytes and numbers; and the documents that they refer to."""
 
 import gc
+import sys
 import threading
 from typing import Any
 from uuid import UUID
@@ -61,15 +62,66 @@ def test_call_with_a_key_in_its_identity_keeps_the_identity(document: Any) -> No
 class Raising:
     """What is asked raises."""
 
+    def __init__(self, error: BaseException) -> None:
+        self._error = error
+
     def __getitem__(self, name: str) -> Any:
-        raise ValueError(name)
+        raise self._error
+
+
+class OddDict(dict[str, Any]):
+    """What is asked raises."""
+
+    def __getitem__(self, name: str) -> Any:
+        raise SystemExit
 
 
 @pytest.mark.parametrize(
-    "context", [{}, {"features": {}}, {"identity": {}, "features": {}}, [1], "text", Raising()]
+    "context",
+    [
+        {},
+        {"features": {}},
+        {"identity": {}, "features": {}},
+        {"identity": {}, "features": {}, "segments": {}},
+        {"identity": OddDict(), "features": {}, "segments": {}},
+        {"identity": 7, "features": {}, "segments": {}},
+        [1],
+        "text",
+        OddDict(),
+        *(Raising(error()) for error in (ValueError, SystemExit, GeneratorExit, BaseException)),
+    ],
 )
 def test_call_of_what_is_no_context_does_not_read_the_memo_of_the_flags(context: Any) -> None:
     assert Calls().make("user_1", Flags(_context=context))[1:3] == (0, context)
+
+
+def test_call_lets_an_interrupt_of_the_application_through() -> None:
+    context: Any = Raising(KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        Calls().make("user_1", Flags(_context=context))
+
+
+@pytest.mark.parametrize("error", [SystemExit, TimeoutError])
+def test_call_lets_through_what_a_signal_handler_raises(offline: Flagsmith, error: type[Exception]) -> None:
+    flags, was_raised = offline.get_identity_flags("user_1"), list[bool]()
+
+    def profile(_: object, event: str, function: Any) -> None:
+        if event == "c_call" and function.__name__ == "dumps":
+            raise error
+
+    def make() -> None:
+        sys.setprofile(profile)
+        try:
+            Calls().make("user_1", flags)
+        except error:
+            was_raised.append(True)
+        finally:
+            sys.setprofile(None)
+
+    thread = threading.Thread(target=make)
+    thread.start()
+    thread.join()
+    assert was_raised == [True]
 
 
 def test_call_of_a_remote_answer_keeps_the_flags() -> None:

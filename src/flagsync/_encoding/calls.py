@@ -15,6 +15,7 @@ from flagsmith.models import Flags
 
 from flagsync._clock import monotonic
 from flagsync._encoding.evaluation import Context, Identity, context_of
+from flagsync._report import is_interrupt_of_application
 
 # The version of marshal that tells True, 1 and 1.0 apart, and gives equal values equal bytes in every process.
 EXACT_FORMAT = 0
@@ -63,7 +64,7 @@ class Calls:
         self._last = _NONE
 
     def make(self, identifier: object, flags: Flags) -> Call:
-        """Return a call. Never raises, whatever the objects are."""
+        """Return a call. Raises nothing but what a signal handler of the application raises meanwhile."""
         if (context := context_of(flags)) is None:
             return identifier, 0, flags, monotonic()
         # Written for speed: the caller pays for it.
@@ -77,7 +78,10 @@ class Calls:
                     return identifier, number, dumps(identity["traits"], EXACT_FORMAT), monotonic()
                 except ValueError:  # a trait of the application's own type
                     pass
-        except Exception:  # noqa: BLE001 - no context of Flagsmith's: it is rejected where it would be evaluated
+        except BaseException as error:
+            if is_interrupt_of_application(error) or _was_raised_elsewhere(error, context):
+                raise
+            # It is no context of Flagsmith's, and is rejected where it would be evaluated.
             return identifier, 0, context, monotonic()
         return identifier, number, identity, monotonic()
 
@@ -135,6 +139,16 @@ class _Found(NamedTuple):
 
 
 _NONE = _Found(object(), object(), 0)
+
+
+def _was_raised_elsewhere(error: BaseException, context: Context) -> bool:
+    """Whether a signal handler has raised an error, and not the context: plain dictionaries raise little."""
+    is_plain = _is_plain(context) and _is_plain(context.get("identity"))
+    return is_plain and not isinstance(error, KeyError | MemoryError)
+
+
+def _is_plain(value: object) -> bool:
+    return type(value) is dict and all(type(key) is str for key in value)
 
 
 def identity_of(identifier: object, traits: bytes) -> Identity:

@@ -177,7 +177,7 @@ class TraitWriter:
         self._sender.finish()
         if self._sender.worker.is_current():
             return False
-        self._sender.worker.run()  # here, if no thread could start because Python exits
+        self._sender.worker.start_or_run()
         return self._sender.worker.join(deadline) and self._is_drained(deadline)
 
     def resync(self) -> None:
@@ -215,8 +215,7 @@ class TraitWriter:
             self._report.report_deferred()
 
         worker = Worker(f"{THREAD}-end", ask, self._report)
-        if not worker.start():
-            worker.run()
+        worker.start_or_run()
         return worker.join(deadline) and answers == [True]
 
 
