@@ -144,6 +144,11 @@ def fitting(messages: Iterable[Message], limits: Limits) -> list[Message]:
     return batch
 
 
+def count_events(messages: Iterable[Message]) -> int:
+    """Return how many messages do not replace others."""
+    return sum(not message.replaces for message in messages)
+
+
 class Intake(Protocol):
     """The outbox as the encoder sees it; one thread calls these."""
 

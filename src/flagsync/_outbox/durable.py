@@ -15,7 +15,7 @@ from math import inf
 from flagsync._clock import monotonic
 from flagsync._outbox.accounting import Accounting
 from flagsync._outbox.backend import Backend
-from flagsync._outbox.contract import Claim, Destination, Kept, Limits, Mark, Message, Repeat
+from flagsync._outbox.contract import Claim, Destination, Kept, Limits, Mark, Message, Repeat, count_events
 from flagsync._outbox.memory import MemoryOutbox
 from flagsync._outbox.options import Staging
 from flagsync._outbox.outage import BackendOutage
@@ -62,7 +62,6 @@ class DurableOutbox:
         self._batch: Sequence[Message] = ()  # in flight, claimed from the backend
         self._schedule = Schedule(staging, limits.max_pending)
         self._full_batch = limits.max_batch_messages  # as many as fill a request
-        self._is_abandoned = False
         self._postponed_up_to = 0  # the highest version that a postponed message got
 
     def confirm(self, repeats: Sequence[Repeat]) -> Sequence[Repeat]:
@@ -159,13 +158,7 @@ class DurableOutbox:
         self._schedule.deadline = deadline
 
     def abandon(self) -> None:
-        self._is_abandoned = True
-        # A save that is under way may still succeed: then _save drops the rest.
-        if self._io.acquire(blocking=False):
-            try:
-                self._memory.abandon()
-            finally:
-                self._io.release()
+        self._memory.abandon()  # a save that is under way may still succeed
 
     def close(self) -> None:
         with self._io, suppress(Exception):  # there is nothing left to do about it
@@ -189,16 +182,13 @@ class DurableOutbox:
                 self._read_status()
         except Exception as error:  # noqa: BLE001 - the thread and its messages survive any error
             self._outage.begin(error, len(self._memory))
-        finally:
-            if self._is_abandoned:
-                self._memory.abandon()
         return new
 
     def _store(self, repeats: Sequence[Repeat] = ()) -> Sequence[Repeat]:
         with self._memory.hand_over() as messages:
             deadline = self._schedule.busy_deadline()
             new = self._backend.store(messages, self._sent.messages(), repeats, deadline)
-        events = sum(not message.replaces for message in messages)
+        events = count_events(messages)
         self._accounting.note_stored(len(messages) - events + len(repeats) - len(new), events)
         self._sent.clear()
         return new

@@ -10,12 +10,20 @@ from contextlib import contextmanager
 from math import inf
 
 from flagsync._clock import monotonic
-from flagsync._outbox.contract import Claim, Destination, Kept, Limits, Mark, Message, Repeat, fitting
+from flagsync._outbox.contract import (
+    Claim,
+    Destination,
+    Kept,
+    Limits,
+    Mark,
+    Message,
+    Repeat,
+    count_events,
+    fitting,
+)
 from flagsync._outbox.queue import UNKNOWN, Queue, message_of, slot_of
 from flagsync._report import MAX_PENDING_REACHED, Reporter
 from flagsync._stats import Ledger
-
-NOWHERE = Destination("")
 
 
 class MemoryOutbox:
@@ -203,7 +211,7 @@ class MemoryOutbox:
         self._queue(message.destination).know(message.key, message.fingerprint, until)
 
     def _count(self, outcome: str, messages: Collection[Message]) -> None:
-        events = sum(not message.replaces for message in messages)
+        events = count_events(messages)
         self._ledger.count(outcome, len(messages) - events)
         self._ledger.count(outcome, events, is_event=True)
 
@@ -211,8 +219,8 @@ class MemoryOutbox:
         # Messages in flight count, too, but there is always room for the newest one.
         bound = 0 if self._is_abandoned else max(1, self._limits.max_pending - len(self._in_flight))
         while len(queue.waiting) > bound:
-            dropped = message_of(queue.remove(next(iter(queue.waiting))), NOWHERE)
-            queue.know(dropped.key, dropped.fingerprint, -inf)
-            self._ledger.count("dropped", is_event=not dropped.replaces)
+            key, fingerprint, *_, replaces, _version = queue.remove(next(iter(queue.waiting)))
+            queue.know(key, fingerprint, -inf)
+            self._ledger.count("dropped", is_event=not replaces)
             if not self._is_abandoned:
                 self._report.count_loss(MAX_PENDING_REACHED)

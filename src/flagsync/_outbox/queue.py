@@ -35,7 +35,7 @@ class Queue:
         slot = message.key if message.replaces else slot_of_event(message.key, version)
         if replaced := slot in self.waiting:
             self.remove(slot)
-        self._insert(slot, (*message[:4], *message[5:9], version))
+        self._insert(slot, entry_of(message, version))
         return replaced
 
     def put_back(self, message: Message, *, last: bool) -> bool:
@@ -43,7 +43,7 @@ class Queue:
         slot = slot_of(message)
         if slot in self.waiting:
             return False
-        self._insert(slot, (*message[:4], *message[5:9], message.version))
+        self._insert(slot, entry_of(message, message.version))
         self.waiting.move_to_end(slot, last=last)
         return True
 
@@ -101,6 +101,10 @@ def slot_of(message: Message) -> str:
 
 def slot_of_event(key: str, version: int) -> str:
     return f"{key}\0{version}"
+
+
+def entry_of(message: Message, version: int) -> Entry:
+    return (*message[:4], *message[5:9], version)
 
 
 def message_of(entry: Entry, destination: Destination) -> Message:
