@@ -3,6 +3,7 @@
 Guarantee: every answer has an outcome. Boundary: what to do about it is the sender's.
 """
 
+import json
 from collections.abc import Callable
 from enum import Enum
 from http import HTTPStatus
@@ -72,6 +73,15 @@ class Service(NamedTuple):
     read_body: Callable[[bytes], tuple[Outcome, str]]
     refused: frozenset[int]
     remedy: str
+
+
+def document_of(body: bytes) -> object:
+    """Return the JSON document in a body; None if it has none."""
+    try:
+        document: object = json.loads(body)
+    except (ValueError, RecursionError):  # not JSON, or nested without end
+        return None
+    return document
 
 
 def judge(service: Service, reply: Reply | str) -> Answer:

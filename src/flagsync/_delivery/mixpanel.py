@@ -11,7 +11,7 @@ from http import HTTPStatus
 from urllib.parse import quote, urlsplit
 
 from flagsync._clock import time
-from flagsync._delivery.answers import Answer, Outcome, Reply, Service, judge
+from flagsync._delivery.answers import Answer, Outcome, Reply, Service, document_of, judge
 from flagsync._delivery.http import Http
 
 # /track accepts events of the last five days, and a batch may be retried for a while.
@@ -23,7 +23,7 @@ EVENT_TIME = re.compile(rb'"time":(\d+)')
 
 def read_body(body: bytes) -> tuple[Outcome, str]:
     """Return what the body of an answer with status 200 means; the status alone is not success."""
-    document = _document(body)
+    document = document_of(body)
     status = document.get("status") if isinstance(document, dict) else document
     if type(status) is not int:
         return Outcome.UNAVAILABLE, ", not an answer of Mixpanel"
@@ -34,25 +34,17 @@ def read_body(body: bytes) -> tuple[Outcome, str]:
 
 def read_import_body(body: bytes) -> tuple[Outcome, str]:
     """Return what the body of an answer of /import with status 200 means; a captive portal answers something else."""
-    document = _document(body)
+    document = document_of(body)
     is_answer = isinstance(document, dict) and document.get("code") == HTTPStatus.OK
     return (Outcome.ACCEPTED, "") if is_answer else (Outcome.UNAVAILABLE, ", not an answer of Mixpanel")
 
 
 def refused_records(body: bytes, count: int) -> frozenset[int]:
     """Return the indexes of the records that /import refused, out of ``count``; it imported the others."""
-    document = _document(body)
+    document = document_of(body)
     failed = document.get("failed_records") if isinstance(document, dict) else None
     places = [record.get("index") for record in failed or () if isinstance(record, dict)]
     return frozenset(place for place in places if type(place) is int and 0 <= place < count)
-
-
-def _document(body: bytes) -> object:
-    try:
-        document: object = json.loads(body)
-    except (ValueError, RecursionError):  # not JSON, or nested without end
-        return None
-    return document
 
 
 MIXPANEL = Service(

@@ -17,6 +17,7 @@ from flagsync.cohorts.trait_writer.service import CANNOT_TELL, FLAGSMITH, as_jso
 from tests.support.flagsmith_server import KEY, FlagsmithServer
 
 SECONDS = 30.0
+NESTED = "[" * 60_000  # JSON without end
 ANN, BOB = (as_json(TraitChange(who, "vip", value=True)) for who in ("ann", "bob"))
 
 
@@ -157,7 +158,7 @@ def test_trait_is_read_back_once(traits: FlagsmithTraits, server: FlagsmithServe
     assert traits.requests == 5  # with one that looked for the bulk endpoint
 
 
-@pytest.mark.parametrize("body", ["oops", "[]", "{}", '{"traits": 7}', '{"traits": [7]}'])
+@pytest.mark.parametrize("body", ["oops", "[]", "{}", '{"traits": 7}', '{"traits": [7]}', NESTED], ids=range(6))
 def test_trait_that_cannot_be_read_back_is_warned_of_once(
     traits: FlagsmithTraits, server: FlagsmithServer, logged: Callable[[], list[str]], body: str
 ) -> None:
@@ -177,6 +178,16 @@ def test_organisation_that_stores_no_traits_says_so(traits: FlagsmithTraits, ser
     answer = traits.post(server.api_url, [ANN], SECONDS)
     assert answer.outcome is Outcome.MISCONFIGURED
     assert answer.reason.endswith("api_url): Organisation is not authorised to store traits.")
+
+
+@pytest.mark.parametrize("body", ["oops", "[]", "{}", NESTED], ids=range(4))
+def test_refused_key_without_an_explanation_is_judged_by_the_status(
+    traits: FlagsmithTraits, server: FlagsmithServer, body: str
+) -> None:
+    server.fail(times=1, status=403, body=body)
+    answer = traits.post(server.api_url, [ANN], SECONDS)
+    assert answer.outcome is Outcome.MISCONFIGURED
+    assert answer.reason.endswith("check the environment key and api_url)")
 
 
 # What is unsure, and what fails alone

@@ -5,7 +5,7 @@ Guarantee: no message holds an identifier or a key.
 
 import json
 
-from flagsync._delivery.answers import Answer, Outcome, Reply, Service, judge
+from flagsync._delivery.answers import Answer, Outcome, Reply, Service, document_of, judge
 from flagsync.cohorts.store import TraitChange
 from flagsync.cohorts.update import MAX_IDENTIFIER, is_storable
 
@@ -69,8 +69,8 @@ def judge_reply(reply: Reply | str) -> Answer:
     answer = judge(FLAGSMITH, reply)
     if isinstance(reply, str) or reply.status not in MAY_EXPLAIN:
         return answer
-    try:
-        detail = json.loads(reply.body)["detail"]
-    except (ValueError, TypeError, LookupError):
+    document = document_of(reply.body)
+    if not isinstance(document, dict) or "detail" not in document:
         return answer
+    detail = document["detail"]
     return answer._replace(reason=f"{answer.reason}: {' '.join(f'{detail}'.split())[:MAX_DETAIL]}")

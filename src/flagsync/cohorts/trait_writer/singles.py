@@ -10,10 +10,11 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from http import HTTPStatus
+from typing import Any
 from urllib.parse import urlencode
 
 from flagsync._clock import monotonic
-from flagsync._delivery.answers import Outcome, Reply, judge
+from flagsync._delivery.answers import Outcome, Reply, document_of, judge
 from flagsync._delivery.http import Http
 from flagsync.cohorts.trait_writer.service import FLAGSMITH
 
@@ -70,10 +71,10 @@ class Singles:
         query = urlencode({"identifier": change["identity"]["identifier"]})
         self.requests += 1
         reply = self._connections[0].request("GET", f"{url}identities/?{query}", b"", seconds)
+        document: Any = document_of(reply.body) if isinstance(reply, Reply) else None
         try:
-            traits = json.loads(reply.body if isinstance(reply, Reply) else b"")["traits"]
-            stored = {trait["trait_key"]: trait["trait_value"] for trait in traits}
-        except (ValueError, TypeError, LookupError):
+            stored = {trait["trait_key"]: trait["trait_value"] for trait in document["traits"]}
+        except (TypeError, LookupError):
             return None
         return bool(stored.get(change["trait_key"]) is change["trait_value"])
 
