@@ -34,6 +34,8 @@ class Http:
     Args:
         headers: Sent with each request.
         proxies: As in ``requests``, in addition to those of the environment.
+        verify: As in ``requests``: whether certificates are verified, or the path of those to trust.
+        cert: As in ``requests``: the path of a client certificate, or the paths of it and of its key.
         connect_seconds: How long connecting may take.
         max_idle_seconds: A connection that was idle for longer is not used again: a router on the way may have
             forgotten it, and drop silently what is sent.
@@ -46,6 +48,8 @@ class Http:
         headers: Mapping[str, str],
         proxies: Mapping[str, str] = MappingProxyType({}),
         *,
+        verify: bool | str | None = True,
+        cert: str | tuple[str, str] | None = None,
         connect_seconds: float = CONNECT_SECONDS,
         max_idle_seconds: float = MAX_IDLE_SECONDS,
         dead_within_seconds: float = DEAD_WITHIN_SECONDS,
@@ -55,6 +59,7 @@ class Http:
         self._dead_within_seconds, self._idle_since = dead_within_seconds, 0.0
         self._session.headers.update(headers)
         self._session.proxies.update(proxies)
+        self._session.verify, self._session.cert = verify, cert
         self._session.auth = _authorize
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         # requests 2.32 reads the whole body of a redirect, however long, even if it does not follow it.

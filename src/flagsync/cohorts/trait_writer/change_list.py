@@ -162,9 +162,12 @@ class ChangeList:
         while claimed := self._log.claim(self._requests.max_batch):
             self._claimed_up_to = max(self._claimed_up_to, *(change.position for change in claimed))
             usable = self._reject_unusable(claimed)
-            apart = [change for change in usable if change.tries == 0 and self._refusals.has(change)]
+            together, apart = list[TraitChange](), list[TraitChange]()
+            for change in usable:
+                is_apart = change.tries == 0 and self._refusals.has(change)
+                (apart if is_apart else together).append(change)
             self._postpone([change._replace(tries=1) for change in apart], 0.0)
-            self._in_flight = {as_json(change): change for change in usable if change not in apart}
+            self._in_flight = {as_json(change): change for change in together}
             if self._in_flight:
                 break
         # Flagsmith refuses long identifiers most often. Next to each other they are found in few requests.
@@ -216,16 +219,16 @@ class ChangeList:
 
     def _reject_unusable(self, claimed: Collection[TraitChange]) -> list[TraitChange]:
         """Take changes off the log that Flagsmith cannot store; return the others."""
-        unusable = defaultdict[str, list[TraitChange]](list)
+        usable, unusable = list[TraitChange](), defaultdict[str, list[TraitChange]](list)
         for change in claimed:
-            if (obstacle := obstacle_of(change.identifier)) is not None:
-                unusable[obstacle].append(change)
+            obstacle = obstacle_of(change.identifier)
+            (usable if obstacle is None else unusable[obstacle]).append(change)
         for obstacle, changes in unusable.items():
             self._log.settle(changes)
             self._ledger.count("rejected", len(changes))
             identifiers = tuple(change.identifier for change in changes)
             self._report.defer(DeliveryError(obstacle, len(changes), identifiers=identifiers))
-        return [change for change in claimed if obstacle_of(change.identifier) is None]
+        return usable
 
     def _postpone(self, changes: Collection[TraitChange], seconds: float) -> None:
         if changes:

@@ -140,6 +140,5 @@ class FlagsmithTraits:
 
 
 def _connect(environment: Environment) -> Http:
-    http = Http({**environment.headers, "Content-Type": "application/json"}, environment.proxies)
-    http._session.verify, http._session.cert = environment.verify, environment.cert  # noqa: SLF001 - as its client
-    return http
+    headers = {**environment.headers, "Content-Type": "application/json"}
+    return Http(headers, environment.proxies, verify=environment.verify, cert=environment.cert)

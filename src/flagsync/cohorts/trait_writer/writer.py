@@ -78,6 +78,17 @@ class Writing:
     backoff: Backoff = field(default_factory=Backoff)
     clock: Callable[[], float] = monotonic
 
+    @property
+    def sending(self) -> Sending:
+        """How the sender behaves."""
+        return Sending(
+            thread=THREAD,
+            service="Flagsmith",
+            request_seconds=self.request_seconds,
+            look_seconds=self.pace.interval_seconds,
+            backoff=self.backoff,
+        )
+
 
 class TraitWriter:
     """A thread that writes who is in which cohort to Flagsmith, for identities that are evaluated elsewhere.
@@ -138,13 +149,7 @@ class TraitWriter:
             on_end=end,
             ledger=self._ledger,
             report=self._report,
-            sending=Sending(
-                thread=THREAD,
-                service="Flagsmith",
-                request_seconds=writing.request_seconds,
-                look_seconds=writing.pace.interval_seconds,
-                backoff=writing.backoff,
-            ),
+            sending=writing.sending,
         )
         weakref.finalize(self, _stop, self._sender, self._process).atexit = False
         self._sender.worker.start()
