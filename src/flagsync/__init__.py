@@ -59,8 +59,4 @@ _IMPORTED_WHEN_USED = {
 }
 
 if not TYPE_CHECKING:  # pragma: no branch - with it, type checkers would accept any name
-    __getattr__ = importer(__name__, _IMPORTED_WHEN_USED)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_IMPORTED_WHEN_USED})
+    __getattr__, __dir__ = importer(__name__, _IMPORTED_WHEN_USED)

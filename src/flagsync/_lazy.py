@@ -1,12 +1,14 @@
-"""Imports the names of a package when they are first used."""
+"""Imports the names of a package when they are first used, and lists them before."""
 
 import sys
 from collections.abc import Callable, Mapping
 from importlib import import_module
 
 
-def importer(package: str, modules: Mapping[str, str]) -> Callable[[str], object]:
-    """Return the ``__getattr__`` of a package.
+def importer(
+    package: str, modules: Mapping[str, str]
+) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
+    """Return the ``__getattr__`` and the ``__dir__`` of a package.
 
     Args:
         package: The name of the package.
@@ -21,4 +23,7 @@ def importer(package: str, modules: Mapping[str, str]) -> Callable[[str], object
         setattr(sys.modules[package], name, found)
         return found
 
-    return get
+    def names() -> list[str]:
+        return sorted({*vars(sys.modules[package]), *modules})
+
+    return get, names

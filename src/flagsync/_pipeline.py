@@ -28,7 +28,7 @@ from flagsync._outbox.memory import MemoryOutbox
 from flagsync._process import close_before_child_exit, close_before_exit, python_exits, this_process
 from flagsync._report import Reporter
 from flagsync._signals import sigterm_advice
-from flagsync._stats import OUTCOMES, Ledger, Stats, exposure_stats_of, stats_of
+from flagsync._stats import Ledger, Stats, exposure_stats_of, stats_of
 from flagsync.exceptions import DeliveryError
 
 # How long a closing client without calls of its own keeps sending the messages of other processes.
@@ -229,6 +229,6 @@ def outbox_stats(path: str | os.PathLike[str]) -> Stats:
         ValueError: The path does not lead to an outbox file.
     """
     totals, events = file_outboxes().totals(path)
-    counts = {name: getattr(totals, name) - getattr(events, name) for name in OUTCOMES}
+    calls = totals.without(events)
     exposures = exposure_stats_of({**events._asdict(), "skipped": 0}, events.accepted)
-    return stats_of({**counts, "skipped": 0}, totals.accepted - events.accepted, exposures=exposures)
+    return stats_of({**calls._asdict(), "skipped": 0}, calls.accepted, exposures=exposures)

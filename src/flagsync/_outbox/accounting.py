@@ -57,7 +57,8 @@ class Accounting:
         is_other_store = before.store and status.store != before.store
         is_other_account = not is_other_store and before.account and status.account != before.account
         lost = sum(self.pending) if is_other_store else 0
-        for accounts, totals in ((self._messages, _rest(status)), (self._events, status.own_events)):
+        others = status.own.without(status.own_events)
+        for accounts, totals in ((self._messages, others), (self._events, status.own_events)):
             if is_other_store:
                 accounts.change_store(before, status, totals)
             elif is_other_account:
@@ -125,11 +126,6 @@ class _Accounts:
             unchanged=own.unchanged - unchanged,
             superseded=own.superseded - superseded,
         )
-
-
-def _rest(status: Status) -> Totals:
-    """Return the totals of the messages that are not events."""
-    return Totals(*(every - event for every, event in zip(status.own, status.own_events, strict=True)))
 
 
 def _sum(*totals: Totals) -> Totals:

@@ -34,6 +34,10 @@ class Totals(NamedTuple):
         """Messages that wait or are in flight."""
         return self.accepted - sum(self[1:])
 
+    def without(self, some: "Totals") -> "Totals":
+        """Return the totals of the other messages."""
+        return Totals(*(every - one for every, one in zip(self, some, strict=True)))
+
 
 class Status(NamedTuple):
     """The state of a backend at one moment.

@@ -22,8 +22,4 @@ with suppress(ImportError):  # without pytest there are no fixtures
 _IMPORTED_WHEN_USED = dict.fromkeys(("MixpanelServer", "Request"), "flagsync.testing.mixpanel")
 
 if not TYPE_CHECKING:  # pragma: no branch - with it, type checkers would accept any name
-    __getattr__ = importer(__name__, _IMPORTED_WHEN_USED)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_IMPORTED_WHEN_USED})
+    __getattr__, __dir__ = importer(__name__, _IMPORTED_WHEN_USED)
