@@ -47,9 +47,13 @@ close_on_sigterm()
 
 def checkout(request: HttpRequest) -> JsonResponse:
     """Let flags decide how the user's checkout looks."""
-    flags = client.get_identity_flags(request.GET["user"], {"plan": request.GET.get("plan", "free")})
+    user = request.GET["user"]
+    flags = client.get_identity_flags(user, {"plan": request.GET.get("plan", "free")})
     tier = flags.get_feature_value("seg_override") if flags.is_feature_enabled("seg_override") else "standard"
-    return JsonResponse({"button": flags.get_feature_value("str_on"), "tier": tier})
+    # The user meets an experiment here, so Mixpanel's experiment report learns which variant they got.
+    layout = flags.get_flag("mv_keyed")
+    client.track_exposure(user, layout)
+    return JsonResponse({"button": flags.get_feature_value("str_on"), "tier": tier, "layout": layout.value})
 
 
 @csrf_exempt
@@ -73,7 +77,7 @@ application = get_wsgi_application()
 
 
 def demonstrate() -> None:
-    """Print two requests, their answers and the profiles in Mixpanel afterwards."""
+    """Print two requests, their answers, and the profiles and experiments in Mixpanel afterwards."""
     browser = Client()
     for url in ("/checkout?user=user_1&plan=premium", "/checkout?user=user_2"):
         print(f"GET {url}\n    {browser.get(url).text}")
@@ -85,6 +89,7 @@ def demonstrate() -> None:
     client.flush()
     for distinct_id, properties in mixpanel.profiles.items():
         print(f"Mixpanel profile {distinct_id}\n    {properties}")
+    print(f"Mixpanel experiments\n    {mixpanel.experiments}")
 
 
 if __name__ == "__main__":

@@ -56,7 +56,10 @@ async def checkout(request: Request, user: str, plan: str = "free") -> dict[str,
     # remote mode it waits for Flagsmith:  await asyncio.to_thread(client.get_identity_flags, user, traits)
     flags = client.get_identity_flags(user, {"plan": plan})
     tier = flags.get_feature_value("seg_override") if flags.is_feature_enabled("seg_override") else "standard"
-    return {"button": flags.get_feature_value("str_on"), "tier": tier}
+    # The user meets an experiment here, so Mixpanel's experiment report learns which variant they got.
+    layout = flags.get_flag("mv_keyed")
+    client.track_exposure(user, layout)
+    return {"button": flags.get_feature_value("str_on"), "tier": tier, "layout": layout.value}
 
 
 if __name__ == "__main__":
@@ -73,3 +76,4 @@ if __name__ == "__main__":
         state["client"].flush()
         for distinct_id, properties in state["mixpanel"].profiles.items():
             print(f"Mixpanel profile {distinct_id}\n    {properties}")
+        print(f"Mixpanel experiments\n    {state['mixpanel'].experiments}")

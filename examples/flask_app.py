@@ -38,13 +38,17 @@ app.wsgi_app = DispatcherMiddleware(app.wsgi_app, {"/mixpanel/cohorts": webhook.
 @app.get("/checkout")
 def checkout() -> dict[str, object]:
     """Let flags decide how the user's checkout looks."""
-    flags = client.get_identity_flags(request.args["user"], {"plan": request.args.get("plan", "free")})
+    user = request.args["user"]
+    flags = client.get_identity_flags(user, {"plan": request.args.get("plan", "free")})
     tier = flags.get_feature_value("seg_override") if flags.is_feature_enabled("seg_override") else "standard"
-    return {"button": flags.get_feature_value("str_on"), "tier": tier}
+    # The user meets an experiment here, so Mixpanel's experiment report learns which variant they got.
+    layout = flags.get_flag("mv_keyed")
+    client.track_exposure(user, layout)
+    return {"button": flags.get_feature_value("str_on"), "tier": tier, "layout": layout.value}
 
 
 def demonstrate() -> None:
-    """Print two requests, their answers and the profiles in Mixpanel afterwards."""
+    """Print two requests, their answers, and the profiles and experiments in Mixpanel afterwards."""
     browser = app.test_client()
     for url in ("/checkout?user=user_1&plan=premium", "/checkout?user=user_2"):
         print(f"GET {url}\n    {browser.get(url).text.strip()}")
@@ -55,6 +59,7 @@ def demonstrate() -> None:
     client.flush()
     for distinct_id, properties in mixpanel.profiles.items():
         print(f"Mixpanel profile {distinct_id}\n    {properties}")
+    print(f"Mixpanel experiments\n    {mixpanel.experiments}")
 
 
 if __name__ == "__main__":

@@ -211,6 +211,15 @@ def test_transient_identity_is_evaluated_and_not_mirrored(flagsync: Build, mixpa
     assert (mixpanel.requests, client.stats()) == ([], Stats(skipped=1))
 
 
+def test_distinct_id_callback_that_returns_none_excludes_a_user_without_a_message(
+    flagsync: Build, mixpanel: MixpanelServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = flagsync(distinct_id=lambda _: None)
+    client.get_identity_flags("robot")
+    assert client.flush()
+    assert (mixpanel.requests, client.stats(), caplog.messages) == ([], Stats(skipped=1), [])
+
+
 def test_environment_flags_are_returned_and_not_mirrored(flagsync: Build, offline: Flagsmith) -> None:
     client = flagsync()
     assert client.get_environment_flags() == offline.get_environment_flags()

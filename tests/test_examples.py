@@ -6,9 +6,13 @@ import re
 import runpy
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
+from flagsmith import Flagsmith
+from flagsmith.models import Flag
+from flagsmith.offline_handlers import LocalFileHandler
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 APPS = ["django_app.py", "fastapi_app.py", "flask_app.py"]
@@ -61,7 +65,13 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 def test_no_example_is_missing_here() -> None:
-    assert sorted(path.name for path in EXAMPLES.glob("*.py")) == ["cohorts.py", *APPS, "quickstart.py"]
+    assert sorted(path.name for path in EXAMPLES.glob("*.py")) == [
+        "cohorts.py",
+        *APPS[:1],
+        "experiment.py",
+        *APPS[1:],
+        "quickstart.py",
+    ]
 
 
 def test_the_quickstart_begins_with_a_user(printed: list[str]) -> None:
@@ -105,15 +115,37 @@ def test_a_user_gets_another_flag_in_a_cohort_and_mixpanel_shows_it(tmp_path: Pa
     ]
 
 
+def test_the_experiment_has_flagsmiths_groups_and_a_result_for_each_variant(tmp_path: Path) -> None:
+    printed = run("experiment.py", tmp_path)
+    rows = [re.split(" {2,}", line.strip()) for line in printed]
+    found = {cells[0]: cells[1:] for cells in rows if len(cells) in (5, 7) and cells[1].isdigit()}
+    handler = LocalFileHandler(str(EXAMPLES / "shop.json"))
+    flagsmith = Flagsmith(offline_mode=True, offline_handler=handler)
+    served = [
+        flagsmith.get_identity_flags(f"customer_{number}").get_flag("product_page") for number in range(2000)
+    ]
+    pages = Counter(flag.variant for flag in served if isinstance(flag, Flag))
+    assert {name: int(found[name][0]) for name in ("control", "gallery", "video")} == pages
+    assert sum(int(found[name][0]) for name in ("false", "next day")) == 2000
+    for users, _, buyers, rate, *compared in found.values():
+        assert rate == f"{int(buyers) / int(users):.1%}"
+        if compared:
+            lift, low, high = (float(number) for number in re.findall(r"[+-][\d.]+", " ".join(compared)))
+            assert low < lift < high
+    assert printed.count("  The sizes of the groups are as expected.") == 2
+    assert printed[-1].startswith("8,000 exposures, 4,000 events in Mixpanel")
+
+
 @pytest.mark.parametrize("name", APPS)
 def test_an_app_answers_by_flags_and_shows_them_on_the_profiles(name: str, tmp_path: Path) -> None:
     lines = run(name, tmp_path)
     assert dict(zip(lines[::2], map(ast.literal_eval, map(str.strip, lines[1::2])), strict=True)) == {
-        "GET /checkout?user=user_1&plan=premium": {"button": "blue", "tier": "gold"},
-        "GET /checkout?user=user_2": {"button": "green", "tier": "standard"},
+        "GET /checkout?user=user_1&plan=premium": {"button": "blue", "tier": "gold", "layout": "ctl"},
+        "GET /checkout?user=user_2": {"button": "green", "tier": "standard", "layout": "val_a"},
         "POST /mixpanel/cohorts": {"action": "add_members", "status": "success"},
         "Mixpanel profile user_1": {"Checkout button": "blue", "Customer tier": "gold"},
         "Mixpanel profile user_2": {"Checkout button": "green", "Customer tier": False},
+        "Mixpanel experiments": {"mv_keyed": {"control": {"user_1"}, "val_a": {"user_2"}}},
     }
 
 
@@ -123,7 +155,9 @@ def test_the_fastapi_app_delivers_at_shutdown_what_nobody_flushed() -> None:
 
     app = runpy.run_path(str(EXAMPLES / "fastapi_app.py"))["app"]
     with TestClient(app) as browser:
-        assert browser.get("/checkout?user=user_3").json() == {"button": "blue", "tier": "standard"}
+        page = {"button": "blue", "tier": "standard", "layout": "val_b"}
+        assert browser.get("/checkout?user=user_3").json() == page
         state = browser.app_state
     assert state["client"].stats().delivered == 1
     assert state["mixpanel"].profiles == {"user_3": {"Checkout button": "blue", "Customer tier": False}}
+    assert state["mixpanel"].experiments == {"mv_keyed": {"val_b": {"user_3"}}}

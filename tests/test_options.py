@@ -98,7 +98,7 @@ def two(one: object, other: object) -> str:
     return f"{one}{other}"
 
 
-CALLBACKS = ("distinct_id", "property_name", "property_value", "on_error")
+CALLBACKS = ("distinct_id", "property_name", "property_value", "experiment_name", "variant_name", "on_error")
 
 
 @pytest.mark.parametrize("option", CALLBACKS)
@@ -149,8 +149,22 @@ def test_callback_that_cannot_be_called_with_its_argument_is_refused(
 ) -> None:
     with pytest.raises(ValueError) as raised:
         FlagSync(offline, "token", **{option: callback})
-    accepted = f"{option} must be a function of one argument, {ARGUMENTS[option]}"
+    accepted = f"{option} must be a function of {ARGUMENTS[option][0]}"
     assert f"{raised.value}" == f"{accepted}, not {fault}"
+
+
+def test_callback_for_properties_of_exposures_takes_two_arguments(offline: Flagsmith) -> None:
+    for right in (None, lambda identifier, flag: {identifier: flag.feature_name}):
+        assert FlagSync(offline, "token", exposure_properties=right)
+
+
+@pytest.mark.parametrize("callback", [lambda _: {}, 7, Callbacks().later])
+def test_callback_for_properties_of_exposures_that_takes_others_is_refused(
+    offline: Flagsmith, callback: Any
+) -> None:
+    accepted = "exposure_properties must be a function of two arguments, the identifier and a Flag"
+    with pytest.raises(ValueError, match=accepted):
+        FlagSync(offline, "token", exposure_properties=callback)
 
 
 def test_invalid_option_says_what_came(offline: Flagsmith) -> None:

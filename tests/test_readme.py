@@ -9,6 +9,7 @@ from flagsmith.offline_handlers import LocalFileHandler
 
 import flagsync as package
 from flagsync import FlagSync, Stats
+from flagsync._stats import ExposureStats
 from flagsync.testing import MixpanelServer
 from tests.support.pages import PAGES, README, REPOSITORY, ROOT, anchors, blocks, prose, rows, says, texts
 
@@ -83,7 +84,7 @@ def test_page_has_one_title(page: str) -> None:
 
 def test_shown_stats_are_those_there_are() -> None:
     [shown] = [block.content for block in blocks("python") if block.content.startswith(">>>")]
-    stats: Stats = eval(shown.splitlines()[1], {"Stats": Stats})
+    stats: Stats = eval(shown.splitlines()[1], {"Stats": Stats, "ExposureStats": ExposureStats})
     assert repr(stats) == shown.splitlines()[1]
     parts = (stats.delivered, stats.unchanged, stats.superseded, stats.dropped, stats.rejected, stats.pending)
     assert stats.accepted == sum(parts)
@@ -114,3 +115,9 @@ def test_every_public_name_is_documented() -> None:
     public = [getattr(package, name) for name in package.__all__ if name != "PropertyValue"]
     members = [getattr(FlagSync, name) for name in vars(FlagSync) if not name.startswith("_")]
     assert [item for item in (*public, *members) if not item.__doc__] == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_no_code_has_a_key_or_token_that_would_be_copied(page: str) -> None:
+    code = "".join(block.content for block in blocks("python", page))
+    assert re.findall(r"""["'](?:ser\.|mixpanel-project-token)[^"']*["']""", code) == []

@@ -3,7 +3,7 @@
 import threading
 
 from flagsync import Stats
-from flagsync._stats import OUTCOMES, Ledger, stats_of
+from flagsync._stats import OUTCOMES, ExposureStats, Ledger, exposure_stats_of, stats_of
 from tests.support.signals import interrupted
 
 
@@ -60,3 +60,20 @@ def test_accepted_is_the_sum_of_all_outcomes_and_pending() -> None:
         ledger.count(outcome, number)
     stats = stats_of(ledger.counts(), submitted=50)
     assert stats.accepted == sum(getattr(stats, outcome) for outcome in OUTCOMES) + stats.pending == 50
+
+
+def test_exposures_are_counted_apart_from_calls() -> None:
+    ledger = Ledger()
+    ledger.count("delivered", 2, is_event=True)
+    ledger.count("skipped", is_event=True)
+    ledger.count("delivered", 5)
+    ledger.set_stored({"delivered": 1}, {"delivered": 3, "rejected": 1, "pending": 9})
+    exposures = exposure_stats_of(ledger.events(), submitted=20)
+    assert exposures == ExposureStats(accepted=19, delivered=5, rejected=1, pending=13, skipped=1)
+    stats = stats_of(ledger.counts(), submitted=6, exposures=exposures)
+    assert stats == Stats(accepted=6, delivered=6, exposures=exposures)
+
+
+def test_given_up_exposures_count_as_dropped_but_for_those_that_a_store_keeps() -> None:
+    exposures = exposure_stats_of(Ledger().events(), submitted=10, kept=4)
+    assert exposures == ExposureStats(accepted=10, dropped=6, pending=4)

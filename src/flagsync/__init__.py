@@ -1,16 +1,18 @@
 """Flagsmith decides who sees what; Mixpanel shows what it did; flagsync joins the two.
 
     application ─> FlagSync.get_identity_flags() ─> Flags, Flagsmith's own    _client, _options
+    application ─> FlagSync.track_exposure()                                  _experiments
                      └─> Encoder.submit()   a queue; latest wins              _pipeline wires it all
                          ── encoder thread ──
                          evaluation ─> properties ─> Message ─> Outbox.put()  _encoding/
                                        in memory | DurableOutbox: a file      _outbox/, _files/
                          ── sender thread ──
-                         Outbox.claim() ─> /engage ─> Outbox.settle()         _delivery/
+                         Outbox.claim() ─> /engage, /track ─> .settle()       _delivery/
 
     Mixpanel cohort webhook ─> CohortUpdate ─> membership store ─> traits     cohorts/
 
 _process      one object per process, and what runs before a process exits
+_pipelines    makes the pipeline of a client in each process
 _signals      delivers pending updates at SIGTERM
 _worker       a background thread
 _report       logs problems and passes them to ``on_error``
@@ -19,6 +21,7 @@ _loss         reports what a closing client gives up
 _stats        counts the outcomes of calls
 _recent       a bounded map of the entries used last
 _clock        clocks that keep running while a test freezes the time
+_experiments  records exposures with Flagsmith as well, where its events are enabled
 _identifiers  the text of an identifier
 _rules        rules that options must meet
 _environment  reads options from environment variables

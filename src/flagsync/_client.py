@@ -5,23 +5,32 @@ delays it. Boundary: what happens behind ``submit`` is the pipeline's.
 """
 
 import os
-import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from os import PathLike
 from typing import ClassVar, Literal, Never, Self, Unpack
 
 from flagsmith import Flagsmith
 from flagsmith.exceptions import FlagsmithAPIError
-from flagsmith.models import Flag, Flags
+from flagsmith.models import DefaultFlag, Flag, Flags
 from flagsmith.types import TraitMapping
 
 from flagsync._clock import monotonic
 from flagsync._encoding.properties import PropertyValue
 from flagsync._environment import EnvironmentOptions, read_environment
-from flagsync._messages import NO_FLAGS, NO_THREADS, STALE, UNPICKLABLE, no_answer, refresher
-from flagsync._options import CLIENT, SAME_IDENTIFIER, SAME_NAME, SERVED_VALUE, Options, Tuning, client_fault
-from flagsync._pipeline import Pipeline, file_outboxes
-from flagsync._process import EXIT_SECONDS, PerProcess, threads_run
+from flagsync._experiments import experiment_flag
+from flagsync._messages import NO_FLAGS, UNPICKLABLE, no_answer
+from flagsync._options import (
+    CLIENT,
+    SAME_IDENTIFIER,
+    SAME_NAME,
+    SERVED_VALUE,
+    SERVED_VARIANT,
+    Options,
+    Tuning,
+    client_fault,
+)
+from flagsync._pipeline import file_outboxes
+from flagsync._pipelines import pipelines_of
 from flagsync._report import Reporter
 from flagsync._rules import require, shown
 from flagsync._stats import Stats
@@ -46,6 +55,11 @@ class FlagSync:
         property_name: Feature name -> property name; None leaves the flag out. Pure; called once for each name.
         property_value: Flag -> property value; by default what Flagsmith's own server sends. Pure. Under local
             evaluation it is called once for a flag that is the same for everybody, and once an identity for the others.
+        experiment_name: Feature name -> name of its experiment; None: the feature has none. Another name starts a new
+            experiment.
+        variant_name: Flag -> name of the variant; None: not recorded. By default its key, ``control`` included; without
+            a key, the served value, or ``"true"`` or ``"false"``.
+        exposure_properties: Identifier and flag -> further properties of the event, such as group keys.
         flush_interval_seconds: How long an update may wait for others to share its request.
         resend_after_seconds: A profile that has not changed is not sent again before this; 0: always sent.
         max_pending: How many profiles may wait, about 1.2 KB each at 50 flags.
@@ -73,6 +87,9 @@ class FlagSync:
         distinct_id: Callable[[str], str | None] = SAME_IDENTIFIER,
         property_name: Callable[[str], str | None] = SAME_NAME,
         property_value: Callable[[Flag], PropertyValue] = SERVED_VALUE,
+        experiment_name: Callable[[str], str | None] = SAME_NAME,
+        variant_name: Callable[[Flag], str | None] = SERVED_VARIANT,
+        exposure_properties: Callable[[str, Flag], Mapping[str, PropertyValue]] | None = None,
         flush_interval_seconds: float = 1.0,
         resend_after_seconds: float = 300.0,
         max_pending: int = 50_000,
@@ -90,6 +107,9 @@ class FlagSync:
             distinct_id=distinct_id,
             property_name=property_name,
             property_value=property_value,
+            experiment_name=experiment_name,
+            variant_name=variant_name,
+            exposure_properties=exposure_properties,
             flush_interval_seconds=flush_interval_seconds,
             resend_after_seconds=resend_after_seconds,
             max_pending=max_pending,
@@ -108,7 +128,7 @@ class FlagSync:
         """The wrapped client, for everything else that Flagsmith offers."""
         self._cohorts = CohortTraits(cohorts, Reporter(None)) if cohorts is not None else None
         self._waits = when_full == "wait"
-        self._pipelines = self._per_process()
+        self._pipelines = pipelines_of(self, self.flagsmith, self._options)
         if cohorts is not None and (warning := ignored_traits(self.flagsmith)):
             Reporter(None).warn_once(warning)
         if self._pipelines is not None:
@@ -153,12 +173,9 @@ class FlagSync:
             raise
         if self._pipelines is not None:
             pipeline = self._pipelines.get()
-            if transient:
-                pipeline.encoder.skip()
-            else:
-                pipeline.encoder.submit(identifier, flags)
-                if self._waits:
-                    pipeline.wait_for_room()
+            pipeline.encoder.skip() if transient else pipeline.encoder.submit(identifier, flags)
+            if self._waits:
+                pipeline.wait_for_room()
         return flags
 
     def get_environment_flags(self) -> Flags:
@@ -174,6 +191,30 @@ class FlagSync:
                 pipeline.encoder.skip()
                 return
             pipeline.encoder.submit(identifier, flags)
+            if self._waits:
+                pipeline.wait_for_room()
+
+    def get_experiment_flag(
+        self, feature_name: str, identifier: str, traits: TraitMapping | None = None
+    ) -> Flag | DefaultFlag:
+        """Evaluate a flag for an identity that meets its experiment now; mirror the flags and record the exposure.
+
+        If the Flagsmith client has events enabled, it records its own exposure, too.
+        """
+        flags = self.get_identity_flags(identifier, traits)
+        flag = experiment_flag(self.flagsmith, flags, feature_name, identifier, traits)
+        self.track_exposure(identifier, flag)
+        return flag
+
+    def track_exposure(self, identifier: str, flag: Flag | DefaultFlag) -> None:
+        """Record that an identity meets an experiment now, and that this flag decided what it sees. Never raises.
+
+        Mixpanel gets one event for each user and experiment, and another one if the variant differs or after 25 days.
+        Users outside the sample, such as those with an identity override, count as ``stats().exposures.skipped``.
+        """
+        if self._pipelines is not None:
+            pipeline = self._pipelines.get()
+            pipeline.encoder.expose(identifier, flag)
             if self._waits:
                 pipeline.wait_for_room()
 
@@ -207,37 +248,3 @@ class FlagSync:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _per_process(self) -> PerProcess[Pipeline] | None:
-        """Return the pipelines: a forked child gets its own, empty one."""
-        options, token = self._options, self._options.token
-        if token is None:
-            return None
-        flagsmith, built_with = self.flagsmith, refresher(self.flagsmith)
-        client = weakref.ref(self)
-
-        def make(inherited: Pipeline | None) -> Pipeline:
-            pipeline = Pipeline(options, token)
-            if inherited is not None and inherited.is_closed:
-                pipeline.stop(monotonic() + EXIT_SECONDS)
-            return pipeline
-
-        def on_first(pipeline: Pipeline, inherited: Pipeline | None) -> None:
-            if (owner := client()) is not None:  # else it is being collected, in the child of a fork
-                weakref.finalize(owner, _stop, pipeline).atexit = False
-            if not threads_run():
-                pipeline.report.warn_once(NO_THREADS)
-            thread = refresher(flagsmith)
-            if thread and (not thread.is_alive() or (inherited and thread is built_with)):
-                pipeline.report.warn_once(STALE)
-
-        return PerProcess(make, on_first)
-
-
-def _stop(pipeline: Pipeline) -> None:
-    """Stop the pipeline of a client that nobody has any more.
-
-    The garbage collector may call this in any thread, also in the pipeline's own, while it holds any lock. So it
-    takes no lock and waits for nothing.
-    """
-    pipeline.stop(monotonic() + EXIT_SECONDS)

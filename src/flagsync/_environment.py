@@ -43,6 +43,9 @@ class EnvironmentOptions(TypedDict, total=False):
     distinct_id: Callable[[str], str | None]
     property_name: Callable[[str], str | None]
     property_value: Callable[[Flag], PropertyValue]
+    experiment_name: Callable[[str], str | None]
+    variant_name: Callable[[Flag], str | None]
+    exposure_properties: Callable[[str, Flag], Mapping[str, PropertyValue]] | None
     flush_interval_seconds: float
     resend_after_seconds: float
     max_pending: int

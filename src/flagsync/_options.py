@@ -17,8 +17,10 @@ from flagsmith.models import Flag
 
 from flagsync._delivery.sender import Sending
 from flagsync._encoding.encoder import GATHER_SECONDS
+from flagsync._encoding.exposure import ExposureNames
 from flagsync._encoding.profile import Mapping as NameMapping
 from flagsync._encoding.properties import PropertyValue, served_value
+from flagsync._encoding.variant import served_variant
 from flagsync._outbox.contract import Destination
 from flagsync._outbox.options import FileBounds, Staging
 from flagsync._process import EXIT_SECONDS
@@ -33,13 +35,17 @@ HOSTS = {
     "in": "https://api-in.mixpanel.com",
 }
 ENDPOINTS = ("engage", "track", "import", "groups")
-PLACEHOLDER_TOKEN = "mixpanel-project-token"  # noqa: S105 - of README.md
+PLACEHOLDER_TOKEN = "mixpanel-project-token"  # noqa: S105 - stands for one in examples
 ARGUMENTS = {
-    "distinct_id": "the identifier",
-    "property_name": "the name of a feature",
-    "property_value": "a Flag",
-    "on_error": "a DeliveryError",
+    "distinct_id": ("one argument, the identifier", 1),
+    "property_name": ("one argument, the name of a feature", 1),
+    "property_value": ("one argument, a Flag", 1),
+    "experiment_name": ("one argument, the name of a feature", 1),
+    "variant_name": ("one argument, a Flag", 1),
+    "exposure_properties": ("two arguments, the identifier and a Flag", 2),
+    "on_error": ("one argument, a DeliveryError", 1),
 }
+MAY_BE_NONE = ("exposure_properties", "on_error")
 CLIENT = (
     "flagsmith must be a configured client, such as "
     "Flagsmith(environment_key=os.environ['FLAGSMITH_ENVIRONMENT_KEY']), or an environment key"
@@ -70,6 +76,7 @@ class Default(Generic[A, R]):
 SAME_IDENTIFIER = Default[str, str](str, "the identifier itself")
 SAME_NAME = Default[str, str](str, "the feature's own name")
 SERVED_VALUE = Default(served_value, "what Flagsmith's own server sends")
+SERVED_VARIANT = Default[Flag, str | None](served_variant, "the variant's key, else what was served")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +108,9 @@ class Options:
     distinct_id: Callable[[str], str | None]
     property_name: Callable[[str], str | None]
     property_value: Callable[[Flag], PropertyValue]
+    experiment_name: Callable[[str], str | None]
+    variant_name: Callable[[Flag], str | None]
+    exposure_properties: Callable[[str, Flag], Mapping[str, PropertyValue]] | None
     flush_interval_seconds: float
     resend_after_seconds: float
     max_pending: int
@@ -139,10 +149,10 @@ class Options:
                 self.cohorts is None or is_instance_of(self.cohorts, MembershipReader)
             ),
         }
-        for name, argument in ARGUMENTS.items():
+        for name, (arguments, count) in ARGUMENTS.items():
             option = getattr(self, name)
-            fault = "" if option is None and name == "on_error" else call_fault(option)
-            rules[f"{name} must be a function of one argument, {argument}, not {fault}"] = not fault
+            fault = "" if option is None and name in MAY_BE_NONE else call_fault(option, count)
+            rules[f"{name} must be a function of {arguments}, not {fault}"] = not fault
         return rules
 
     @property
@@ -159,9 +169,18 @@ class Options:
             property_value=_plain(self.property_value),
         )
 
-    def destination(self, token: str) -> Destination:
-        """Return where profile updates of a project go."""
-        url = (self.mixpanel_url or HOSTS[self.region]).rstrip("/") + "/engage"
+    @property
+    def exposure_names(self) -> ExposureNames:
+        """How experiments and variants are named in Mixpanel."""
+        return ExposureNames(
+            experiment_name=_plain(self.experiment_name),
+            variant_name=_plain(self.variant_name),
+            exposure_properties=self.exposure_properties or _no_properties,
+        )
+
+    def destination(self, token: str, endpoint: str = "engage") -> Destination:
+        """Return where profile updates of a project go, or its events with the endpoint ``track``."""
+        url = (self.mixpanel_url or HOSTS[self.region]).rstrip("/") + f"/{endpoint}"
         return Destination(url, blake2b(token.encode(), digest_size=8).hexdigest())
 
 
@@ -184,6 +203,10 @@ def client_fault(flagsmith: object, wrapper: type) -> str:
     headers = getattr(getattr(flagsmith, "session", None), "headers", {})  # there is no session in offline mode
     key = headers.get("X-Environment-Key") if isinstance(headers, Mapping) else None
     return "a client with a placeholder for a key" if isinstance(key, str) and key_fault(key) else ""
+
+
+def _no_properties(_: str, __: Flag) -> Mapping[str, PropertyValue]:
+    return {}
 
 
 def _is_base_url(value: object) -> bool:

@@ -16,6 +16,7 @@ from flagsync._delivery.mixpanel import MixpanelApi
 from flagsync._delivery.sender import Sender
 from flagsync._encoding.calls import Calls
 from flagsync._encoding.encoder import Encoder
+from flagsync._encoding.exposure import ExposureEncoder
 from flagsync._encoding.inbox import Inbox
 from flagsync._encoding.pacer import Pacer
 from flagsync._encoding.profile import ProfileEncoder
@@ -24,10 +25,10 @@ from flagsync._options import Options
 from flagsync._outbox.contract import MAX_BATCH_MESSAGES, Destination, Limits, Outbox
 from flagsync._outbox.durable import DurableOutbox
 from flagsync._outbox.memory import MemoryOutbox
-from flagsync._process import close_before_exit, python_exits, register_in_child, this_process
+from flagsync._process import close_before_child_exit, close_before_exit, python_exits, this_process
 from flagsync._report import Reporter
 from flagsync._signals import sigterm_advice
-from flagsync._stats import Ledger, Stats, stats_of
+from flagsync._stats import OUTCOMES, Ledger, Stats, exposure_stats_of, stats_of
 from flagsync.exceptions import DeliveryError
 
 # How long a closing client without calls of its own keeps sending the messages of other processes.
@@ -50,7 +51,8 @@ class Pipeline:
     def __init__(self, options: Options, token: str) -> None:
         self.process = this_process()
         self.report, self._ledger = Reporter(options.on_error), Ledger()
-        self._outbox = _outbox(options, options.destination(token), self._ledger, self.report)
+        destinations = [options.destination(token), options.destination(token, "track")]
+        self._outbox = _outbox(options, destinations, self._ledger, self.report)
         self._api = MixpanelApi()
         tuning, interval = options.tuning, options.flush_interval_seconds
         sending = replace(tuning.sending, look_seconds=min(interval, tuning.sending.look_seconds))
@@ -65,9 +67,11 @@ class Pipeline:
         enough = min(MAX_BATCH_MESSAGES, max(1, options.max_pending // 2))
         self._inbox = Inbox(options.bound, enough, self._ledger, self.report)
         pacer = Pacer()
+        profile = _profile_encoder(options, token, pacer, self.report)
         self.encoder = Encoder(
             self._inbox,
-            _profile_encoder(options, token, pacer, self.report),
+            profile,
+            ExposureEncoder(token, profile.calls, options.exposure_names, destinations[1], self.report),
             self._outbox,
             pacer,
             start=self._start,
@@ -110,7 +114,8 @@ class Pipeline:
         if self._inbox.has_calls() and not self._start() and python_exits():
             return self.close(deadline)  # no thread can start any more, so deliver in this one
         if not self._sender.worker.is_started or self._sender.worker.is_ended:
-            return self.stats().pending == 0 and not self._loss.is_certain
+            stats = self.stats()
+            return stats.pending + stats.exposures.pending == 0 and not self._loss.is_certain
         return self.encoder.flush(deadline) and self._sender.flush(deadline)
 
     def stop(self, deadline: float) -> None:
@@ -138,15 +143,17 @@ class Pipeline:
 
     def stats(self) -> Stats:
         """Return counts that add up. The calls are read last, so that they include every counted one."""
-        counts = self._ledger.counts()
-        return stats_of(counts, self._inbox.submitted, self._outbox.kept() if self._loss.is_certain else None)
+        counts, events = self._ledger.counts(), self._ledger.events()
+        calls, exposures = self._inbox.submitted_apart()
+        kept, kept_events = self._outbox.kept() if self._loss.is_certain else (None, None)
+        return stats_of(counts, calls, kept, exposure_stats_of(events, exposures, kept_events))
 
     def _start(self) -> bool:
         """Start the threads; False if Python is exiting and cannot start any."""
         if self._sender.worker.is_started:
             return True
         if self.encoder.worker.start() and self._sender.worker.start():
-            register_in_child()
+            close_before_child_exit(self)
             if advice := sigterm_advice():
                 self.report.warn_once(advice)
             return True
@@ -163,9 +170,9 @@ class Pipeline:
 
     def _give_up(self, *, in_thread: bool = True) -> None:
         """Drop and report what Mixpanel has not accepted, except for what a store keeps."""
-        pending = self.stats().pending
+        stats = self.stats()
         self._outbox.abandon()
-        lost = pending - self._outbox.kept()
+        lost = stats.pending + stats.exposures.pending - sum(self._outbox.kept())
         if lost > 0:
             self._loss.report(self.report, self._loss_error(lost), in_thread=in_thread)
 
@@ -188,7 +195,7 @@ def _profile_encoder(options: Options, token: str, pacer: Pacer, report: Reporte
     )
 
 
-def _outbox(options: Options, destination: Destination, ledger: Ledger, report: Reporter) -> Outbox:
+def _outbox(options: Options, destinations: list[Destination], ledger: Ledger, report: Reporter) -> Outbox:
     limits = Limits(max_pending=options.bound, flush_interval_seconds=options.flush_interval_seconds)
     memory = MemoryOutbox(limits, ledger, report)
     if options.outbox is None:
@@ -201,7 +208,7 @@ def _outbox(options: Options, destination: Destination, ledger: Ledger, report: 
         staging=options.tuning.staging,
         ledger=ledger,
         report=report,
-        destinations=[destination],
+        destinations=destinations,
     )
 
 
@@ -221,5 +228,7 @@ def outbox_stats(path: str | os.PathLike[str]) -> Stats:
         FileNotFoundError: There is no file.
         ValueError: The path does not lead to an outbox file.
     """
-    totals = file_outboxes().totals(path)
-    return Stats(pending=totals.pending, **totals._asdict())
+    totals, events = file_outboxes().totals(path)
+    counts = {name: getattr(totals, name) - getattr(events, name) for name in OUTCOMES}
+    exposures = exposure_stats_of({**events._asdict(), "skipped": 0}, events.accepted)
+    return stats_of({**counts, "skipped": 0}, totals.accepted - events.accepted, exposures=exposures)

@@ -124,16 +124,22 @@ def close_before_exit(closeable: Closeable) -> None:
         closeable.stop(monotonic() + EXIT_SECONDS)
 
 
-def register_in_child() -> None:
-    """Register the exit hook again in a child of ``multiprocessing``.
+def close_before_child_exit(closeable: Closeable) -> None:
+    """Close everything before a child of ``multiprocessing`` exits, be it this process or one that has yet to start.
 
-    Such a child starts without the hooks of its parent, and before Python 3.13 it ends without ``atexit``.
+    Such a child starts without the hooks of its parent, and before Python 3.13 it exits without ``atexit``. A spawned
+    child first imports the main module, which may start a client, and then removes all finalizers; but it calls what is
+    registered with ``register_after_fork``.
     """
     if "multiprocessing" in sys.modules:  # as in each of its children; importing it takes 6 ms
         from multiprocessing import parent_process, util  # noqa: PLC0415
 
-        if parent_process() is not None:
+        def finalize(_: object) -> None:
             util.Finalize(None, close_all, exitpriority=0)
+
+        util.register_after_fork(closeable, finalize)
+        if parent_process() is not None:
+            finalize(closeable)
 
 
 def threads_run() -> bool:

@@ -1,14 +1,40 @@
-"""What became of the calls: the one place where outcomes are counted.
+"""Counts the outcomes of calls and, separately, of exposures. Nothing else counts outcomes.
 
 Guarantee: the counts add up at any moment, and reading them waits for nothing.
 """
 
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
 OUTCOMES = ("delivered", "unchanged", "superseded", "dropped", "rejected")
+
+
+@dataclass(frozen=True, slots=True)
+class ExposureStats:
+    """What became of the exposures of this process, since construction or fork.
+
+    ``accepted`` is ``delivered + unchanged + dropped + rejected + pending``. No exposure supersedes another one.
+
+    Attributes:
+        accepted: Exposures that are recorded.
+        delivered: Mixpanel accepted the event.
+        unchanged: Mixpanel already has the event of this user and variant, or it is on its way.
+        dropped: Given up because a bound was reached or the client was closed.
+        rejected: Refused by Mixpanel, or impossible to send.
+        pending: On their way.
+        skipped: Exposures that are never recorded, and are not in the sum: of users outside the sample, without a
+            name, without a usable identifier, or after ``close``. Each reason is logged once.
+    """
+
+    accepted: int = 0
+    delivered: int = 0
+    unchanged: int = 0
+    dropped: int = 0
+    rejected: int = 0
+    pending: int = 0
+    skipped: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +55,7 @@ class Stats:
             without flags, or after ``close``.
         requests: HTTP requests to Mixpanel.
         retries: Those of them that followed a failed one.
+        exposures: What became of the exposures. No count of calls includes them.
     """
 
     accepted: int = 0
@@ -41,6 +68,7 @@ class Stats:
     skipped: int = 0
     requests: int = 0
     retries: int = 0
+    exposures: ExposureStats = field(default_factory=ExposureStats)
 
 
 class Ledger:
@@ -52,37 +80,66 @@ class Ledger:
     def __init__(self) -> None:
         self._lock = threading.RLock()  # held for a few instructions only
         self._counts = dict.fromkeys((*OUTCOMES, "skipped", "requests", "retries"), 0)
+        self._events = dict.fromkeys((*OUTCOMES, "skipped"), 0)
         self._stored: Mapping[str, int] = MappingProxyType({})
+        self._stored_events: Mapping[str, int] = MappingProxyType({})
 
-    def count(self, outcome: str, number: int = 1) -> None:
-        """Count an outcome of calls, a request or a retry."""
+    def count(self, outcome: str, number: int = 1, *, is_event: bool = False) -> None:
+        """Count an outcome of calls or of exposures, a request or a retry."""
         with self._lock:
-            self._counts[outcome] += number
+            (self._events if is_event else self._counts)[outcome] += number
 
-    def set_stored(self, counts: Mapping[str, int]) -> None:
+    def set_stored(self, counts: Mapping[str, int], events: Mapping[str, int] = MappingProxyType({})) -> None:
         """Take over what a shared store knows of the messages that this process has put into it.
 
-        ``counts`` has each of ``OUTCOMES``, and ``pending``: the messages that wait there.
+        Each has the ``OUTCOMES``, and ``pending``: the messages that wait there. ``counts`` do not include ``events``.
         """
-        self._stored = counts
+        self._stored, self._stored_events = counts, events
 
     def counts(self) -> dict[str, int]:
-        """Return the count of each outcome, of skipped calls, requests and retries."""
+        """Return the count of each outcome of calls, of skipped calls, of requests and of retries."""
         with self._lock:
             counts, stored = self._counts.copy(), self._stored
-        for outcome in OUTCOMES:
-            counts[outcome] += stored.get(outcome, 0)
-        return counts
+        return _added(counts, stored)
+
+    def events(self) -> dict[str, int]:
+        """Return the count of each outcome of exposures, and of skipped exposures."""
+        with self._lock:
+            counts, stored = self._events.copy(), self._stored_events
+        return _added(counts, stored)
 
 
-def stats_of(counts: Mapping[str, int], submitted: int, kept: int | None = None) -> Stats:
+def stats_of(
+    counts: Mapping[str, int],
+    submitted: int,
+    kept: int | None = None,
+    exposures: ExposureStats = ExposureStats(),
+) -> Stats:
     """Put counts together with the number of calls, which must be read after them.
 
     ``kept`` is given when the client has given up: how many pending messages a store keeps. The others were
     dropped.
     """
+    return Stats(**_settled(counts, submitted, kept), exposures=exposures)
+
+
+def exposure_stats_of(counts: Mapping[str, int], submitted: int, kept: int | None = None) -> ExposureStats:
+    """Put counts together with the number of exposures, as ``stats_of`` does."""
+    settled = _settled(counts, submitted, kept)
+    del settled["superseded"]  # no event takes the place of another one
+    return ExposureStats(**settled)
+
+
+def _added(counts: dict[str, int], stored: Mapping[str, int]) -> dict[str, int]:
+    for outcome in OUTCOMES:
+        counts[outcome] += stored.get(outcome, 0)
+    return counts
+
+
+def _settled(counts: Mapping[str, int], submitted: int, kept: int | None) -> dict[str, int]:
+    """Return all counts, which add up."""
     accepted = submitted - counts["skipped"]
     unsettled = accepted - sum(counts[outcome] for outcome in OUTCOMES)
     pending = unsettled if kept is None else min(unsettled, kept)
     dropped = counts["dropped"] + unsettled - pending
-    return Stats(accepted=accepted, pending=pending, **{**counts, "dropped": dropped})
+    return {**counts, "accepted": accepted, "pending": pending, "dropped": dropped}

@@ -1,8 +1,8 @@
 """A cheap loopback Mixpanel in a process of its own, so that its work is on nobody's account.
 
-``/engage`` answers at once, ``/slow/engage`` after 100 ms, ``/down/engage`` with 503, ``/unread/engage`` without
-looking at what came. Each answer is one write:
-in two, it meets delayed acknowledgement and makes every client look slow.
+``/engage`` and ``/track`` answer at once, ``/slow/engage`` after 100 ms, ``/down/engage`` with 503, ``/unread/engage``
+without looking at what came. Each answer is one write: in two, it meets delayed acknowledgement and makes every client
+look slow.
 """
 
 import json
@@ -17,8 +17,8 @@ from typing import NamedTuple, Self
 from urllib.request import urlopen
 
 LATENCY_SECONDS = 0.1
-# In JSON, and in the form that the Mixpanel SDK's consumers send.
-DISTINCT_ID = re.compile(rb'distinct_id(?:":"|%22%3A%22)([\w-]+)')
+# In JSON, and in the form that the Mixpanel SDK's consumers send. PostHog's events have it, too.
+DISTINCT_ID = re.compile(rb'distinct_id(?:": ?"|%22%3A%22)([\w-]+)')
 
 
 class Counts(NamedTuple):

@@ -38,6 +38,10 @@ KINDS: list[dict[str, Any]] = [
 ]
 
 
+Act = Callable[[FlagSync, str, str], None]
+"""What a process does with a client, an identifier and what was served."""
+
+
 class Call(NamedTuple):
     """A call that a process made: when it began and ended, in nanoseconds, for whom, and what was served."""
 
@@ -50,8 +54,10 @@ class Call(NamedTuple):
 class Child:
     """A forked process that makes calls, and keeps a record of them that survives it."""
 
-    def __init__(self, url: str, outbox: Path | None, record: Path, state: Callable[[], str]) -> None:
-        self._record = record
+    def __init__(
+        self, url: str, outbox: Path | None, record: Path, state: Callable[[], str], act: Act | None = None
+    ) -> None:
+        self._record, self._act = record, act or _mirror
         record.touch()  # a child may be killed before it writes
         if (pid := os.fork()) == 0:
             try:
@@ -70,10 +76,10 @@ class Child:
     def _work(self, url: str, outbox: Path | None, state: Callable[[], str]) -> None:
         ended: list[int] = []
         signal.signal(signal.SIGTERM, lambda number, _: ended.append(number))
-        with _client(url, outbox) as client, self._record.open("w", 1) as record:
+        with client_of(url, outbox) as client, self._record.open("w", 1) as record:
             while not ended:
                 identifier, began, served = random.choice(USERS), time_ns(), state()
-                client.mirror(identifier, _flags(served))
+                self._act(client, identifier, served)
                 record.write(f"{began} {time_ns()} {identifier} {served}\n")
                 sleep(0.001)
 
@@ -83,10 +89,8 @@ def kills(server: Server) -> None:
     for processes in (1, 4):
         checked = lost = stale = 0
         for _ in range(KILLS // processes):
-            with _place() as (mixpanel, path):
-                children = [
-                    Child(mixpanel.url, path, path.with_suffix(f".{n}"), _now) for n in range(processes)
-                ]
+            with place() as (mixpanel, path):
+                children = [Child(mixpanel.url, path, path.with_suffix(f".{n}"), now) for n in range(processes)]
                 safe: dict[str, int] = {}
                 for child in children:
                     sleep(random.uniform(FLUSH_SECONDS, 3 * FLUSH_SECONDS) / processes)
@@ -94,7 +98,7 @@ def kills(server: Server) -> None:
                     for made in child.end(signal.SIGKILL):
                         if made.ended < before:
                             safe[made.identifier] = max(safe.get(made.identifier, 0), int(made.state))
-                _survive(mixpanel, path)
+                survive(mixpanel, path)
                 for identifier, state in safe.items():
                     arrived = mixpanel.profiles.get(identifier)
                     checked, lost = checked + 1, lost + (arrived is None)
@@ -107,7 +111,7 @@ def kills(server: Server) -> None:
 def rollout(server: Server) -> None:
     """Four processes whose users have other traits at each call site, while a flag changes for all."""
     for shared in (False, True):
-        with _place() as (mixpanel, path):
+        with place() as (mixpanel, path):
             state = partial(_rolled_out, time() + ROLLOUT_SECONDS / 2)
             outbox = path if shared else None
             children = [
@@ -120,7 +124,7 @@ def rollout(server: Server) -> None:
                 for made in child.end(signal.SIGTERM):
                     calls[made.identifier].append(made)
             if shared:
-                _survive(mixpanel, path)
+                survive(mixpanel, path)
             wrong = sum(
                 mixpanel.profiles[identifier]["state"] not in _last(some) for identifier, some in calls.items()
             )
@@ -139,7 +143,7 @@ def outage(server: Server) -> None:
     log.addHandler(handler)
     log.propagate = False
     for outbox in (False, True):
-        with _place() as (mixpanel, path), _client(mixpanel.url, path if outbox else None, backoff) as client:
+        with place() as (mixpanel, path), client_of(mixpanel.url, path if outbox else None, backoff) as client:
             states, warm, cpu = dict[str, str](), 0, process_time()
             began, each = monotonic(), 3600 / scale / OUTAGE_CALLS
             mixpanel.fail(status=503)
@@ -168,7 +172,7 @@ def soak(server: Server) -> None:
     states, faults, warm = dict[str, str](), 0, 0
     backoff = Backoff(first_seconds=0.01, max_seconds=0.3)
     logging.getLogger("flagsync").setLevel(logging.CRITICAL)  # each fault is meant to be
-    with _place() as (mixpanel, path), _client(mixpanel.url, path, backoff) as client:
+    with place() as (mixpanel, path), client_of(mixpanel.url, path, backoff) as client:
         for number in range(SOAK_CALLS):
             identifier, state = f"user-{random.randrange(SOAK_USERS)}", f"{number % 7}"
             states[identifier] = state
@@ -194,7 +198,7 @@ def resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
-def _client(url: str, outbox: Path | None, backoff: Backoff = Backoff()) -> FlagSync:  # noqa: B008 - it is frozen
+def client_of(url: str, outbox: Path | None, backoff: Backoff = Backoff()) -> FlagSync:  # noqa: B008 - it is frozen
     class Client(FlagSync):
         _tuning = Tuning(sending=Sending(backoff=backoff))
 
@@ -208,7 +212,7 @@ def _last(calls: list[Call]) -> set[str]:
     return {call.state for call in calls if call.ended >= latest}
 
 
-def _now() -> str:
+def now() -> str:
     return str(time_ns())
 
 
@@ -216,20 +220,24 @@ def _rolled_out(changes_at: float, site: int) -> str:
     return f"{'new' if time() >= changes_at else 'old'}-{site % 2}"
 
 
+def _mirror(client: FlagSync, identifier: str, state: str) -> None:
+    client.mirror(identifier, _flags(state))
+
+
 def _flags(state: str) -> Flags:
     return Flags({"state": Flag(enabled=True, value=state, feature_id=1, feature_name="state")})
 
 
 @contextmanager
-def _place() -> Iterator[tuple[MixpanelServer, Path]]:
+def place() -> Iterator[tuple[MixpanelServer, Path]]:
     """A loopback Mixpanel, and a path for an outbox."""
     with TemporaryDirectory() as directory, MixpanelServer() as mixpanel:
         yield mixpanel, Path(directory) / "outbox.db"
 
 
-def _survive(mixpanel: MixpanelServer, path: Path) -> None:
+def survive(mixpanel: MixpanelServer, path: Path) -> None:
     """What is in the file reaches Mixpanel through a process that lives."""
-    with _client(mixpanel.url, path) as client:
-        while outbox_stats(path).pending:
+    with client_of(mixpanel.url, path) as client:
+        while (stats := outbox_stats(path)).pending + stats.exposures.pending:
             client.get_identity_flags("survivor")
             client.flush()

@@ -119,6 +119,17 @@ def test_bisection_rejects_exactly_the_bad_messages_whichever_they_are(size: int
     assert keys(bisection.accepted) == keys([message for message in batch if message.key not in refused])
 
 
+def test_bisection_takes_the_word_of_an_answer_that_names_the_bad_messages() -> None:
+    batch = MESSAGES[:5]
+    bisection = Bisection(batch)
+    bisection.refuse(bisection.next_part(), {1, 4})
+    assert bisection.is_decided
+    assert (bisection.accepted, bisection.rejected) == (
+        [batch[0], batch[2], batch[3]],
+        [batch[1], batch[4]],
+    )
+
+
 def versioned(count: int) -> list[Message]:
     return [one._replace(version=number) for number, one in enumerate(MESSAGES[:count])]
 
@@ -147,3 +158,10 @@ def test_bisection_of_a_good_batch_takes_one_request_whatever_comes_last() -> No
     bisection = Bisection(batch := versioned(4), {0, 1})
     bisection.accept(bisection.next_part())
     assert (bisection.accepted, bisection.is_decided) == (batch, True)
+
+
+def test_bisection_that_is_told_the_bad_messages_of_the_batch_is_decided_whatever_comes_last() -> None:
+    bisection = Bisection(batch := versioned(4), {0, 1})
+    bisection.refuse(bisection.next_part(), {1})
+    assert (bisection.rejected, bisection.is_decided) == (batch[1:2], True)
+    assert bisection.accepted == [batch[0], *batch[2:]]

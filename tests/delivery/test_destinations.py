@@ -6,7 +6,7 @@ import pytest
 
 from flagsync._delivery import destinations as module
 from flagsync._delivery.answers import Answer
-from flagsync._delivery.destinations import Backoff, Destinations, delivery_error
+from flagsync._delivery.destinations import Backoff, Destinations, Health, delivery_error
 from flagsync._report import Reporter
 from flagsync.exceptions import DeliveryError
 from tests.support.sending import DOWN, FORBIDDEN, HERE, REFUSED, THERE, message
@@ -177,3 +177,14 @@ def test_delivery_error_names_the_profiles_and_keeps_them_out_of_its_text(
     error = delivery_error(answer, [message("ann"), message("bob\0experiment")], will_retry=will_retry)
     assert (f"{error}", error.identifiers, error.answer) == (text, ("ann", "bob"), answer.text)
     assert (error.will_retry, error.misconfigured) == (will_retry, answer is FORBIDDEN)
+
+
+def test_bisection_tries_what_was_refused_alone_last_until_that_is_true_of_all_messages() -> None:
+    health = Health(Reporter(None))
+    ann, bob = message("ann")._replace(version=1), message("bob")._replace(version=2)
+    health.note_refused([ann])
+    assert health.bisection([ann, bob])._last == [ann]
+    health.note_refused([bob])
+    assert health.bisection([ann, bob])._last == []
+    health.note_refused([ann])
+    assert health.bisection([ann, bob])._last == [ann]

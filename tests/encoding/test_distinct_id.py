@@ -58,7 +58,7 @@ def test_distinct_id_callback_gets_the_stripped_text() -> None:
     assert got == ["7"]
 
 
-@pytest.mark.parametrize(("mapped", "kind"), [(None, "NoneType"), (b"robot", "bytes"), (7, "int")])
+@pytest.mark.parametrize(("mapped", "kind"), [(b"robot", "bytes"), (7, "int"), (False, "bool")])
 def test_distinct_id_callback_that_returns_no_text_leaves_the_identity_out(mapped: Any, kind: str) -> None:
     reason = f"distinct_id returned {kind}, not str"
     assert distinct_id_of("robot", lambda _: mapped) == NotMirrored(reason)

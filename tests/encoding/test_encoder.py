@@ -14,14 +14,24 @@ import pytest
 from flagsmith import Flagsmith
 from flagsmith.models import Flag, Flags
 
-from flagsync._encoding.calls import Call
-from flagsync._encoding.encoder import Encoder
+from flagsync._encoding.calls import Call, Exposure
+from flagsync._encoding.encoder import CALLS_AT_ONCE, Encoder
 from flagsync._encoding.inbox import Inbox
 from flagsync._encoding.pacer import AS_A_RULE, WHILE_SOMEBODY_WAITS
-from flagsync._stats import Stats
+from flagsync._stats import ExposureStats, Stats
 from flagsync._worker import Worker
 from flagsync.exceptions import DeliveryError
-from tests.support.encoding import NEVER_SECONDS, WAIT_SECONDS, Encoding, call, flag, lazy, remote
+from tests.support.encoding import (
+    DESTINATION,
+    NEVER_SECONDS,
+    TRACK,
+    WAIT_SECONDS,
+    Encoding,
+    call,
+    flag,
+    lazy,
+    remote,
+)
 
 Build = Callable[..., Encoding]
 CLOSED = "An identity is not mirrored: the client is closed"
@@ -290,10 +300,10 @@ def test_call_that_comes_just_before_the_encoder_sleeps_is_encoded(threaded: Bui
     assert encoding.profiles() == ["first", "late"]
 
 
-class RacingCalls(deque[Call]):
+class RacingCalls(deque[Call | Exposure]):
     """Calls of which another thread takes one first."""
 
-    def pop(self, *_: Any) -> Call:
+    def pop(self, *_: Any) -> Call | Exposure:
         self.popleft()
         return super().pop()
 
@@ -854,3 +864,40 @@ def test_flags_with_a_broken_context_are_rejected_and_not_mirrored_in_part() -> 
     encoding.run()
     assert encoding.messages() == []
     assert encoding.stats() == Stats(accepted=1, rejected=1)
+
+
+def test_exposure_is_put_beside_the_profile_of_its_identity() -> None:
+    encoding = Encoding()
+    for value in ("A", "B"):
+        encoding.encoder.expose("ann", flag("checkout", value))
+        encoding.submit("ann", checkout=value)
+    encoding.run()
+    kinds = [(message.key, message.destination, message.replaces) for message in encoding.messages()]
+    assert sorted(kinds) == [
+        ("ann", DESTINATION, True),
+        ("ann\0checkout", TRACK, False),
+        ("ann\0checkout", TRACK, False),
+    ]
+    assert encoding.stats() == Stats(
+        accepted=2, superseded=1, pending=1, exposures=ExposureStats(accepted=2, pending=2)
+    )
+
+
+def test_exposures_wake_the_sender_while_more_are_encoded() -> None:
+    encoding = Encoding(max_pending=CALLS_AT_ONCE * 3, max_batch_messages=10)
+    for number in range(CALLS_AT_ONCE * 2):
+        encoding.encoder.expose(f"user_{number}", flag("checkout"))
+    encoding.encode()
+    assert encoding.put_count() < CALLS_AT_ONCE * 2
+
+
+def test_exposure_of_an_identity_without_a_profile_is_skipped_and_costs_no_other_one(
+    logged: Callable[[], list[str]],
+) -> None:
+    encoding = Encoding(distinct_id=lambda name: None if name == "ann" else name)
+    encoding.encoder.expose("ann", flag("checkout"))
+    encoding.encoder.expose("bob", flag("checkout"))
+    encoding.run()
+    assert [message.distinct_id for message in encoding.messages()] == ["bob"]
+    assert encoding.stats().exposures == ExposureStats(accepted=1, pending=1, skipped=1)
+    assert logged() == []

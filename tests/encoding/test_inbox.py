@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from flagsmith.models import Flags
 
-from flagsync._encoding.calls import Call
+from flagsync._encoding.calls import Call, Exposure
 from flagsync._encoding.inbox import Inbox
 from flagsync._report import Reporter
 from flagsync._stats import Ledger
@@ -129,10 +129,10 @@ def test_keeping_the_bound_drops_the_oldest_calls() -> None:
     assert [identifier for identifier, _ in calls.collected()] == ["c", "d", "e"]
 
 
-class RacingCalls(deque[Call]):
+class RacingCalls(deque[Call | Exposure]):
     """Calls that the encoder's thread collects just before a caller takes the oldest."""
 
-    def popleft(self) -> Call:
+    def popleft(self) -> Call | Exposure:
         self.clear()
         return super().popleft()
 
@@ -303,3 +303,26 @@ def test_interrupt_of_the_main_thread_comes_through(logged: Callable[[], list[st
     with pytest.raises(KeyboardInterrupt):
         calls.inbox.collect()
     assert logged() == []
+
+
+def test_exposures_of_one_identity_all_count() -> None:
+    calls = Calls()
+    first, second = Exposure("a", 0, "flag", 1.0), Exposure("a", 0, "flag", 2.0)
+    calls.inbox.calls += [first, second]
+    calls.add("a")
+    assert calls.inbox.submitted_apart() == (1, 2)
+    calls.inbox.collect()
+    assert calls.inbox.submitted_apart() == (1, 2)
+    assert [calls.inbox.pop() for _ in range(2)] == [first, second]
+    assert len(calls.inbox) == 1
+
+
+def test_exposures_beyond_the_bound_are_dropped_and_counted_apart() -> None:
+    calls = Calls(max_pending=1)
+    calls.inbox.calls += [Exposure("a", 0, "flag", 1.0), Exposure("b", 0, "flag", 2.0)]
+    calls.inbox.keep_bound()
+    assert (calls.ledger.events()["dropped"], calls.inbox.submitted_apart()) == (1, (0, 2))
+    calls.add("c")
+    calls.inbox.collect()
+    assert (calls.ledger.events()["dropped"], calls.ledger.counts()["dropped"]) == (2, 0)
+    assert calls.inbox.submitted_apart() == (1, 2)

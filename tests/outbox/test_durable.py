@@ -12,7 +12,7 @@ import pytest
 
 from flagsync._outbox import outage, schedule
 from flagsync._outbox.backend import Totals
-from flagsync._outbox.contract import Claim, Limits, Mark
+from flagsync._outbox.contract import Claim, Limits, Mark, Message
 from flagsync._outbox.options import Staging
 from flagsync._outbox.sent import SentMessages
 from flagsync._outbox.sqlite import SQLiteBackend
@@ -190,7 +190,7 @@ def test_confirm_asks_the_backend_what_other_processes_have_put(client: Client, 
     other.outbox.save()
     assert client.confirm(repeat("ann", 1), repeat("bob", 1)) == ["bob"]
     assert client.stats() == Stats(accepted=1, unchanged=1)
-    assert client.outbox.kept() == 0
+    assert client.kept() == 0
 
 
 def test_confirm_stores_what_waits_in_memory_before_the_repeats_are_looked_at(
@@ -268,7 +268,7 @@ def test_repeats_of_a_process_that_puts_nothing_are_its_own(client: Client, stor
         assert other.confirm(repeat("ann", 1, second)) == []
     assert client.deliver() == ["ann=A"]
     assert (client.stats(), other.stats()) == (Stats(accepted=1, delivered=1), Stats(accepted=2, unchanged=2))
-    assert other.outbox.kept() == 0
+    assert other.kept() == 0
     assert other.flushes()
 
 
@@ -388,9 +388,9 @@ def test_lease_is_released_when_the_outbox_is_closed(client: Client, store: Refe
     client.save("ann=1")
     assert client.claim() == ["ann=1"]
     client.outbox.close()
-    assert client.outbox.kept() == 1
+    assert client.kept() == 1
     assert other.deliver() == ["ann=1"]
-    assert other.outbox.kept() == 0
+    assert other.kept() == 0
 
 
 def test_lease_is_kept_while_a_batch_is_in_flight_though_the_backend_fails(
@@ -476,7 +476,7 @@ def test_outage_lets_messages_be_sent_from_memory(client: Client, backend: Unrel
     client.save("ann=1", "bob=1")
     assert client.deliver() == ["ann=1", "bob=1"]
     assert client.stats() == Stats(accepted=2, delivered=2)
-    assert client.outbox.kept() == 0
+    assert client.kept() == 0
 
 
 def test_outage_keeps_failed_messages_in_memory(client: Client, backend: UnreliableBackend) -> None:
@@ -540,7 +540,7 @@ def test_outage_leaves_waiting_messages_of_the_backend_alone_until_they_are_eval
     client.save("ann=1", second=2)
     assert client.deliver() == ["bob=1", "ann=1"]
     assert client.stats() == Stats(accepted=3, delivered=2, pending=1)
-    assert client.outbox.kept() == 1
+    assert client.kept() == 1
 
 
 def test_outage_lets_memory_know_what_is_unchanged(backend: UnreliableBackend) -> None:
@@ -620,6 +620,67 @@ def test_outage_lets_memory_forget_what_only_the_backend_knows(backend: Unreliab
     assert client.deliver() == ["bob=1", "ann=A"]
 
 
+@pytest.mark.parametrize("state", ["waits", "flies", "was sent"])
+@pytest.mark.parametrize("by", ["message", "repeat"])
+def test_outage_lets_an_equal_evaluation_count_as_the_latest_one(
+    state: str, by: str, client: Client, backend: UnreliableBackend, store: ReferenceStore
+) -> None:
+    other, batch = Client(ReferenceBackend(store)), list[Message]()
+    backend.break_all()
+    client.put_message(message("ann=A", 10, evaluation=1))
+    client.outbox.save()
+    if state != "waits":
+        batch += client.outbox.claim({}, urgent=True).messages
+    if state == "was sent":
+        client.outbox.settle(batch, [])
+    if by == "repeat":
+        assert client.confirm(repeat("ann", 1, 30)) == []
+    else:
+        client.put_message(message("ann=A", 30, evaluation=1))
+    other.put("ann=B", second=20)
+    backend.mend()
+    client.outbox.save()
+    other.outbox.save()
+    if state == "flies":
+        client.outbox.settle([], [])
+        client.outbox.save()
+    assert client.deliver() == ([] if state == "was sent" else ["ann=A"])
+    assert other.stats() == Stats(accepted=1, superseded=1)
+    assert client.stats() == Stats(accepted=2, delivered=1, unchanged=1)
+
+
+def test_outage_that_ends_while_a_message_flies_keeps_its_latest_evaluation(
+    client: Client, backend: UnreliableBackend, store: ReferenceStore
+) -> None:
+    other = Client(ReferenceBackend(store))
+    backend.break_all()
+    client.save("ann=A", second=10)
+    batch = client.outbox.claim({}, urgent=True).messages
+    client.put("ann=A", second=30)
+    client.outbox.settle(batch, [])
+    backend.mend()
+    client.outbox.save()
+    other.save("ann=B", second=20)
+    assert client.deliver() == []
+    assert other.stats() == Stats(accepted=1, superseded=1)
+
+
+def test_hand_over_counts_a_message_once_that_a_newer_one_follows_meanwhile(
+    client: Client, backend: UnreliableBackend
+) -> None:
+    client.put("ann=1")
+    pause = Pause(backend, "store")
+    join_sender = in_thread(client.outbox.save)
+    assert pause.is_reached.wait(LONG)
+    client.put("ann=2", second=2)
+    pause.go_on()
+    join_sender()
+    client.outbox.save()
+    assert client.stats() == Stats(accepted=2, superseded=1, pending=1)
+    assert client.deliver() == ["ann=2"]
+    assert client.flushes()
+
+
 def test_outage_has_full_batches_of_memory(backend: UnreliableBackend) -> None:
     client = Client(backend, limits=Limits(max_batch_messages=2), staging=BY_HAND_ONCE)
     backend.break_all()
@@ -652,6 +713,40 @@ def test_outage_lets_only_the_lease_holder_send_from_memory(
     assert client.outbox.claim({}, urgent=True) == Claim()
     other.outbox.close()
     assert client.deliver() == ["ann=1"]
+
+
+def test_outage_of_one_process_that_is_long_lets_it_send_without_the_lease(
+    client: Client, backend: UnreliableBackend, store: ReferenceStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(outage, "monotonic", lambda: now[0])
+    other = Client(ReferenceBackend(store))
+    other.save("cid=1")
+    assert other.claim() == ["cid=1"]
+    backend.break_all()
+    client.save("ann=1")
+    now[0] += BY_HAND.max_retry_seconds
+    assert client.claim() == []
+    now[0] += 1
+    assert client.deliver() == ["ann=1"]
+    assert client.stats() == Stats(accepted=1, delivered=1)
+
+
+def test_outage_of_the_lease_alone_is_reported_once_and_lets_memory_send(
+    client: Client, backend: UnreliableBackend, logged: Logged
+) -> None:
+    backend.broken = {"try_acquire_lease"}
+    client.claim()
+    for number in range(3):
+        client.save(f"ann={number}", second=number)
+        assert client.deliver() == [f"ann={number}"]
+    client.report.report_deferred()
+    assert [line.split(" (")[0] for line in logged()] == [CANNOT]
+    backend.mend()
+    client.save("bob=1")
+    assert client.deliver() == ["bob=1"]
+    client.report.report_deferred()
+    assert [line.split(" (")[0] for line in logged()] == [CANNOT, IN_USE]
 
 
 def test_outage_lets_a_process_send_from_memory_where_no_lease_can_be_had(
@@ -879,7 +974,7 @@ def test_abandon_drops_what_waits_in_memory_and_keeps_what_is_stored(client: Cli
     client.put("bob=1")
     client.outbox.abandon()
     assert client.stats() == Stats(accepted=2, dropped=1, pending=1)
-    assert client.outbox.kept() == 1
+    assert client.kept() == 1
     client.save("cid=1")
     assert client.stats() == Stats(accepted=3, dropped=2, pending=1)
 
@@ -899,7 +994,7 @@ def test_abandon_while_messages_are_saved_keeps_them_if_they_get_into_the_backen
     join()
     kept = int(works)
     assert client.stats() == Stats(accepted=1, pending=kept, dropped=1 - kept)
-    assert client.outbox.kept() == kept
+    assert client.kept() == kept
 
 
 def test_stats_do_no_io(client: Client, backend: UnreliableBackend) -> None:
@@ -907,7 +1002,7 @@ def test_stats_do_no_io(client: Client, backend: UnreliableBackend) -> None:
     calls = list[str]()
     backend.before = calls.append
     assert client.stats() == Stats(accepted=1, pending=1)
-    assert client.outbox.kept() == 1
+    assert client.kept() == 1
     client.outbox.set_deadline(inf)
     assert calls == []
 
@@ -925,7 +1020,7 @@ def test_store_that_was_emptied_loses_what_waited_in_it(
     client.save("cid=1")
     assert client.deliver() == ["cid=1"]
     assert client.stats() == Stats(accepted=3, delivered=2, dropped=1)
-    assert client.outbox.kept() == 0
+    assert client.kept() == 0
     client.report.report_deferred()
     assert logged() == ["The outbox was removed or emptied: 1 update lost"]
 

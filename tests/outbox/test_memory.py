@@ -2,6 +2,7 @@
 
 import gc
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import count, pairwise
 from math import inf
 from pathlib import Path
@@ -16,7 +17,7 @@ from flagsync._outbox.contract import Claim, Destination, Limits, Mark
 from flagsync._outbox.options import FileBounds
 from flagsync._outbox.sqlite import SQLiteBackend
 from flagsync._stats import Stats
-from tests.support.outboxes import BEGAN, BY_HAND, HERE, THERE, Client, message, repeat, texts
+from tests.support.outboxes import BEGAN, BY_HAND, HERE, THERE, Client, message, repeat, texts, waiting
 
 moments = count()  # of evaluation
 Build = Callable[..., Client]
@@ -557,7 +558,7 @@ def test_messages_with_the_same_tail_share_it(build_in_memory: Build) -> None:
     client.put_message(message("bob=1", tail=tail))
     batch = client.outbox.claim({}, urgent=True).messages
     client.outbox.settle([], [])
-    assert all(one.tail is tail for one in [*batch, *client.memory.messages()])
+    assert all(one.tail is tail for one in [*batch, *waiting(client.memory)])
 
 
 def test_memory_keeps_nothing_beyond_its_process_and_waits_for_no_store(build_in_memory: Build) -> None:
@@ -565,32 +566,70 @@ def test_memory_keeps_nothing_beyond_its_process_and_waits_for_no_store(build_in
     put(client, "ann=1")
     client.outbox.set_deadline(0.0)
     client.outbox.close()
-    assert (client.outbox.kept(), client.outbox.is_shared) == (0, False)
+    assert (client.kept(), client.outbox.is_shared) == (0, False)
     assert client.outbox.mark() == Mark(1)
     assert client.deliver() == ["ann=1"]
 
 
-def test_hand_over_forgets_only_the_messages_that_a_store_has(build_in_memory: Build) -> None:
-    client = build_in_memory()
-    put(client, "ann=1", "bob=1", "cid=1")
-    messages = client.memory.messages()
-    put(client, "bob=2", "dan=1")
-    client.memory.hand_over(messages)
-    assert texts(client.memory.messages()) == ["bob=2", "dan=1"]
-    assert client.memory.messages()[0].evaluated_at > BEGAN
-    client.memory.hand_over(client.memory.messages())
-    assert client.memory.messages() == []
-    assert not client.outbox.has_full_batch()
-
-
-def test_hand_over_passes_over_messages_that_do_not_wait_any_more(build_in_memory: Build) -> None:
+def test_hand_over_leaves_what_is_put_meanwhile(build_in_memory: Build) -> None:
     client = build_in_memory()
     put(client, "ann=1", "bob=1")
-    messages = client.memory.messages()
-    client.deliver()
-    put(client, "cid=1")
-    client.memory.hand_over(messages)
-    assert client.claim() == ["cid=1"]
+    with client.memory.hand_over() as messages:
+        put(client, "bob=2", "cid=1")
+    [queue] = client.memory._queues.values()
+    assert not queue._handed_over
+    assert texts(messages) == ["ann=1", "bob=1"]
+    assert texts(waiting(client.memory)) == ["bob=2", "cid=1"]
+    assert client.ledger.counts()["superseded"] == 0  # the store has both, and counts them
+    with client.memory.hand_over():
+        pass
+    assert (client.claim(), client.outbox.has_full_batch()) == ([], False)
+
+
+def test_hand_over_that_fails_lets_the_messages_wait_before_newer_ones(build_in_memory: Build) -> None:
+    client = build_in_memory(max_pending=4)
+    put(client, "ann=1", "bob=1", "cid=1")
+    put(client, "ann=1", destination=THERE)
+    with pytest.raises(OSError, match="full"), client.memory.hand_over():  # noqa: PT012
+        put(client, "bob=2", "dan=1", "eve=1")
+        raise OSError("full")
+    assert texts(waiting(client.memory)) == ["cid=1", "bob=2", "dan=1", "eve=1", "ann=1"]
+    assert client.stats() == Stats(accepted=7, superseded=1, dropped=1, pending=5)
+    assert client.outbox.has_full_batch()
+
+
+@pytest.mark.parametrize(
+    ("before", "meanwhile", "is_full"), [("ann=12345", "bob=1", True), ("ann=1", "ann=12345", False)]
+)
+def test_hand_over_that_fails_knows_the_size_of_what_waits(
+    before: str, meanwhile: str, is_full: bool, build_in_memory: Build
+) -> None:
+    client = build_in_memory(max_batch_bytes=8)
+    put(client, before)
+    with suppress(OSError), client.memory.hand_over():
+        put(client, meanwhile)
+        raise OSError
+    assert client.outbox.has_full_batch() == is_full
+
+
+@pytest.mark.parametrize("state", ["waits", "flies", "flies elsewhere"])
+def test_equal_evaluation_counts_as_the_latest_one_of_a_pending_message(
+    state: str, build_in_memory: Build
+) -> None:
+    client = build_in_memory()
+    client.put_message(message("ann=1", 1, evaluation=1))
+    if state != "waits":
+        client.claim()
+    if state == "flies elsewhere":
+        client.put_message(message("ann=1", 1, THERE, evaluation=1))
+    where = THERE if state == "flies elsewhere" else HERE
+    client.put_message(message("ann=1", 3, where, evaluation=2))
+    assert client.confirm(repeat("ann", 2, 4, where)) == []
+    client.put_message(message("ann=1", 2, where, evaluation=3))  # of a slower thread
+    client.outbox.settle([], [])
+    found = {one.destination: one for one in waiting(client.memory)}
+    assert (found[where].evaluated_at, found[where].evaluation) == (BEGAN + 4, 3)
+    assert state != "flies elsewhere" or found[HERE].evaluated_at == BEGAN + 1
 
 
 def test_destinations_are_those_that_messages_were_put_for(build_in_memory: Build) -> None:
@@ -606,7 +645,8 @@ def test_hand_over_forgets_which_evaluations_are_known(build_in_memory: Build) -
     client = build_in_memory()
     put(client, "ann=1")
     assert known(client, "ann") == ["ann"]
-    client.memory.hand_over(client.memory.messages())
+    with client.memory.hand_over():
+        pass
     assert known(client, "ann") == []
 
 

@@ -3,12 +3,16 @@
 import re
 import socket
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from itertools import cycle, product
+from pathlib import Path
 from typing import Any
 
 import pytest
 from flagsmith import Flagsmith
+from flagsmith.models import Flag
 
 from flagsync import DeliveryError, FlagSync
 from flagsync._delivery.destinations import Backoff
@@ -193,3 +197,27 @@ def test_batch_of_bad_updates_is_rejected_and_the_next_update_gets_through(
     assert client.flush()
     assert {*mixpanel.profiles} == {"user_1"}
     assert (client.stats().delivered, client.stats().rejected) == (1, 3)
+
+
+def test_exposures_arrive_once_while_requests_fail(
+    flagsync: Build, mixpanel: MixpanelServer, tmp_path: Path
+) -> None:
+    client = flagsync(outbox=tmp_path / "outbox.db")
+    faults: Iterator[dict[str, Any]] = cycle(
+        [{"status": 503}, {"status": 429}, {"drop": True}, {"status": 500}]
+    )
+    flags = [
+        Flag(enabled=True, value="x", feature_id=1, feature_name=f"experiment_{number}") for number in range(5)
+    ]
+    for chunk in [*range(20)] * 2:
+        mixpanel.fail(times=1, **next(faults))
+        for number, flag in product(range(20), flags):
+            client.track_exposure(f"user_{chunk}_{number}", flag)
+        assert client.flush()
+    names = ("distinct_id", "Experiment name")
+    # Mixpanel merges events with equal ids. One whose answer did not come may arrive twice.
+    events = {event["properties"]["$insert_id"]: event["properties"] for event in mixpanel.events}
+    met = Counter(tuple(event[name] for name in names) for event in events.values())
+    assert (len(met), {*met.values()}) == (2000, {1})
+    exposures = client.stats().exposures
+    assert (exposures.accepted, exposures.delivered, exposures.unchanged) == (4000, 2000, 2000)

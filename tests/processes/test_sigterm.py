@@ -309,3 +309,26 @@ def test_call_warns_and_changes_nothing_where_python_does_not_handle_sigterm(
         close_on_sigterm()
     assert logged() == [_signals.NOT_OF_PYTHON]
     assert signal.getsignal(SIGTERM) is handler
+
+
+@pytest.mark.parametrize(
+    ("lifespan", "has_failed", "warnings"),
+    [("LifespanOff", False, 1), ("LifespanOn", True, 1), ("LifespanOn", False, 0)],
+)
+def test_first_call_under_uvicorn_without_a_lifespan_says_what_to_add(
+    lifespan: str,
+    warnings: int,
+    flagsync: Build,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    *,
+    has_failed: bool,
+) -> None:
+    server: Any = type("Server", (), {"__module__": "uvicorn.server", "handle_exit": lambda *_: None})()
+    server.lifespan = type(lifespan, (), {"error_occured": has_failed})()
+    monkeypatch.setattr(signal, "getsignal", lambda _: server.handle_exit)
+    client = flagsync()
+    client.get_identity_flags("user_1")
+    client.get_identity_flags("user_2")
+    assert client.flush()
+    assert sum("close_on_sigterm()" in message for message in caplog.messages) == warnings

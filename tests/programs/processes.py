@@ -1,4 +1,4 @@
-"""Evaluates in children of multiprocessing, with the start method and the kind that the arguments name."""
+"""Evaluates in children of multiprocessing of the method and kind in the arguments, and while they import."""
 
 import multiprocessing
 import sys
@@ -13,6 +13,8 @@ def evaluate(identifier: str) -> None:
     client.get_identity_flags(identifier)
 
 
+if __name__ == "__mp_main__":  # spawned
+    evaluate("import")
 if __name__ == "__main__":
     client.get_identity_flags("parent")
     names = [f"child_{number}" for number in range(3)]

@@ -14,17 +14,21 @@ from flagsmith.models import Flag, Flags
 
 from flagsync._encoding.calls import KEPT_SECONDS, Call, Calls
 from flagsync._encoding.encoder import Encoder
+from flagsync._encoding.exposure import ExposureEncoder, ExposureNames
 from flagsync._encoding.inbox import Inbox
 from flagsync._encoding.pacer import Pacer
 from flagsync._encoding.profile import Mapping, ProfileEncoder
 from flagsync._encoding.properties import PropertyValue, served_value
+from flagsync._encoding.variant import served_variant
 from flagsync._outbox.contract import Destination, Limits, Message
 from flagsync._outbox.memory import MemoryOutbox
 from flagsync._report import Reporter
-from flagsync._stats import Ledger, Stats, stats_of
+from flagsync._stats import Ledger, Stats, exposure_stats_of, stats_of
 from flagsync.exceptions import DeliveryError
+from tests.support.outboxes import waiting
 
 DESTINATION = Destination("http://127.0.0.1:9/engage", "project")
+TRACK = Destination("http://127.0.0.1:9/track", "project")
 WAIT_SECONDS = 10.0  # until a test fails whose event does not come
 NEVER_SECONDS = 3600.0
 
@@ -35,6 +39,12 @@ def nothing() -> None:
 
 def flag(name: str, value: Any = None, *, enabled: bool = True) -> Flag:
     return Flag(enabled=enabled, value=value, feature_id=1, feature_name=name)
+
+
+def evaluated(flag: Flag, **more: Any) -> Flag:
+    """Return a flag with what only newer versions of Flagsmith's SDK say of it, such as ``reason``."""
+    vars(flag).update(more)
+    return flag
 
 
 def remote(**values: Any) -> Flags:
@@ -109,9 +119,13 @@ class Encoding:
             pacer=self.pacer,
             report=self.report,
         )
+        names = ExposureNames(
+            experiment_name=str, variant_name=served_variant, exposure_properties=lambda *_: {}
+        )
         self.encoder = Encoder(
             self.inbox,
             profile,
+            ExposureEncoder("project-token", profile.calls, names, TRACK, self.report),
             self.outbox,
             self.pacer,
             start=lambda: with_thread and self.encoder.worker.start(),
@@ -155,11 +169,13 @@ class Encoding:
 
     def messages(self) -> list[Message]:
         """Return the messages that wait in the outbox."""
-        return self.outbox.messages()
+        return waiting(self.outbox)
 
     def profiles(self) -> list[str]:
         """Return the keys of the messages that wait."""
         return [message.key for message in self.messages()]
 
     def stats(self) -> Stats:
-        return stats_of(self.ledger.counts(), self.inbox.submitted)
+        calls, exposures = self.inbox.submitted_apart()
+        of_exposures = exposure_stats_of(self.ledger.events(), exposures)
+        return stats_of(self.ledger.counts(), calls, exposures=of_exposures)

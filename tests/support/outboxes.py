@@ -1,6 +1,7 @@
 """Messages for outboxes, written as texts such as ``"ann=1"``, and outboxes with real parts around them."""
 
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from hashlib import blake2b
 from math import inf
@@ -58,6 +59,13 @@ def repeat(key: str, evaluation: int = 1, second: float = 2.0, destination: Dest
 
 def texts(messages: Iterable[Message]) -> list[str]:
     return [f"{message.key}={message.record.decode()}" for message in messages]
+
+
+def waiting(memory: MemoryOutbox) -> list[Message]:
+    """Return what waits, and let it wait."""
+    with suppress(InterruptedError), memory.hand_over() as messages:
+        raise InterruptedError
+    return messages
 
 
 def claim(outbox: Settler) -> list[str]:
@@ -130,12 +138,17 @@ class Client:
     def claim(self) -> list[str]:
         return claim(self.outbox)
 
+    def kept(self) -> int:
+        return sum(self.outbox.kept())
+
     def deliver(self) -> list[str]:
         return deliver(self.outbox)
 
     def stats(self) -> Stats:
         """Return the counts, which add up and are never negative."""
-        stats = stats_of(self.ledger.counts(), self.submitted)
+        events = self.ledger.events()
+        counts = {name: count + events.get(name, 0) for name, count in self.ledger.counts().items()}
+        stats = stats_of(counts, self.submitted)
         parts = stats.delivered, stats.unchanged, stats.superseded, stats.dropped, stats.rejected, stats.pending
         assert stats.accepted == sum(parts)
         assert min(parts) >= 0

@@ -1,6 +1,6 @@
 """The contract of an outbox backend, as plainly as Python can say it: in memory, without any regard to speed."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from itertools import count
@@ -37,6 +37,7 @@ class ReferenceStore:
     last: dict[Slot, Last] = field(default_factory=dict)
     destinations: list[Destination] = field(default_factory=list)
     counts: dict[object, Counter[str]] = field(default_factory=dict)  # by process
+    event_counts: defaultdict[object, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     accounts: dict[int, int] = field(default_factory=dict)  # the numbers of the accounts, by id of their counts
     kept: list[Counter[str]] = field(default_factory=list)
     last_version: int = 0
@@ -55,8 +56,10 @@ class ReferenceStore:
         """End the waiting of a message; False if this version does not wait."""
         if message.version not in self.waiting:
             return False
-        _, owner = self.waiting.pop(message.version)
+        waiting, owner = self.waiting.pop(message.version)
         self.counts[owner][outcome] += 1
+        if not waiting.replaces:
+            self.event_counts[owner][outcome] += 1
         return True
 
 
@@ -75,7 +78,7 @@ class ReferenceBackend:
             self.add_sent(message)
         for message in messages:
             self.note_destination(message.destination)
-            self.counts["accepted"] += 1
+            self.count("accepted", message)
             self.add(message)
         for destination in self.shared.destinations:
             pending = self.shared.pending_of(destination)
@@ -97,7 +100,7 @@ class ReferenceBackend:
         last = self.last(message)
         is_late = last is not None and self.is_late(message, last)
         if last is not None and self.is_unchanged(message, last):
-            self.counts["unchanged"] += 1
+            self.count("unchanged", message)
             self.touch(last, message)
         elif is_late and message.replaces:
             self.counts["superseded"] += 1
@@ -105,13 +108,15 @@ class ReferenceBackend:
             if last is not None and message.replaces and last.version in self.shared.waiting:
                 self.shared.end(self.shared.waiting[last.version][0], "superseded")
             version = self.shared.next_version()
-            self.shared.waiting[version] = (
-                message._replace(version=version, evaluation=None, replaces=True),
-                self,
-            )
+            self.shared.waiting[version] = message._replace(version=version, evaluation=None), self
             self.shared.waits_since[version] = message.evaluated_at
             if not is_late:
                 self.remember(message, version)
+
+    def count(self, outcome: str, message: Message) -> None:
+        self.counts[outcome] += 1
+        if not message.replaces:
+            self.shared.event_counts[self][outcome] += 1
 
     def confirm(self, repeat: Repeat) -> bool:
         last = self.last(repeat)
@@ -198,6 +203,7 @@ class ReferenceBackend:
             store=self.shared.number,
             account=self.shared.accounts.get(id(self.counts), 0) if self in self.shared.counts else 0,
             own=Totals(**self.shared.counts.get(self, Counter())),
+            own_events=Totals(**self.shared.event_counts[self]),
             pending=len(waiting),
             oldest_seconds=monotonic() - self.shared.waits_since[min(waiting)] if waiting else 0.0,
             first_version=min(versions, default=None),

@@ -51,6 +51,18 @@ def test_command_shows_what_arrives_until_it_is_interrupted() -> None:
     assert ended == "\n1 request, 1 profile"
 
 
+def test_events_are_shown_with_their_properties_but_no_token() -> None:
+    properties = {"token": "secret", "distinct_id": "ann", "Variant name": "control"}
+    sent = Request(
+        "POST", "/track?verbose=1", {}, b"", [{"event": "met", "properties": properties}, {"event": ""}], 1
+    )
+    assert [*lines(sent)][1:] == [
+        "    ann  met",
+        "        Variant name  'control'",
+        "    refused: event, missing or empty",
+    ]
+
+
 def test_command_may_be_interrupted_once_more() -> None:
     shown: list[str] = []
 

@@ -56,7 +56,11 @@ def test_answer_without_verbose_is_a_digit(mixpanel_server: MixpanelServer) -> N
 
 @pytest.mark.parametrize(
     ("method", "path", "body", "status"),
-    [("GET", "/engage", b"", 405), ("POST", "/track", b"[]", 404), ("POST", "/engage", b"x" * 10_000_001, 413)],
+    [
+        ("GET", "/engage", b"", 405),
+        ("POST", "/groups", b"[]", 404),
+        ("POST", "/engage", b"x" * 10_000_001, 413),
+    ],
 )
 def test_request_that_is_no_update_gets_an_http_error(
     mixpanel_server: MixpanelServer, method: str, path: str, body: bytes, status: int

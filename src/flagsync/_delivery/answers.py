@@ -29,12 +29,15 @@ class Answer(NamedTuple):
         reason: What to tell a person; safe to log.
         retry_after_seconds: How long the server asks to be left alone; 0.0 if it does not say.
         text: The beginning of the server's answer, which may quote the request.
+        refused: The indexes of the messages that were refused while the others were accepted; empty if the answer
+            does not name them.
     """
 
     outcome: Outcome
     reason: str = ""
     retry_after_seconds: float = 0.0
     text: str = ""
+    refused: frozenset[int] = frozenset()
 
 
 class Misconfiguration(str):

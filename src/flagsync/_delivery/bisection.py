@@ -5,7 +5,7 @@ tries a part elsewhere in the batch, to tell bad messages from a service that re
 knows which messages were refused alone in earlier attempts.
 """
 
-from collections.abc import Container, Sequence
+from collections.abc import Collection, Container, Sequence
 
 from flagsync._outbox.contract import Message
 
@@ -58,9 +58,21 @@ class Bisection:
             self._last = []
         self._add_last()
 
-    def refuse(self, part: Sequence[Message]) -> None:
-        """Note that a part was refused: its halves are sent later, or the message is rejected."""
-        if self._last and len(part) == len(self._whole):
+    def refuse(self, part: Sequence[Message], bad: Collection[int] = ()) -> None:
+        """Note that a part was refused: its halves are sent later, or the message is rejected.
+
+        Args:
+            part: The part.
+            bad: The indexes of the bad messages, if the others were accepted.
+        """
+        is_whole = len(part) == len(self._whole)
+        if bad:
+            for place, message in enumerate(part):
+                (self.rejected if place in bad else self.accepted).append(message)
+            self._last = [] if is_whole else self._last
+            self._add_last()
+            return
+        if self._last and is_whole:
             self._parts.append(self._first)
             return
         middle = len(part) // 2

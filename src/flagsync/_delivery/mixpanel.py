@@ -1,28 +1,58 @@
 """Mixpanel's ingestion endpoints, and what they answer.
 
 Guarantee: ``MixpanelApi.post`` raises nothing and ends within its time. Source for the meaning of answers:
-https://developer.mixpanel.com/reference/profile-batch-update
+https://developer.mixpanel.com/reference/profile-batch-update, …/track-event and …/import-events
 """
 
 import json
+import re
 from collections.abc import Sequence
+from http import HTTPStatus
+from urllib.parse import quote, urlsplit
 
-from flagsync._delivery.answers import Answer, Outcome, Service, judge
+from flagsync._clock import time
+from flagsync._delivery.answers import Answer, Outcome, Reply, Service, judge
 from flagsync._delivery.http import Http
+
+# /track accepts events of the last five days, and a batch may be retried for a while.
+MAX_TRACK_SECONDS = 4.5 * 86400
+TRACK, IMPORT = "/track", "/import"
+# Quotation marks within texts are escaped, so this matches only the property itself.
+EVENT_TIME = re.compile(rb'"time":(\d+)')
 
 
 def read_body(body: bytes) -> tuple[Outcome, str]:
     """Return what the body of an answer with status 200 means; the status alone is not success."""
-    try:
-        document: object = json.loads(body)
-    except (ValueError, RecursionError):  # not JSON, or nested without end
-        document = None
+    document = _document(body)
     status = document.get("status") if isinstance(document, dict) else document
     if type(status) is not int:
         return Outcome.UNAVAILABLE, ", not an answer of Mixpanel"
     if status == 1:
         return Outcome.ACCEPTED, ""
     return (Outcome.REFUSED, ", status 0") if status == 0 else (Outcome.UNAVAILABLE, f", status {status}")
+
+
+def read_import_body(body: bytes) -> tuple[Outcome, str]:
+    """Return what the body of an answer of /import with status 200 means; a captive portal answers something else."""
+    document = _document(body)
+    is_answer = isinstance(document, dict) and document.get("code") == HTTPStatus.OK
+    return (Outcome.ACCEPTED, "") if is_answer else (Outcome.UNAVAILABLE, ", not an answer of Mixpanel")
+
+
+def refused_records(body: bytes, count: int) -> frozenset[int]:
+    """Return the indexes of the records that /import refused, out of ``count``; it imported the others."""
+    document = _document(body)
+    failed = document.get("failed_records") if isinstance(document, dict) else None
+    places = [record.get("index") for record in failed or () if isinstance(record, dict)]
+    return frozenset(place for place in places if type(place) is int and 0 <= place < count)
+
+
+def _document(body: bytes) -> object:
+    try:
+        document: object = json.loads(body)
+    except (ValueError, RecursionError):  # not JSON, or nested without end
+        return None
+    return document
 
 
 MIXPANEL = Service(
@@ -34,6 +64,8 @@ MIXPANEL = Service(
     remedy="mixpanel_token, region and mixpanel_url",
 )
 
+MIXPANEL_IMPORT = MIXPANEL._replace(read_body=read_import_body)
+
 
 class MixpanelApi:
     """Posts batches of records."""
@@ -43,9 +75,30 @@ class MixpanelApi:
 
     def post(self, url: str, bodies: Sequence[bytes], seconds: float) -> Answer:
         """Send records as one JSON array; within about ``seconds``, return what became of them."""
-        reply = self._http.request("POST", f"{url}?verbose=1", b"[%b]" % b",".join(bodies), seconds)
-        return judge(MIXPANEL, reply)
+        content = b"[%b]" % b",".join(bodies)
+        if url.endswith(TRACK) and _oldest(bodies) < time() - MAX_TRACK_SECONDS:
+            return self._import(url, bodies, content, seconds)
+        return judge(MIXPANEL, self._http.request("POST", f"{url}?verbose=1", content, seconds))
+
+    def _import(self, url: str, bodies: Sequence[bytes], content: bytes, seconds: float) -> Answer:
+        """Send events that are too old for /track to /import, which expects the token as the user name."""
+        parts = urlsplit(url.removesuffix(TRACK) + IMPORT)
+        token = json.loads(bodies[0])["properties"]["token"]
+        host = f"{quote(token, safe='')}:@{parts.netloc.rpartition('@')[2]}"
+        reply = self._http.request(
+            "POST", parts._replace(netloc=host, query="strict=1").geturl(), content, seconds
+        )
+        answer = judge(MIXPANEL_IMPORT, reply)
+        if isinstance(reply, Reply) and reply.status == HTTPStatus.BAD_REQUEST:
+            return answer._replace(refused=refused_records(reply.body, len(bodies)))
+        return answer
 
     def close(self) -> None:
         """Close the connection."""
         self._http.close()
+
+
+def _oldest(events: Sequence[bytes]) -> float:
+    """Return the time of the oldest of some events, in seconds since 1970."""
+    found = (EVENT_TIME.search(event) for event in events)
+    return min((float(match[1]) for match in found if match), default=time())

@@ -151,7 +151,7 @@ class Sender:
                 bisection.accept(part)
             elif answer.outcome is Outcome.REFUSED:
                 refusal = answer
-                bisection.refuse(part)
+                bisection.refuse(part, answer.refused)
             else:
                 failure = answer
                 break

@@ -30,6 +30,22 @@ themselves, with the number 0, where they did not come from a document.
 """
 
 
+class Exposure(NamedTuple):
+    """A call of an identity that meets an experiment.
+
+    Attributes:
+        identifier: The identifier as the application passed it.
+        document: The number of the document that was used last; 0 if there is none.
+        flag: The flag that decided, or whatever the application passed.
+        met_at: ``time.monotonic()``.
+    """
+
+    identifier: object
+    document: int
+    flag: object
+    met_at: float
+
+
 class Calls:
     """Makes calls, and keeps the documents that they refer to.
 
@@ -68,6 +84,10 @@ class Calls:
             # It is no context of Flagsmith's, and is rejected where it would be evaluated.
             return identifier, 0, context, monotonic()
         return identifier, number, identity, monotonic()
+
+    def expose(self, identifier: object, flag: object) -> Exposure:
+        """Return an exposure. Never raises, whatever the objects are."""
+        return Exposure(identifier, self._last.number, flag, monotonic())
 
     def document(self, number: int) -> Context:
         """Return a document: a context without an identity.

@@ -25,7 +25,7 @@ class NotMirrored(NamedTuple):
     """Why an identity is evaluated but not mirrored.
 
     Attributes:
-        reason: One of a few texts.
+        reason: One of a few texts; empty if the application wants no profile.
         detail: What is logged in place of the reason, the first time.
     """
 
@@ -56,19 +56,26 @@ def distinct_id_of(
         who = "the identifier's own str()" if given is None else "distinct_id"
         reason = f"{who} raised {type(error).__name__}"
         return NotMirrored(reason, f"{who} raised {described(error, given or '')}")
+    if mapped is None:
+        return NotMirrored("")
     if not isinstance(mapped, str):
         return NotMirrored(f"distinct_id returned {type(mapped).__name__}, not str")
     text = text_of(mapped)
-    if not text:
-        return NotMirrored("the identifier is empty")
-    if text.lower() in BLOCKED:
-        return NotMirrored("Mixpanel blocks the identifier as a placeholder")
-    try:
-        size = len(text) if text.isascii() else len(text.encode())
-    except UnicodeEncodeError:
-        return NotMirrored("the identifier is not valid Unicode")
-    if size > MAX_BYTES:
-        return NotMirrored(f"the identifier is longer than {MAX_BYTES} bytes")
+    if fault := _fault(text):
+        return NotMirrored(fault)
     if given != content:
         warn(WHITE_SPACE)
     return text
+
+
+def _fault(text: str) -> str | None:
+    """Return why Mixpanel does not take a ``distinct_id``; None if it does."""
+    if not text:
+        return "the identifier is empty"
+    if text.lower() in BLOCKED:
+        return "Mixpanel blocks the identifier as a placeholder"
+    try:
+        size = len(text) if text.isascii() else len(text.encode())
+    except UnicodeEncodeError:
+        return "the identifier is not valid Unicode"
+    return f"the identifier is longer than {MAX_BYTES} bytes" if size > MAX_BYTES else None

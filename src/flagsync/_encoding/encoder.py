@@ -1,7 +1,7 @@
 """The thread that turns evaluations into messages.
 
 Guarantee: ``submit`` appends to a queue, whatever the number of flags; it waits for nothing and never raises. Of each
-identity the latest call counts. Boundary: knows nothing of sending.
+identity the latest call counts; each exposure counts. Boundary: knows nothing of sending.
 """
 
 from collections.abc import Callable, Collection, Iterable
@@ -10,9 +10,10 @@ from typing import TypeAlias
 
 from flagsmith.models import Flags
 
-from flagsync._encoding.calls import Call
+from flagsync._encoding.calls import Call, Exposure
 from flagsync._encoding.distinct_id import NotMirrored
-from flagsync._encoding.inbox import NOT_MIRRORED, Inbox
+from flagsync._encoding.exposure import ExposureEncoder
+from flagsync._encoding.inbox import NOT_MIRRORED, NOT_RECORDED, Inbox
 from flagsync._encoding.pacer import AS_A_RULE, WHILE_SOMEBODY_WAITS, Pacer
 from flagsync._encoding.profile import ProfileEncoder
 from flagsync._outbox.contract import Intake, Repeat
@@ -37,6 +38,7 @@ class Encoder:
     Args:
         inbox: Where calls wait.
         profile: Makes calls, and turns a call into a message.
+        exposures: Turns an exposure into a message.
         outbox: Where messages are put.
         pacer: Lets the thread rest.
         start: Starts the threads; False if Python starts none any more.
@@ -51,6 +53,7 @@ class Encoder:
         self,
         inbox: Inbox,
         profile: ProfileEncoder,
+        exposures: ExposureEncoder,
         outbox: Intake,
         pacer: Pacer,
         *,
@@ -61,7 +64,8 @@ class Encoder:
         report: Reporter,
         gather_seconds: float = GATHER_SECONDS,
     ) -> None:
-        self._inbox, self._profile, self._outbox, self._pacer = inbox, profile, outbox, pacer
+        self._inbox, self._profile, self._exposures = inbox, profile, exposures
+        self._outbox, self._pacer = outbox, pacer
         self._start, self._on_put, self._on_end = start, on_put, on_end
         self._ledger, self._report, self._gather_seconds = ledger, report, gather_seconds
         self.worker = Worker("flagsync-encoder", self._step, report, self._end)
@@ -72,6 +76,13 @@ class Encoder:
         # Written out here, since each call of a function would be a tenth of what the caller pays.
         calls = self._inbox.calls
         calls.append(self._profile.calls.make(identifier, flags))
+        if len(calls) >= self._inbox.threshold.calls:
+            self._attend()
+
+    def expose(self, identifier: object, flag: object) -> None:
+        """Let an exposure be recorded."""
+        calls = self._inbox.calls
+        calls.append(self._profile.calls.expose(identifier, flag))
         if len(calls) >= self._inbox.threshold.calls:
             self._attend()
 
@@ -97,8 +108,8 @@ class Encoder:
         """Wake the thread and keep the queue within its bound, or refuse the call."""
         threshold = self._inbox.threshold
         if self._inbox.is_closed or self.worker.is_ended:
-            if self._inbox.remove_newest():  # else the thread has collected it
-                self._skip(NotMirrored("the client is closed"))
+            if (call := self._inbox.remove_newest()) is not None:  # else the thread has collected it
+                self._skip(NotMirrored("the client is closed"), is_event=isinstance(call, Exposure))
             return
         if self._start():
             self.worker.wake()
@@ -141,6 +152,8 @@ class Encoder:
         while left:
             calls = [inbox.pop() for _ in range(min(left, CALLS_AT_ONCE))]
             left -= len(calls)
+            if self._outbox.has_full_batch():
+                self._on_put()
             for number, (distinct_id, keyed) in enumerate(self._without_repeats(self._by_profile(calls))):
                 self._encode(distinct_id, *keyed)
                 if number % ANNOUNCE_EVERY == 0 and self._outbox.has_full_batch():
@@ -154,11 +167,14 @@ class Encoder:
         self._flushes.finish(flushes)
         self._on_put()
 
-    def _by_profile(self, calls: Iterable[Call]) -> dict[str, KeyedCall]:
-        """Return the latest call of each profile."""
+    def _by_profile(self, calls: Iterable[Call | Exposure]) -> dict[str, KeyedCall]:
+        """Put exposures into the outbox; return the latest call of each profile."""
         found = dict[str, KeyedCall]()
         for call in calls:
             try:
+                if isinstance(call, Exposure):
+                    self._encode_exposure(call)
+                    continue
                 distinct_id = self._profile.distinct_id(call[0])
                 if isinstance(distinct_id, NotMirrored):
                     self._skip(distinct_id)
@@ -168,8 +184,9 @@ class Encoder:
                         self._ledger.count("superseded")
                     found[distinct_id] = call, key
             except BaseException as error:  # noqa: BLE001 - one identity's failure must not cost another's update
-                self._reject(error)
-            self._pacer.pause()
+                self._reject(error, is_event=isinstance(call, Exposure))
+            finally:
+                self._pacer.pause()
         return found
 
     def _without_repeats(self, calls: dict[str, KeyedCall]) -> Collection[tuple[str, KeyedCall]]:
@@ -197,12 +214,27 @@ class Encoder:
         except BaseException as error:  # noqa: BLE001 - as above
             self._reject(error)
 
-    def _skip(self, reason: NotMirrored) -> None:
-        self._ledger.count("skipped")
-        self._report.warn_once(NOT_MIRRORED.format(reason.detail or reason.reason), reason.reason)
+    def _encode_exposure(self, exposure: Exposure) -> None:
+        """Put the message of an exposure into the outbox."""
+        distinct_id = self._profile.distinct_id(exposure.identifier)
+        if isinstance(distinct_id, NotMirrored):
+            self._skip(distinct_id, is_event=True)
+            return
+        message = self._exposures.encode(distinct_id, exposure)
+        if isinstance(message, NotMirrored):
+            self._skip(message, is_event=True)
+        else:
+            self._outbox.put(message)
 
-    def _reject(self, error: BaseException) -> None:
+    def _skip(self, reason: NotMirrored, *, is_event: bool = False) -> None:
+        self._ledger.count("skipped", is_event=is_event)
+        if reason.reason:
+            text = NOT_RECORDED if is_event else NOT_MIRRORED
+            self._report.warn_once(text.format(reason.detail or reason.reason), f"{text} {reason.reason}")
+
+    def _reject(self, error: BaseException, *, is_event: bool = False) -> None:
         if is_interrupt_of_application(error):
             raise error
-        self._ledger.count("rejected")
-        self._report.count_loss(f"Flags cannot be mirrored ({type(error).__name__})")
+        self._ledger.count("rejected", is_event=is_event)
+        text = "Exposures cannot be recorded ({})" if is_event else "Flags cannot be mirrored ({})"
+        self._report.count_loss(text.format(type(error).__name__))

@@ -17,9 +17,7 @@ Identity: TypeAlias = dict[str, Any]
 
 def context_of(flags: Flags) -> Context | None:
     """Return the context that lazy ``Flags`` are evaluated from; None for other objects. Never raises."""
-    if (
-        type(flags) is Flags
-    ):  # nothing raises here but a signal handler of the application, and that gets through
+    if type(flags) is Flags:  # only a signal handler of the application can raise here
         return flags._context  # type: ignore[return-value] # noqa: SLF001 - nothing public has it (flagsmith 6.3)
     # isinstance() may run code of the object, which may raise; type() does not.
     try:

@@ -1,4 +1,4 @@
-"""The calls that wait to be encoded; the latest of each identity wins.
+"""The calls that wait to be encoded: the latest of each identity wins, and each exposure counts.
 
 Guarantee: adding a call takes no lock. The number of waiting calls is bounded.
 """
@@ -8,13 +8,14 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from contextlib import suppress
 
-from flagsync._encoding.calls import Call
+from flagsync._encoding.calls import Call, Exposure
 from flagsync._encoding.evaluation import is_evaluated
 from flagsync._identifiers import content_of
 from flagsync._report import MAX_PENDING_REACHED, Reporter, is_interrupt_of_application
 from flagsync._stats import Ledger
 
 NOT_MIRRORED = "An identity is not mirrored: {}"
+NOT_RECORDED = "An exposure is not recorded: {}"
 
 
 class Threshold:
@@ -49,24 +50,32 @@ class Inbox:
     def __init__(self, max_pending: float, enough: int, ledger: Ledger, report: Reporter) -> None:
         self._max_pending, self._enough, self._ledger, self._report = max_pending, enough, ledger, report
         # A deque's append needs no lock, neither between threads nor in a signal handler.
-        self.calls = deque[Call]()
+        self.calls = deque[Call | Exposure]()
         self.threshold = Threshold(1)
         self.is_idle, self.is_closed = True, False
-        self._latest: OrderedDict[str | tuple[int, str], Call] = (
-            OrderedDict()
-        )  # only the encoder's thread uses it
-        self._collected = 0  # calls taken by the encoder's thread, which alone counts them
-        self._lock = threading.RLock()  # for the count of calls removed elsewhere
-        self._removed = 0
+        # Only the encoder's thread uses it. The key of an exposure is a number, so that it replaces no other.
+        self._latest: OrderedDict[str | tuple[int, str] | int, Call | Exposure] = OrderedDict()
+        # Calls and exposures taken by the encoder's thread, which alone counts them.
+        self._collected = self._collected_exposures = 0
+        self._lock = threading.RLock()  # for the count of those removed elsewhere
+        self._removed = self._removed_exposures = 0
 
     def __len__(self) -> int:
-        """How many identities are collected."""
+        """How many identities and exposures are collected."""
         return len(self._latest)
 
     @property
     def submitted(self) -> int:
-        """How many calls have arrived."""
+        """How many calls and exposures have arrived."""
         return self._collected + self._removed + len(self.calls)
+
+    def submitted_apart(self) -> tuple[int, int]:
+        """Return how many calls and how many exposures have arrived."""
+        all_gone = self._collected + self._removed
+        exposures_gone = self._collected_exposures + self._removed_exposures
+        waiting = self.calls.copy()  # in one step, while other threads append
+        exposures = sum(type(call) is Exposure for call in waiting)
+        return all_gone - exposures_gone + len(waiting) - exposures, exposures_gone + exposures
 
     def has_enough(self) -> bool:
         """Whether enough calls wait, so that they need not gather longer."""
@@ -102,11 +111,11 @@ class Inbox:
     def keep_bound(self) -> None:
         """Drop the oldest calls beyond the bound, in the caller's thread."""
         while len(self.calls) > self._max_pending:
-            if self._remove(self.calls.popleft):
-                self._drop(1)
+            if (call := self._remove(self.calls.popleft)) is not None:
+                self._drop(call)
 
-    def remove_newest(self) -> bool:
-        """Take the newest call out, in the caller's thread; False if the encoder's thread was faster."""
+    def remove_newest(self) -> Call | Exposure | None:
+        """Take the newest call out, in the caller's thread; None if the encoder's thread was faster."""
         return self._remove(self.calls.pop)
 
     def collect(self) -> None:
@@ -115,35 +124,39 @@ class Inbox:
             for _ in range(len(self.calls)):
                 call = self.calls.popleft()
                 self._collected += 1
-                self._receive(call)
+                if isinstance(call, Exposure):
+                    self._collected_exposures += 1
+                    self._latest[self._collected] = call
+                else:
+                    self._receive(call)
         while len(self._latest) > self._max_pending:
-            self._latest.popitem(last=False)
-            self._drop(1)
+            self._drop(self._latest.popitem(last=False)[1])
 
-    def pop(self) -> Call:
-        """Remove and return the call of the identity that has waited longest."""
+    def pop(self) -> Call | Exposure:
+        """Remove and return the identity's call or the exposure that has waited longest."""
         return self._latest.popitem(last=False)[1]
 
     def has_newer(self, call: Call) -> bool:
         """Return whether a later call of the same identity is collected. May raise what an identifier raises."""
         return _key(call[0]) in self._latest
 
-    def count_removed(self) -> None:
+    def count_removed(self, *, is_exposure: bool = False) -> None:
         """Count a call that has arrived and does not wait."""
         with self._lock:
             self._removed += 1
+            self._removed_exposures += is_exposure
 
     def _attend_from(self, calls: float) -> None:
         self.threshold = Threshold(calls)
         if self.is_closed:  # another thread may have closed it before the line above
             self.threshold = Threshold(0)
 
-    def _remove(self, pop: Callable[[], Call]) -> bool:
+    def _remove(self, pop: Callable[[], Call | Exposure]) -> Call | Exposure | None:
         with suppress(IndexError):
-            pop()
-            self.count_removed()
-            return True
-        return False
+            call = pop()
+            self.count_removed(is_exposure=isinstance(call, Exposure))
+            return call
+        return None
 
     def _receive(self, call: Call) -> None:
         identifier, number, evaluated, _ = call
@@ -164,9 +177,9 @@ class Inbox:
         self._ledger.count("skipped")
         self._report.warn_once(NOT_MIRRORED.format(reason))
 
-    def _drop(self, count: int) -> None:
-        self._ledger.count("dropped", count)
-        self._report.count_loss(MAX_PENDING_REACHED, count)
+    def _drop(self, call: Call | Exposure) -> None:
+        self._ledger.count("dropped", is_event=isinstance(call, Exposure))
+        self._report.count_loss(MAX_PENDING_REACHED)
 
 
 def _key(identifier: object) -> str | tuple[int, str]:

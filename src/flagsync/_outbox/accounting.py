@@ -1,9 +1,13 @@
 """Keeps the statistics of this process in line with its backend, even if the store is removed.
 
-Guarantee: each message that the process has stored keeps its outcome in the statistics.
+Guarantee: each message that the process has stored counts once in the statistics, also if its store is moved away and
+back.
 """
 
+from typing import NamedTuple
+
 from flagsync._outbox.backend import Status, Totals
+from flagsync._outbox.contract import Kept
 from flagsync._report import Outage, Reporter
 from flagsync._stats import Ledger
 
@@ -15,51 +19,105 @@ SILENT = (
 )
 
 
+class Former(NamedTuple):
+    """What a process had in a store when another one took its place.
+
+    Attributes:
+        account: The number of its account.
+        totals: What counts meanwhile: what waited there is dropped.
+        twice: How many of the messages in the account were stored twice.
+    """
+
+    account: int
+    totals: Totals
+    twice: int
+
+
 class Accounting:
     """Keeps the ledger up to date with what a backend says."""
 
     def __init__(self, ledger: Ledger, report: Reporter) -> None:
         self._ledger, self._report, self._silence = ledger, report, Outage(report)
-        self._past = Totals()  # totals of former stores and accounts
-        self._handed_over = 0  # messages that the current account must know
+        self._messages, self._events = _Accounts(), _Accounts()
         self.status = Status()
 
     @property
-    def pending(self) -> int:
+    def pending(self) -> Kept:
         """Messages of this process that wait in the store."""
-        return self.status.own.pending
+        return Kept(self._messages.current.pending, self._events.current.pending)
 
-    def note_stored(self, messages: int) -> None:
+    def note_stored(self, messages: int, events: int = 0) -> None:
         """Note that the backend has stored messages. It may know more, from calls that failed afterwards."""
-        self._handed_over += messages
+        self._messages.handed_over += messages
+        self._events.handed_over += events
 
     def update(self, status: Status) -> None:
         """Apply a new status."""
-        before, own = self.status, self._own()
-        if before.store and status.store != before.store:
-            if own.pending:
-                self._report.count_loss("The outbox was removed or emptied", own.pending)
-            self._keep(own._replace(dropped=own.dropped + own.pending), status)
-        elif before.account and status.account != before.account:
-            self._keep(own._replace(delivered=own.delivered + own.pending), status)
-        elif dropped := status.own.dropped - before.own.dropped:
+        before, self.status = self.status, status
+        is_other_store = before.store and status.store != before.store
+        is_other_account = not is_other_store and before.account and status.account != before.account
+        lost = sum(self.pending) if is_other_store else 0
+        for accounts, totals in ((self._messages, _rest(status)), (self._events, status.own_events)):
+            if is_other_store:
+                accounts.change_store(before, status, totals)
+            elif is_other_account:
+                accounts.close(totals)
+            accounts.current = totals
+        if lost:
+            self._report.count_loss("The outbox was removed or emptied", lost)
+        elif not (is_other_store or is_other_account) and (dropped := status.own.dropped - before.own.dropped):
             self._report.count_loss(FULL, dropped)
-        self.status = status
-        totals = _sum(self._past, self._own())
-        self._ledger.set_stored({**totals._asdict(), "pending": status.own.pending})
+        self._ledger.set_stored(self._messages.counts(), self._events.counts())
         if status.pending and min(status.silent_seconds, status.oldest_seconds) > SILENT_SECONDS:
             self._silence.begin(SILENT)
         else:
             self._silence.end("The process that sends updates from the outbox works again")
 
+
+class _Accounts:
+    """The accounts of this process for one kind of message: the current one, and those in former stores.
+
+    Attributes:
+        current: Totals of the current account.
+        handed_over: Messages that the current account must know.
+    """
+
+    def __init__(self) -> None:
+        self.current, self.handed_over = Totals(), 0
+        self._closed = Totals()  # of accounts that their store has forgotten
+        self._former: dict[int, Former] = {}  # by the number of the store
+
+    def counts(self) -> dict[str, int]:
+        """Return the outcomes of all messages, and how many are pending."""
+        totals = _sum(self._closed, *(former.totals for former in self._former.values()), self._own())
+        return {**totals._asdict(), "pending": self.current.pending}
+
+    def close(self, new: Totals) -> None:
+        """Continue with a new account: the store has forgotten the current one, as all its messages were delivered."""
+        own = self._own()
+        self._closed = _sum(self._closed, own._replace(delivered=own.delivered + own.pending))
+        self.handed_over = new.accepted
+
+    def change_store(self, before: Status, status: Status, new: Totals) -> None:
+        """Continue in another store, with the account that it still has if it was moved away and back."""
+        own, twice = self._own(), max(0, self.current.accepted - self.handed_over)
+        totals = own._replace(dropped=own.dropped + own.pending)
+        self._former[before.store] = Former(before.account, totals, twice)
+        self.handed_over = new.accepted
+        if (former := self._former.pop(status.store, None)) is not None:
+            if former.account == status.account:
+                self.handed_over -= former.twice
+            else:
+                self._closed = _sum(self._closed, former.totals)
+
     def _own(self) -> Totals:
-        """Return the totals of the account, with each message counted once.
+        """Return the totals of the current account, with each message counted once.
 
         A call may fail although it has stored everything. Its messages are then stored again, and count as unchanged or
         superseded the second time.
         """
-        own = self.status.own
-        twice = max(0, own.accepted - self._handed_over)
+        own = self.current
+        twice = max(0, own.accepted - self.handed_over)
         unchanged = min(twice, own.unchanged)
         superseded = min(twice - unchanged, own.superseded)
         return own._replace(
@@ -68,11 +126,11 @@ class Accounting:
             superseded=own.superseded - superseded,
         )
 
-    def _keep(self, totals: Totals, new: Status) -> None:
-        """Keep the totals of the former account. The new one knows the messages stored since."""
-        self._past = _sum(self._past, totals)
-        self._handed_over = new.own.accepted
+
+def _rest(status: Status) -> Totals:
+    """Return the totals of the messages that are not events."""
+    return Totals(*(every - event for every, event in zip(status.own, status.own_events, strict=True)))
 
 
-def _sum(one: Totals, other: Totals) -> Totals:
-    return Totals(*(a + b for a, b in zip(one, other, strict=True)))
+def _sum(*totals: Totals) -> Totals:
+    return Totals(*map(sum, zip(*totals, strict=True)))

@@ -43,6 +43,7 @@ class Status(NamedTuple):
         account: Number of this process's account; 0 if there is none. A store may forget the account of an idle process
             without pending messages, which then gets a new one.
         own: What became of the messages that this process has stored.
+        own_events: What became of those of them that do not replace others.
         pending: Messages that wait, of every process and destination.
         oldest_seconds: How long the first of them has waited since it was evaluated; 0.0 if none waits.
         first_version: The lowest pending version of the given destinations; None if there is none.
@@ -54,6 +55,7 @@ class Status(NamedTuple):
     store: int = 0
     account: int = 0
     own: Totals = Totals()
+    own_events: Totals = Totals()
     pending: int = 0
     oldest_seconds: float = 0.0
     first_version: int | None = None

@@ -75,8 +75,8 @@ class Change:
         if not messages:
             return
         versions = json.dumps([message.version for message in messages])
-        for account, count, latest in self._file.execute(sql.CLAIMED_OF, (versions,)).fetchall():
-            self._outcomes[account, outcome] += count
+        for account, replaces, count, latest in self._file.execute(sql.CLAIMED_OF, (versions,)).fetchall():
+            self._count(account, outcome, count, is_event=not replaces)
             self._pending[destination] -= count
             self._remembered[destination] += latest
         self._file.execute(sql.SETTLE_OLDER, (versions,))
@@ -95,8 +95,9 @@ class Change:
             excess = read(self._file, sql.PENDING, number) + self._pending[number] - max_pending
             if excess > 0:
                 rows = self._file.execute(sql.OVER_BOUND, (number, excess)).fetchall()
-                self._file.executemany(sql.DELETE, [(version,) for version, _ in rows])
-                self._outcomes.update((account, "dropped") for _, account in rows)
+                self._file.executemany(sql.DELETE, [(version,) for version, *_ in rows])
+                for _, account, replaces in rows:
+                    self._count(account, "dropped", is_event=not replaces)
                 self._pending[number] -= len(rows)
 
     def forget(self, rows: Sequence[tuple[int, int]]) -> None:
@@ -124,12 +125,13 @@ class Change:
             self._file.execute(sql.USE_ACCOUNT, (self._now, self._account))
 
     def _add(self, number: int, key: str, message: Message, row: "Known | None") -> None:
+        is_event = not message.replaces
         if message.body:
-            self._outcomes[self._account, "accepted"] += 1
+            self._count(self._account, "accepted", is_event=is_event)
         is_late = row is not None and self._is_late(message, row)
         if row is not None:
             if message.body and row.fingerprint == message.fingerprint and self._is_current(row, message):
-                self._outcomes[self._account, "unchanged"] += 1
+                self._count(self._account, "unchanged", is_event=is_event)
                 self._touch(row, message)
                 return
             if is_late and message.replaces:
@@ -141,9 +143,14 @@ class Change:
         waits_since = self._now - (self._clock - message.evaluated_at)
         when = self._boot, message.evaluated_at, waits_since, message.evaluation
         accepted = message.fingerprint, NEVER if message.body else self._now
-        owner = message.resend_after_seconds, self._account
+        owner = message.resend_after_seconds, self._account, message.replaces
         content = (self._tail(message.tail), message.body) if message.body else (None, None)
         self._rows.new.append((number, key, not is_late, *when, *accepted, *owner, *content))
+
+    def _count(self, account: int, outcome: str, number: int = 1, *, is_event: bool) -> None:
+        self._outcomes[account, outcome] += number
+        if is_event:
+            self._outcomes[account, f"event_{outcome}"] += number
 
     def _displace(self, number: int, message: Message, row: "Known") -> None:
         """Count the row that a message replaces, or keep both."""

@@ -95,6 +95,18 @@ class Claim(NamedTuple):
     has_more: bool = False
 
 
+class Kept(NamedTuple):
+    """Pending messages of a process that are safe in a shared store.
+
+    Attributes:
+        messages: Messages that replace others with the same key.
+        events: Messages that do not.
+    """
+
+    messages: int = 0
+    events: int = 0
+
+
 class Mark(NamedTuple):
     """A place in an outbox: of the message put last in memory, and of the last one in a shared store, if known."""
 
@@ -189,7 +201,7 @@ class Accounts(Protocol):
     def has_pending(self) -> bool:
         """Return whether messages wait, of this process or of another one that has shared the store."""
 
-    def kept(self) -> int:
+    def kept(self) -> Kept:
         """Return how many pending messages of this process are safe in a shared store."""
 
     def set_deadline(self, deadline: float) -> None:

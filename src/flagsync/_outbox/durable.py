@@ -3,7 +3,8 @@
 Guarantee: saved messages survive. Messages that the backend cannot store now are kept in memory and sent from there.
 Only the process that holds the lease sends, from the backend or from memory. Before it sends more from the backend, it
 tells the backend what was sent from memory, so that nothing older follows something newer. Boundary: that of the
-backend.
+backend; and a process that alone cannot use the backend for long sends from memory without the lease, so that an older
+state may follow a newer one of another process.
 """
 
 import threading
@@ -14,7 +15,7 @@ from math import inf
 from flagsync._clock import monotonic
 from flagsync._outbox.accounting import Accounting
 from flagsync._outbox.backend import Backend
-from flagsync._outbox.contract import Claim, Destination, Limits, Mark, Message, Repeat
+from flagsync._outbox.contract import Claim, Destination, Kept, Limits, Mark, Message, Repeat
 from flagsync._outbox.memory import MemoryOutbox
 from flagsync._outbox.options import Staging
 from flagsync._outbox.outage import BackendOutage
@@ -67,11 +68,20 @@ class DurableOutbox:
     def confirm(self, repeats: Sequence[Repeat]) -> Sequence[Repeat]:
         with self._io:
             new = self._save(repeats)
-        return self._memory.confirm(repeats) if new is None else new
+            if new is None:
+                new = self._memory.confirm(repeats)
+                for repeat in {*repeats}.difference(new):
+                    self._sent.bring_forward(repeat.destination, repeat.key, repeat.evaluated_at)
+        return new
 
     def put(self, message: Message) -> None:
-        # Even an equal message tells the backend when it was evaluated.
-        self._memory.put(message, is_news=not self._outage.is_active)
+        if self._outage.is_active:
+            with self._io:
+                self._memory.put(message, is_news=not self._outage.is_active)
+                # The backend learns when it was last evaluated, even if memory has sent an equal message.
+                self._sent.bring_forward(message.destination, message.key, message.evaluated_at)
+        else:  # even an equal message tells the backend when it was evaluated
+            self._memory.put(message, is_news=True)
         # While the sender uses the backend, continue encoding, but only for some time.
         if self._schedule.is_due_after_put() and self._io.acquire(blocking=self._schedule.is_overdue()):
             try:
@@ -132,7 +142,7 @@ class DurableOutbox:
             if not self._memory.is_settled(mark):
                 return False
             if not self._try_read_status():
-                return self.kept() == 0
+                return not any(self.kept())
             first = self._accounting.status.first_version
             return first is None or (mark.store is not None and first > max(mark.store, self._postponed_up_to))
 
@@ -142,7 +152,7 @@ class DurableOutbox:
                 self._try_read_status() and self._accounting.status.pending > 0
             )
 
-    def kept(self) -> int:
+    def kept(self) -> Kept:
         return self._accounting.pending
 
     def set_deadline(self, deadline: float) -> None:
@@ -172,6 +182,8 @@ class DurableOutbox:
         new: Sequence[Repeat] | None = None
         try:
             if len(self._memory) or len(self._sent) or self._outage.is_active or repeats:
+                if self._outage.is_active:
+                    self._backend.try_acquire_lease()  # the outage goes on if nobody can hold the lease
                 new = self._store(repeats)
                 self._outage.end()
                 self._read_status()
@@ -183,11 +195,11 @@ class DurableOutbox:
         return new
 
     def _store(self, repeats: Sequence[Repeat] = ()) -> Sequence[Repeat]:
-        messages = self._memory.messages()
-        deadline = self._schedule.busy_deadline()
-        new = self._backend.store(messages, self._sent.messages(), repeats, deadline)
-        self._accounting.note_stored(len(messages) + len(repeats) - len(new))
-        self._memory.hand_over(messages)
+        with self._memory.hand_over() as messages:
+            deadline = self._schedule.busy_deadline()
+            new = self._backend.store(messages, self._sent.messages(), repeats, deadline)
+        events = sum(not message.replaces for message in messages)
+        self._accounting.note_stored(len(messages) - events + len(repeats) - len(new), events)
         self._sent.clear()
         return new
 
@@ -204,7 +216,8 @@ class DurableOutbox:
 
     def _may_send_from_memory(self) -> bool:
         try:
-            return self._backend.try_acquire_lease()
+            # The holder may well use the backend, and never let go of the lease.
+            return self._backend.try_acquire_lease() or self._outage.is_long()
         except Exception:  # noqa: BLE001 - if nobody can hold the lease, nobody else sends
             return True
 

@@ -25,8 +25,8 @@ def open_backend(path: str, bounds: FileBounds) -> Backend:
     return SQLiteBackend(path, bounds)
 
 
-def totals(path: str | os.PathLike[str]) -> Totals:
-    """Return what became of all messages ever stored in a file.
+def totals(path: str | os.PathLike[str]) -> tuple[Totals, Totals]:
+    """Return what became of all messages ever stored in a file, and of the events among them.
 
     Raises:
         FileNotFoundError: There is no file.
@@ -35,4 +35,4 @@ def totals(path: str | os.PathLike[str]) -> Totals:
     check_name(os.fsdecode(path), sql.OUTBOX.name)
     where = str(Path(os.fsdecode(path)).resolve(strict=True))
     with closing(prepare(where, sql.OUTBOX)) as file:
-        return Totals(*file.execute(sql.TOTALS).fetchone())
+        return Totals(*file.execute(sql.TOTALS).fetchone()), Totals(*file.execute(sql.EVENT_TOTALS).fetchone())

@@ -5,15 +5,17 @@ collector nothing. Boundary: they are lost with the process.
 """
 
 import threading
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from math import inf
 
 from flagsync._clock import monotonic
-from flagsync._outbox.contract import Claim, Destination, Limits, Mark, Message, Repeat, fitting
+from flagsync._outbox.contract import Claim, Destination, Kept, Limits, Mark, Message, Repeat, fitting
 from flagsync._outbox.queue import UNKNOWN, Queue, message_of, slot_of
-from flagsync._recent import Recent
 from flagsync._report import MAX_PENDING_REACHED, Reporter
 from flagsync._stats import Ledger
+
+NOWHERE = Destination("")
 
 
 class MemoryOutbox:
@@ -41,8 +43,12 @@ class MemoryOutbox:
 
     def confirm(self, repeats: Sequence[Repeat]) -> Sequence[Repeat]:
         with self._lock:
-            now = monotonic()
-            new = [repeat for repeat in repeats if not self._is_known(repeat, now)]
+            now, new = monotonic(), list[Repeat]()
+            for repeat in repeats:
+                if self._is_known(repeat, now):
+                    self._bring_forward(*repeat)
+                else:
+                    new.append(repeat)
         self._ledger.count("unchanged", len(repeats) - len(new))
         return new
 
@@ -59,7 +65,8 @@ class MemoryOutbox:
                     self._ledger.count("superseded")
                 self._keep_bounds(queue)
             else:
-                self._ledger.count("unchanged")
+                self._bring_forward(message.destination, message.key, message.evaluation, message.evaluated_at)
+                self._ledger.count("unchanged", is_event=not message.replaces)
 
     def save(self) -> None:
         """Do nothing: memory needs no saving."""
@@ -91,8 +98,8 @@ class MemoryOutbox:
                 self._end(message, until.setdefault(resend_after, now + resend_after))
             for message in rejected:
                 self._end(message, -inf)
-            self._ledger.count("delivered", len(accepted))
-            self._ledger.count("rejected", len(rejected))
+            self._count("delivered", accepted)
+            self._count("rejected", rejected)
             left, self._in_flight = [*self._in_flight.values()], {}
             for message in left if last else reversed(left):
                 queue = self._queue(message.destination)
@@ -112,8 +119,8 @@ class MemoryOutbox:
     def has_pending(self) -> bool:
         return bool(len(self) or self._in_flight)
 
-    def kept(self) -> int:
-        return 0
+    def kept(self) -> Kept:
+        return Kept()
 
     def set_deadline(self, deadline: float) -> None:
         """Do nothing: memory is never waited for."""
@@ -127,28 +134,30 @@ class MemoryOutbox:
     def close(self) -> None:
         """Do nothing: no other process waits for this one."""
 
-    def messages(self) -> list[Message]:
-        """Return all waiting messages, for a store to take over; ``hand_over`` ends that."""
+    @contextmanager
+    def hand_over(self) -> Generator[list[Message]]:
+        """Yield all waiting messages for a store to take over, unless the block raises.
+
+        What is put meanwhile supersedes none of them. Once the store has them, this outbox remembers no key any more.
+        """
         with self._lock:
-            return [
+            messages = [
                 message_of(entry, destination)
                 for destination, queue in self._queues.items()
-                for entry in queue.waiting.values()
+                for entry in queue.hand_over()
             ]
-
-    def hand_over(self, messages: Sequence[Message]) -> None:
-        """Forget messages that a store has now, and everything remembered: now the store remembers."""
-        with self._lock:
-            is_all = bool(messages) and len(messages) == len(self) and messages[-1].version == self._version
-            for queue in self._queues.values():
-                queue.known = Recent(self._limits.max_remembered)
-                if is_all:  # the usual case: nothing was put meanwhile
-                    queue.waiting.clear()
-                    queue.size = 0
-            for message in () if is_all else messages:
-                queue, slot = self._queue(message.destination), slot_of(message)
-                if (entry := queue.waiting.get(slot)) is not None and entry[-1] == message.version:
-                    queue.remove(slot)
+        is_stored = False
+        try:
+            yield messages
+            is_stored = True
+        finally:
+            with self._lock:
+                for queue in self._queues.values():
+                    if is_stored:
+                        queue.forget()
+                    else:
+                        self._ledger.count("superseded", queue.take_back())
+                        self._keep_bounds(queue)
 
     def destinations(self) -> Collection[Destination]:
         """Return the destinations that messages were put for."""
@@ -159,6 +168,16 @@ class MemoryOutbox:
             return False
         evaluation, _, until = queue.known.get(repeat.key) or UNKNOWN
         return evaluation == repeat.evaluation and now < until
+
+    def _bring_forward(
+        self, destination: Destination, key: str, evaluation: int | None, evaluated_at: float
+    ) -> None:
+        """Note that a pending message was evaluated again, with an equal result."""
+        self._queue(destination).bring_forward(key, evaluation, evaluated_at)
+        flying = self._in_flight.get(key)
+        if flying is not None and flying.destination == destination:
+            evaluated_at = max(flying.evaluated_at, evaluated_at)
+            self._in_flight[key] = flying._replace(evaluation=evaluation, evaluated_at=evaluated_at)
 
     def _queue(self, destination: Destination) -> "Queue":
         if (queue := self._queues.get(destination)) is None:
@@ -183,12 +202,17 @@ class MemoryOutbox:
         del self._in_flight[slot_of(message)]
         self._queue(message.destination).know(message.key, message.fingerprint, until)
 
+    def _count(self, outcome: str, messages: Collection[Message]) -> None:
+        events = sum(not message.replaces for message in messages)
+        self._ledger.count(outcome, len(messages) - events)
+        self._ledger.count(outcome, events, is_event=True)
+
     def _keep_bounds(self, queue: "Queue") -> None:
         # Messages in flight count, too, but there is always room for the newest one.
         bound = 0 if self._is_abandoned else max(1, self._limits.max_pending - len(self._in_flight))
         while len(queue.waiting) > bound:
-            key, fingerprint, *_ = queue.remove(next(iter(queue.waiting)))
-            queue.know(key, fingerprint, -inf)
-            self._ledger.count("dropped")
+            dropped = message_of(queue.remove(next(iter(queue.waiting))), NOWHERE)
+            queue.know(dropped.key, dropped.fingerprint, -inf)
+            self._ledger.count("dropped", is_event=not dropped.replaces)
             if not self._is_abandoned:
                 self._report.count_loss(MAX_PENDING_REACHED)

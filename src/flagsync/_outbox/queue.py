@@ -4,6 +4,7 @@ Guarantee: both are text, bytes, numbers and exact tuples of those, which cost t
 """
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from math import inf
 from typing import TypeAlias
 
@@ -25,7 +26,9 @@ class Queue:
         self.waiting: OrderedDict[str, Entry] = OrderedDict()
         self.size = 0  # bytes of bodies and tails
         self.waits_since = -inf
+        self._max_remembered = max_remembered
         self.known: Recent[str, Known] = Recent(max_remembered)
+        self._handed_over: OrderedDict[str, Entry] = OrderedDict()
 
     def add(self, message: Message, version: int) -> bool:
         """Append a message; return whether it took the place of another one."""
@@ -43,6 +46,31 @@ class Queue:
         self._insert(slot, (*message[:4], *message[5:9], message.version))
         self.waiting.move_to_end(slot, last=last)
         return True
+
+    def bring_forward(self, key: str, evaluation: int | None, evaluated_at: float) -> None:
+        """Note that a waiting message was evaluated again, with an equal result."""
+        if (entry := self.waiting.get(key)) is not None:
+            times = max(entry[3], evaluated_at), entry[4]
+            self.waiting[key] = (*entry[:3], *times, evaluation, *entry[6:])
+
+    def hand_over(self) -> Iterable[Entry]:
+        """Return what waits. Nothing of it waits any more, unless it is taken back."""
+        self._handed_over, self.waiting, self.size = self.waiting, OrderedDict(), 0
+        return self._handed_over.values()
+
+    def take_back(self) -> int:
+        """Let what was handed over wait again; return how many messages newer ones have taken the place of."""
+        newer, self.waiting = self.waiting, self._handed_over
+        self._handed_over = OrderedDict()
+        replaced = sum(self.waiting.pop(slot, None) is not None for slot in newer)
+        self.waiting.update(newer)
+        self.size = sum(map(size_of, self.waiting.values()))
+        return replaced
+
+    def forget(self) -> None:
+        """Forget what was handed over, and what is known of keys."""
+        self._handed_over = OrderedDict()
+        self.known = Recent(self._max_remembered)
 
     def remove(self, slot: str) -> Entry:
         entry = self.waiting.pop(slot)

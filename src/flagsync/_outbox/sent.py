@@ -31,15 +31,21 @@ class SentMessages:
         """Remember messages, without their fingerprints if it is not certain that they arrived."""
         for message in messages:
             sent = self._sent.setdefault(message.destination, {})
-            fingerprint = message.fingerprint if is_certain else b""
+            before = sent.get(message.key)
             sent[message.key] = (
-                fingerprint,
-                message.evaluated_at,
+                message.fingerprint if is_certain else b"",
+                message.evaluated_at if before is None else max(before[1], message.evaluated_at),
                 message.resend_after_seconds,
                 message.replaces,
             )
             if len(sent) > self._max_remembered:
                 del sent[next(iter(sent))]
+
+    def bring_forward(self, destination: Destination, key: str, evaluated_at: float) -> None:
+        """Note that the last message of a key was evaluated again, with an equal result."""
+        sent = self._sent.get(destination, {})
+        if (message := sent.get(key)) is not None:
+            sent[key] = (message[0], max(message[1], evaluated_at), *message[2:])
 
     def messages(self) -> list[Message]:
         """Return the messages, without their bodies."""

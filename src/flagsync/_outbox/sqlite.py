@@ -87,10 +87,12 @@ class SQLiteBackend:
             numbers = [number for where in destinations for [number] in file.execute(sql.DESTINATION, where)]
             firsts = [first for number in numbers for [first] in file.execute(sql.FIRST, (number,)) if first]
             account, *own = file.execute(sql.OWN_TOTALS, (self._process,)).fetchone() or (0,)
+            counts = len(sql.COUNTS)
             status = Status(
                 store=read(file, sql.STORE),
                 account=account,
-                own=Totals(*own),
+                own=Totals(*own[:counts]),
+                own_events=Totals(*own[counts:]),
                 pending=read(file, sql.ALL_PENDING),
                 oldest_seconds=_oldest_seconds(file),
                 first_version=min(firsts, default=None),
@@ -158,7 +160,7 @@ def _messages(
     """Return the oldest messages that wait for a destination."""
     tails = dict[int, bytes]()
     with closing(file.execute(sql.OLDEST, (number, limit))) as rows:
-        for key, fingerprint, body, evaluated_at, resend_after_seconds, tail, version in rows:
+        for key, fingerprint, body, evaluated_at, resend_after_seconds, tail, replaces, version in rows:
             if tail not in tails:
                 [tails[tail]] = file.execute(sql.TAIL_CONTENT, (tail,)).fetchone()
             yield Message(
@@ -169,6 +171,7 @@ def _messages(
                 destination,
                 resend_after_seconds,
                 tail=tails[tail],
+                replaces=bool(replaces),
                 version=version,
             )
 

@@ -11,6 +11,7 @@ from threading import TIMEOUT_MAX
 from time import strftime
 from typing import Any
 
+from flagsync.testing.events import complaint as event_complaint
 from flagsync.testing.mixpanel import MixpanelServer, Request
 from flagsync.testing.updates import complaint
 
@@ -62,9 +63,14 @@ def lines(request: Request) -> Iterator[str]:
     yield f"{strftime('%H:%M:%S')}  {request.method} {request.path}  {_count(len(request.updates), 'update')}"
     if not request.updates:
         yield "    refused: the body is not a JSON array of updates"
+    find = event_complaint if request.path.startswith(("/track", "/import")) else complaint
     for update in request.updates[:MAX_SHOWN]:
-        if (error := complaint(update)) is not None:
+        if (error := find(update)) is not None:
             yield f"    refused: {error}"
+        elif "event" in update:
+            properties = dict(update["properties"])
+            yield f"    {properties.pop('distinct_id', '')}  {update['event']}"
+            yield from _operations({"$set": {name: properties[name] for name in properties if name != "token"}})
         else:
             yield f"    {update['$distinct_id']}"
             yield from _operations(update)

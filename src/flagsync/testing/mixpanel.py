@@ -1,7 +1,7 @@
 """A real HTTP server on loopback that behaves like Mixpanel, for tests and examples.
 
-Guarantee: it refuses what Mixpanel refuses, and fails on demand. Boundary: ``/engage`` with ``$set`` and ``$unset``;
-nothing is kept when the server ends.
+Guarantee: it refuses what Mixpanel refuses, and fails on demand. Boundary: ``/engage`` with ``$set`` and ``$unset``,
+``/track`` and ``/import``; nothing is kept when the server ends.
 """
 
 import json
@@ -10,14 +10,16 @@ import sys
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 from urllib.parse import parse_qs, urlsplit
 
 from flagsync._outbox.contract import MAX_BATCH_MESSAGES
-from flagsync.testing.updates import complaint, decoded
+from flagsync.testing.events import experiments_of, import_answer, track_complaint
+from flagsync.testing.faults import Fault
+from flagsync.testing.updates import complaint, decoded, form_of
 
 MAX_BODY_BYTES = 10_000_000
 JOIN_SECONDS = 5.0
@@ -32,7 +34,7 @@ class Request:
         path: Path and query.
         headers: By name, in the spelling of the client.
         body: The raw bytes.
-        updates: The decoded JSON array; empty if the body is none.
+        updates: The decoded updates or events, from a JSON array or the ``data`` of a form; empty if there are none.
         connection: A number that requests on one connection share.
     """
 
@@ -42,21 +44,6 @@ class Request:
     body: bytes
     updates: list[dict[str, Any]]
     connection: int
-
-
-@dataclass(slots=True)
-class _Fault:
-    times: float = 0
-    status: int | None = None
-    body: bytes | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
-    delay_seconds: float = 0.0
-    drop: bool = False
-    distinct_id: str | None = None
-
-    def meets(self, request: Request) -> bool:
-        ids = [update.get("$distinct_id") for update in request.updates if isinstance(update, dict)]
-        return self.times >= 1 and (self.distinct_id is None or self.distinct_id in ids)
 
 
 class MixpanelServer:
@@ -77,12 +64,14 @@ class MixpanelServer:
         url: For ``mixpanel_url``.
         requests: Every request so far, oldest first.
         profiles: ``distinct_id`` -> properties, after all updates that were accepted.
+        events: Every event that was accepted, oldest first: ``{"event": name, "properties": {…}}``.
     """
 
     def __init__(self, port: int = 0) -> None:
         self.requests: list[Request] = []
         self.profiles: dict[str, dict[str, Any]] = {}
-        self._faults: list[_Fault] = []
+        self.events: list[dict[str, Any]] = []
+        self._faults: list[Fault] = []
         self._changed = threading.Condition()
         self._ending = threading.Event()
         self._connections: dict[socket.socket, threading.Thread] = {}
@@ -99,6 +88,11 @@ class MixpanelServer:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    @property
+    def experiments(self) -> dict[str, dict[str, set[str]]]:
+        """Experiment -> variant -> the ``distinct_id``s that have met it, from the events that were accepted."""
+        return experiments_of([*self.events])
 
     def close(self) -> None:
         """Answer no more and close every connection. Idempotent."""
@@ -123,6 +117,7 @@ class MixpanelServer:
         delay_seconds: float = 0.0,
         drop: bool = False,
         distinct_id: str | None = None,
+        endpoint: str = "",
     ) -> None:
         """Answer the next requests with a fault; several faults come one after the other.
 
@@ -133,11 +128,13 @@ class MixpanelServer:
             headers: Further headers of the answer.
             delay_seconds: Wait so long before answering, or until the server ends.
             drop: Close the connection without an answer.
-            distinct_id: Only requests with an update for this profile meet it.
+            distinct_id: Only requests with an update or an event of this profile meet it.
+            endpoint: Only requests to this path meet it, such as ``"/track"``.
         """
         data = body.encode() if isinstance(body, str) else body
         with self._changed:
-            self._faults.append(_Fault(times, status, data, headers or {}, delay_seconds, drop, distinct_id))
+            fault = Fault(times, status, data, headers or {}, delay_seconds, drop, distinct_id, endpoint)
+            self._faults.append(fault)
 
     def recover(self) -> None:
         """Forget all faults."""
@@ -149,38 +146,49 @@ class MixpanelServer:
         with self._changed:
             return self._changed.wait_for(lambda: len(self.requests) >= count, timeout_seconds)
 
-    def _receive(self, request: Request) -> _Fault:
+    def _receive(self, request: Request) -> Fault:
         """Note a request; return the fault that it meets, if only one that does nothing."""
         with self._changed:
             self.requests.append(request)
             self._changed.notify_all()
-            fault = next((fault for fault in self._faults if fault.meets(request)), _Fault())
+            fault = next(
+                (fault for fault in self._faults if fault.meets(request.path, request.updates)), Fault()
+            )
             fault.times -= 1
             return fault
 
     def _answer(self, request: Request) -> tuple[int, bytes]:
         """Apply a request as Mixpanel would; return its status and body."""
         parts = urlsplit(request.path)
-        if parts.path != "/engage":
+        query = parse_qs(parts.query)
+        if parts.path not in ("/engage", "/track", "/import"):
             return HTTPStatus.NOT_FOUND, b"Not found"
         if request.method != "POST":
             return HTTPStatus.METHOD_NOT_ALLOWED, b"Method not allowed"
         if len(request.body) > MAX_BODY_BYTES:
             return HTTPStatus.REQUEST_ENTITY_TOO_LARGE, b"Request Entity Too Large"
-        status, error = HTTPStatus.OK, next(filter(None, map(complaint, request.updates)), None)
+        if parts.path == "/import":
+            status, events, content = import_answer(request.updates, request.headers, query.get("strict"))
+            self._apply(events)
+            return status, content
+        find = complaint if parts.path == "/engage" else track_complaint
+        status, error = HTTPStatus.OK, next(filter(None, map(find, request.updates)), None)
         if not request.updates:
             status, error = HTTPStatus.BAD_REQUEST, "data, missing or empty"
         if len(request.updates) > MAX_BATCH_MESSAGES:
             status, error = HTTPStatus.BAD_REQUEST, f"data, at most {MAX_BATCH_MESSAGES} updates"
         if error is None:
             self._apply(request.updates)
-        verdict = int(error is None)
-        verbose = parse_qs(parts.query).get("verbose") == ["1"]
-        return status, json.dumps({"status": verdict, "error": error} if verbose else verdict).encode()
+        answer = {"status": int(error is None), "error": error}
+        is_verbose = "1" in (*query.get("verbose", ()), form_of(request.headers, request.body).get("verbose"))
+        return status, json.dumps(answer if is_verbose else answer["status"]).encode()
 
     def _apply(self, updates: list[dict[str, Any]]) -> None:
         with self._changed:
             for update in updates:
+                if "event" in update:
+                    self.events.append(update)
+                    continue
                 profile = self.profiles.setdefault(update["$distinct_id"], {})
                 profile.update(update.get("$set", {}))
                 for name in update.get("$unset", []):
@@ -212,8 +220,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def handle_any(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        port, updates = self.client_address[1], decoded(body)
-        request = Request(self.command, self.path, dict(self.headers), body, updates, port)
+        headers, port = dict(self.headers), self.client_address[1]
+        updates = decoded(body, form_of(headers, body))
+        request = Request(self.command, self.path, headers, body, updates, port)
         mixpanel = self.server.mixpanel
         fault = mixpanel._receive(request)  # noqa: SLF001 - the two are one
         mixpanel._ending.wait(fault.delay_seconds)  # noqa: SLF001

@@ -19,9 +19,13 @@ Receive = Callable[[], Awaitable[Message]]
 
 
 @pytest.fixture(autouse=True)
-def _threads_of_trio_end_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+def _threads_of_trio_end_soon(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let trio not keep its threads for ten seconds (trio 0.35)."""
     monkeypatch.setattr("trio._core._thread_cache.IDLE_TIMEOUT", 0.01)
+    yield
+    for thread in threading.enumerate():  # one that is still at work reads the timeout when it is done
+        if thread.name.startswith("Trio thread"):
+            thread.join()
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from flagsync._clock import monotonic
-from flagsync._files.lease import FileLease
 from flagsync._files.shared import SharedFile
 from flagsync._files.sqlite import prepare
 from flagsync._process import PerProcess
@@ -40,11 +39,6 @@ class CohortFile:
         self._connections = PerProcess[_Connections](
             lambda _: _Connections(SharedFile(path, COHORTS), SharedFile(path, COHORTS))
         )
-
-    @property
-    def lease(self) -> FileLease:
-        """Which of the processes claims changes."""
-        return self._connections.get().writing.lease
 
     @contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:

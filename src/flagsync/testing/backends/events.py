@@ -4,11 +4,15 @@
 
 from flagsync._outbox.backend import Totals
 from flagsync.testing.backends.support import (
+    HERE,
+    THERE,
     Connect,
+    claim,
     deliver,
     message_of,
     own_totals,
     sent_message,
+    settle,
     soon,
     store,
     tell_sent,
@@ -51,6 +55,23 @@ class EventContract:
         assert deliver(backend) == ["ann=2", "ann=1"]
         store(backend, "ann=2", second=30, replaces=False)
         assert deliver(backend) == []
+
+    def test_event_is_counted_apart_whatever_becomes_of_it(self, connect: Connect) -> None:
+        one, other = connect(), connect()
+        store(one, "ann=1")
+        store(one, "ann=1", "ann=1", "bob=1", "cid=1", destination=THERE, replaces=False)
+        store(other, "dan=1", destination=THERE, replaces=False)
+        assert one.status([]).own_events == Totals(accepted=4, unchanged=1)
+        assert own_totals(one) == Totals(accepted=5, unchanged=1)
+        batch = claim(one, resting=[HERE])
+        assert [message.replaces for message in batch] == [False] * 4
+        settle(one, accepted=batch[:1], rejected=batch[1:2], last=batch[2:3])
+        assert one.status([]).own_events == Totals(accepted=4, unchanged=1, delivered=1, rejected=1)
+        assert deliver(one, resting=[HERE]) == ["dan=1", "cid=1"]
+        assert one.status([]).own_events == Totals(accepted=4, unchanged=1, delivered=2, rejected=1)
+        assert other.status([]).own_events == own_totals(other) == Totals(accepted=1, delivered=1)
+        assert own_totals(one) == Totals(accepted=5, unchanged=1, delivered=2, rejected=1)
+        assert [message.replaces for message in claim(one)] == [True]
 
     # What was sent without the store
 

@@ -179,6 +179,8 @@ def assert_adds_up(backend: Backend) -> None:
     assert totals.pending == status.pending
     assert min(*totals, *status.own, totals.pending, status.own.pending) >= 0
     assert all(own <= every for own, every in zip(status.own, totals, strict=True))
+    assert all(0 <= event <= own for event, own in zip(status.own_events, status.own, strict=True))
+    assert 0 <= status.own_events.pending <= status.own.pending
 
 
 def soon() -> float:
