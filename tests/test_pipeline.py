@@ -8,6 +8,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable
+from math import inf
 from multiprocessing import util
 from time import monotonic
 from typing import Any
@@ -242,7 +243,7 @@ def test_close_waits_until_another_thread_has_reported_the_loss(
     first = threading.Thread(target=client.close, args=(0.1,))
     first.start()
     assert reports.wait(10)
-    second = threading.Thread(target=lambda: events.append(f"closed {client.close(0)}"))
+    second = threading.Thread(target=lambda: events.append(f"closed {client.close(10)}"))
     second.start()
     second.join(0.05)  # time to return too early
     go.set()
@@ -290,7 +291,49 @@ def test_loss_is_reported_once_though_two_threads_find_it() -> None:
     for count in (2, 1):
         loss.report(report, DeliveryError("closed", count), in_thread=False)
     assert [error.count for error in errors] == [2]
-    assert loss.wait()
+    assert loss.wait(inf)
+
+
+@pytest.mark.parametrize(("seconds", "report_seconds"), [(0.01, 60.0), (60.0, 0.01)])
+def test_waiting_for_the_report_of_a_loss_ends_while_on_error_blocks(
+    seconds: float, report_seconds: float
+) -> None:
+    loss, ends, began = Loss(report_seconds), threading.Event(), monotonic()
+
+    def on_error(_: DeliveryError) -> None:
+        ends.wait(60)
+
+    loss.report(Reporter(on_error), DeliveryError("closed", 2), in_thread=True)
+    assert loss.wait(monotonic() + seconds)
+    assert monotonic() - began < 30
+    ends.set()
+    assert loss.wait(inf)
+
+
+class Failing:
+    """What gives something up when it is closed."""
+
+    def __init__(self) -> None:
+        self.process, self.deadlines = _process.this_process(), list[float]()
+
+    def stop(self, deadline: float) -> None:
+        self.deadlines.append(deadline)
+
+    def close(self, deadline: float) -> bool:
+        self.deadlines.append(deadline)
+        return False
+
+    def flush(self, deadline: float) -> bool:
+        return deadline > 0
+
+
+@pytest.mark.usefixtures("exiting")
+def test_exit_lets_a_loss_be_reported_after_the_deadline() -> None:
+    failing = Failing()
+    _process.close_before_exit(failing)
+    _process.close_all()
+    stopped, closed, reported = failing.deadlines
+    assert (stopped, reported) == (closed, closed + _process.REPORT_SECONDS)
 
 
 @pytest.mark.usefixtures("no_thread_starts")
@@ -298,7 +341,7 @@ def test_loss_is_only_logged_where_no_thread_starts(logged: Callable[[], list[st
     errors, loss = list[DeliveryError](), Loss()
     loss.report(Reporter(errors.append), DeliveryError("closed", 2), in_thread=True)
     assert (errors, logged()) == ([], ["closed: 2 updates lost"])
-    assert loss.wait()
+    assert loss.wait(inf)
 
 
 @pytest.mark.usefixtures("no_thread_starts")

@@ -1,22 +1,26 @@
 """Reports what a client gives up when it ends.
 
-Guarantee: the loss is reported once, and ``close`` does not wait for ``on_error`` for long. Where no thread can be
-started any more, as while Python >= 3.12 exits, the loss is only logged.
+Guarantee: the loss is reported once, and ``close`` keeps its deadline whatever ``on_error`` does. Where no thread can
+be started any more, as while Python >= 3.12 exits, the loss is only logged.
 """
 
 import threading
 
+from flagsync._process import REPORT_SECONDS
 from flagsync._report import Reporter
+from flagsync._worker import time_left
 from flagsync.exceptions import DeliveryError
-
-LAST_REPORT_SECONDS = 0.25
 
 
 class Loss:
-    """Reports once what a client gives up when it ends; ``close`` waits briefly for that report."""
+    """Reports once what a client gives up when it ends; ``close`` waits briefly for that report.
 
-    def __init__(self) -> None:
-        self.is_certain = False
+    Args:
+        report_seconds: How long it waits at most.
+    """
+
+    def __init__(self, report_seconds: float = REPORT_SECONDS) -> None:
+        self.is_certain, self._report_seconds = False, report_seconds
         self._once, self._is_reported = threading.Lock(), threading.Event()
         self._reporter: int | None = None
 
@@ -42,8 +46,8 @@ class Loss:
         else:
             run()
 
-    def wait(self) -> bool:
-        """Return whether something was lost, after a short wait for the report: the process may end next."""
+    def wait(self, deadline: float) -> bool:
+        """Return whether something was lost, after a short wait for its report, which ends with the process."""
         if self.is_certain and self._reporter != threading.get_ident():
-            self._is_reported.wait(LAST_REPORT_SECONDS)
+            self._is_reported.wait(min(time_left(deadline), self._report_seconds))
         return self.is_certain

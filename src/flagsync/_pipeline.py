@@ -139,7 +139,7 @@ class Pipeline:
         self._sender.worker.start_or_run()
         if not (self.encoder.worker.join(deadline) and self._sender.worker.join(deadline)):
             self._give_up()
-        return not self._loss.wait()
+        return not self._loss.wait(deadline)
 
     def stats(self) -> Stats:
         """Return counts that add up. The calls are read last, so that they include every counted one."""

@@ -20,6 +20,7 @@ from flagsync._clock import monotonic
 T = TypeVar("T")
 ProcessId = tuple[int, int]
 EXIT_SECONDS = 5.0
+REPORT_SECONDS = 0.25  # for the report of what was given up
 PID_NAMESPACE = Path("/proc/self/ns/pid")
 MADV_WIPEONFORK, INVALID_ADVICE = 18, -1  # Linux 4.14; <asm-generic/mman-common.h>
 
@@ -152,7 +153,7 @@ def python_exits() -> bool:
 
 
 def close_all() -> None:
-    """Close every registered object of this process, within ``EXIT_SECONDS``."""
+    """Close every registered object of this process, within ``EXIT_SECONDS``; then let losses be reported briefly."""
     global _closed  # noqa: PLW0603 - a process ends once
     _closed = True
     deadline = monotonic() + EXIT_SECONDS
@@ -160,7 +161,8 @@ def close_all() -> None:
     for closeable in own:
         closeable.stop(deadline)
     for closeable in own:
-        closeable.close(deadline)
+        if not closeable.close(deadline):  # another thread is reporting that, and ends with the process
+            closeable.close(deadline + REPORT_SECONDS)
 
 
 def flush_all(seconds: float) -> None:

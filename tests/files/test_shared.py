@@ -1,8 +1,10 @@
 """SharedFile: its connection, its transactions, waiting for other processes, and forks."""
 
 import ctypes
+import gc
 import os
 import sqlite3
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -287,6 +289,40 @@ def test_lease_ends_with_the_parent_though_a_forked_child_lives_on(path: Path, b
 
 
 @forks_with_threads
+def test_forked_child_holds_no_lock_of_its_parent(path: Path, build: Build) -> None:
+    file = build()
+    write(file, "one")
+
+    def another_thread_reads() -> bool:
+        found = list[list[str]]()
+        thread = threading.Thread(target=lambda: found.append(contents(file)), daemon=True)
+        thread.start()
+        thread.join(SECONDS)
+        return found == [["one"]]
+
+    assert in_child(another_thread_reads)
+    assert another_thread_reads()
+
+
+@forks_with_threads
+def test_files_of_the_parent_that_a_thread_of_a_forked_child_collects_raise_nothing(path: Path) -> None:
+    files, raised = [SharedFile(f"{path}", DIARY)], list[object]()
+    write(files[0], "one")
+
+    def collects() -> bool:
+        sys.unraisablehook = raised.append
+        files.clear()
+        module._open_files.get()
+        thread = threading.Thread(target=gc.collect)
+        thread.start()
+        thread.join()
+        return not raised
+
+    assert in_child(collects)
+    files[0].close()
+
+
+@forks_with_threads
 def test_files_may_be_used_while_others_fork(path: Path, build: Build) -> None:
     file, has_ended, count = build(), threading.Event(), 0
 
@@ -344,6 +380,22 @@ def test_file_that_was_open_when_c_code_forked_is_an_error_in_the_child(path: Pa
         return False
 
     assert in_child(child_is_refused, fork_past_hooks)
+    assert contents(file) == ["one"]
+
+
+def test_file_that_was_open_when_c_code_forked_is_an_error_in_the_childs_own_children(
+    path: Path, build: Build
+) -> None:
+    file = build()
+    write(file, "one")
+
+    def is_refused() -> bool:
+        with pytest.raises(OSError, match="forked without Python's hooks"):
+            contents(SharedFile(f"{path}", DIARY))
+        return True
+
+    assert in_child(lambda: is_refused() and in_child(is_refused), fork_past_hooks)
+    assert in_child(lambda: in_child(is_refused), fork_past_hooks)
     assert contents(file) == ["one"]
 
 

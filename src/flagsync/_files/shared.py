@@ -34,17 +34,27 @@ class _OpenFiles:
         self.lock = threading.RLock()
         self.files: weakref.WeakSet[SharedFile] = weakref.WeakSet()
         self.released = deque[sqlite3.Connection]()  # of garbage-collected files
-        self.held = ExitStack()  # the locks, during a fork
-        # SQLite notes its locks in memory. A fork copies the notes, but the child does not have the locks.
-        self.unusable = [file.path for file in [*inherited.files] if file.is_connected] if inherited else []
-        for file in [*inherited.files] if inherited else []:
-            file.lease.release()
+        # SQLite notes its locks in memory. A fork copies the notes, but the child does not have the locks. The child's
+        # own children get the notes, too.
+        self.unusable: set[str] = set()
+        if inherited is not None:
+            files = [*inherited.files]
+            self.unusable = {*inherited.unusable, *(file.path for file in files if file.is_connected)}
+            for file in files:
+                file.lease.release()
 
     def close_released(self) -> None:
         """Close the connections that finalizers have left."""
         while self.released:
             with suppress(IndexError):  # another thread was faster
                 self.released.popleft().close()
+
+
+class _Fork(threading.local):
+    """What a thread holds while it forks, and must release in both processes."""
+
+    def __init__(self) -> None:
+        self.held = ExitStack()
 
 
 class SharedFile:
@@ -147,19 +157,21 @@ class SharedFile:
 
 
 _open_files: PerProcess[_OpenFiles] = PerProcess(_OpenFiles)
+_fork = _Fork()
 
 
 def _before_fork() -> None:
     """Wait until no thread uses a connection, and close all connections until they are needed again."""
-    process = _open_files.get()
-    process.held.enter_context(process.lock)
+    process, held = _open_files.get(), _fork.held
+    held.enter_context(process.lock)
     process.close_released()
     for file in [*process.files]:
-        process.held.enter_context(file.held())
+        held.enter_context(file.held())
 
 
 def _after_fork() -> None:
-    _open_files.get().held.pop_all().close()  # not close(): another fork may fill it meanwhile
+    _open_files.get()  # a child lets go of the leases of its parent
+    _fork.held.close()
 
 
 if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has no fork, and no file either
