@@ -39,9 +39,9 @@ client = FlagSync(
 )
 webhook = CohortWebhook(cohorts, credentials=[("mixpanel", "a long password")])
 
-# Python's exit delivers what is pending, so nothing needs to close the client under gunicorn. uvicorn ends by the
-# signal that it gets, past Python's exit, and Django has no lifespan: with this line SIGTERM delivers, too. It
-# belongs in asgi.py or wsgi.py, which servers import in their main thread.
+# A normal exit of Python delivers pending updates, so nothing needs to close the client under gunicorn. uvicorn ends
+# by the signal that it gets, without a normal exit, and Django has no lifespan: this line delivers at SIGTERM, too.
+# It belongs in asgi.py, which servers import in their main thread.
 close_on_sigterm()
 
 

@@ -181,7 +181,7 @@ def test_invalid_option_says_what_came(offline: Flagsmith) -> None:
 
 @pytest.mark.parametrize("region", ["eu", "in"])
 def test_region_beside_a_url_is_refused(offline: Flagsmith, region: Any) -> None:
-    with pytest.raises(ValueError, match=r"^region must be left out beside mixpanel_url"):
+    with pytest.raises(ValueError, match=r"^region must be left out when mixpanel_url is given"):
         FlagSync(offline, "token", region=region, mixpanel_url="https://mixpanel.example.com")
 
 
@@ -195,7 +195,7 @@ def test_region_beside_a_url_is_refused(offline: Flagsmith, region: Any) -> None
         ("to ken", "a placeholder such as 'ser.…' or '<your key>', nor text with white space"),
         ("<token>", "a placeholder such as 'ser.…' or '<your key>', nor text with white space"),
         ("token…", "a placeholder such as 'ser.…' or '<your key>', nor text with white space"),
-        (PLACEHOLDER_TOKEN, "that of the examples"),
+        (PLACEHOLDER_TOKEN, "the one from the examples"),
     ],
 )
 def test_invalid_token_is_rejected_without_showing_it(offline: Flagsmith, token: Any, came: str) -> None:
@@ -228,7 +228,7 @@ async def built_later() -> None: ...
         (lambda: "ser...", "a placeholder such as 'ser.…' or '<your key>', nor text with white space"),
         (lambda: Flagsmith, "the class Flagsmith: make an instance of it"),
         (lambda: FlagSync, "the class FlagSync: make an instance of it"),
-        (wrapped, "a FlagSync, which mirrors already: use it as it is, or pass its flagsmith"),
+        (wrapped, "a FlagSync, which already mirrors: use it as it is, or pass its flagsmith"),
         (Async, "an async client: evaluate with it, and pass the result to mirror()"),
         (built_later, "a coroutine: await it first"),
         (lambda: Flagsmith(environment_key="ser.…"), "a client with a placeholder for a key"),

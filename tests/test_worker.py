@@ -88,8 +88,8 @@ def test_step_that_raises_is_logged_once_and_repeated(logged: Callable[[], list[
     worker.start()
     assert worker.join(monotonic() + LONG)
     assert logged() == [
-        "The thread flagsync-test goes on after an unexpected LookupError",
-        "The thread flagsync-test goes on after an unexpected SystemExit",
+        "The thread flagsync-test continues after an unexpected LookupError",
+        "The thread flagsync-test continues after an unexpected SystemExit",
     ]
 
 

@@ -1,4 +1,4 @@
-"""Flagsmith decides who sees what; Mixpanel shows what it did; flagsync joins the two.
+"""Mirrors the flags that Flagsmith evaluates to Mixpanel profiles.
 
     application ─> FlagSync.get_identity_flags() ─> Flags, Flagsmith's own    _client, _options
     application ─> FlagSync.track_exposure()                                  _experiments

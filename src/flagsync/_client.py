@@ -54,7 +54,7 @@ class FlagSync:
         distinct_id: Identifier -> ``distinct_id`` of the profile; None: not mirrored.
         property_name: Feature name -> property name; None leaves the flag out. Pure; called once for each name.
         property_value: Flag -> property value; by default what Flagsmith's own server sends. Pure. Under local
-            evaluation it is called once for a flag that is the same for everybody, and once an identity for the others.
+            evaluation it is called once for a flag that is the same for everybody, and once per identity otherwise.
         experiment_name: Feature name -> name of its experiment; None: the feature has none. Another name starts a new
             experiment.
         variant_name: Flag -> name of the variant; None: not recorded. By default its key, ``control`` included; without
@@ -65,10 +65,10 @@ class FlagSync:
         max_pending: How many profiles may wait, about 1.2 KB each at 50 flags.
         when_full: ``"drop"`` drops the oldest, counted and reported. ``"wait"`` is for batch jobs: the caller waits
             until Mixpanel has accepted what is pending.
-        outbox: A file on a local disk, created if there is none. What waits in it survives crashes and outages. The
-            processes of a host that share it send one at a time, of each profile the latest state.
-        cohorts: A store of Mixpanel cohorts. Each evaluation has one boolean, transient trait for every cohort,
-            where the call has none of that name. A caller waits 0.2 seconds for the store at most.
+        outbox: A file on a local disk, created if there is none. Updates in it survive crashes and outages. The
+            processes of a host may share it: one sends at a time, and the latest state of each profile wins.
+        cohorts: A store of Mixpanel cohorts. Each evaluation gets one boolean, transient trait for every cohort,
+            unless the call passes a trait of that name. A caller waits at most 0.2 seconds for the store.
         on_error: Called for each incident, in a background thread; must not block.
 
     Raises:
@@ -161,7 +161,7 @@ class FlagSync:
         """Evaluate the flags of an identity and mirror them.
 
         Arguments, result and exceptions are those of ``Flagsmith.get_identity_flags``. A transient identity is
-        evaluated, not mirrored.
+        evaluated, but not mirrored.
         """
         if self._cohorts is not None:
             traits = self._cohorts.merge(identifier, traits)
@@ -179,7 +179,7 @@ class FlagSync:
         return flags
 
     def get_environment_flags(self) -> Flags:
-        """Return Flagsmith's answer, unchanged. Nothing is mirrored, since it is about no identity."""
+        """Return Flagsmith's answer, unchanged. Nothing is mirrored, since no identity is evaluated."""
         return self.flagsmith.get_environment_flags()
 
     def mirror(self, identifier: str, flags: Flags) -> None:
@@ -229,7 +229,7 @@ class FlagSync:
     def close(self, timeout_seconds: float = 5.0) -> bool:
         """Flush and stop the threads; False if something was given up after the timeout. Idempotent.
 
-        The client goes on evaluating; what it evaluates is not mirrored any more.
+        The client can still evaluate flags, but no longer mirrors them.
         """
         if self._cohorts is not None:
             self._cohorts.stop()

@@ -103,13 +103,13 @@ def read_environment(options: Mapping[str, object]) -> Environment:
         f"FLAGSMITH_ENVIRONMENT_KEY must be set to an SDK key of the environment, not {key_fault(key)}": not (
             needs_key and key_fault(key)
         ),
-        "FLAGSMITH_API_URL must be a whole URL": not api_url or is_url(api_url),
+        "FLAGSMITH_API_URL must be a complete URL": not api_url or is_url(api_url),
         "FLAGSMITH_LOCAL_EVALUATION must be true or false": not local or local.lower() in BOOLEANS,
         "MIXPANEL_TOKEN must be set to the project token": bool(token)
         or "mixpanel_token" in options
         or not is_enabled,
         "MIXPANEL_REGION must be us, eu or in": not region or region in HOSTS,
-        "MIXPANEL_URL must be a whole URL": not url or is_url(url),
+        "MIXPANEL_URL must be a complete URL": not url or is_url(url),
         "FLAGSYNC_ENABLED must be true or false": not enabled or enabled.lower() in BOOLEANS,
     }
     flagsmith: dict[str, object] = {

@@ -123,16 +123,16 @@ class Options:
     def rules(self) -> dict[str, bool]:
         """Return what must hold: a sentence for each option, and whether it does."""
         interval, resend, pending = self.flush_interval_seconds, self.resend_after_seconds, self.max_pending
-        token = "that of the examples" if self.token == PLACEHOLDER_TOKEN else key_fault(self.token)
+        token = "the one from the examples" if self.token == PLACEHOLDER_TOKEN else key_fault(self.token)
         rules = {
             "mixpanel_token must be the project token of Mixpanel's project settings, or None to mirror nothing, "
             f"not {token}": self.token is None or not token,
             "region must be 'us', 'eu' or 'in', where the Mixpanel project's data lives, "
             f"not {_choice(self.region)}": self.region in [*HOSTS],
-            "mixpanel_url must be a whole URL of a host or proxy, such as 'https://mixpanel.example.com', without "
+            "mixpanel_url must be a complete URL of a host or proxy, such as 'https://mixpanel.example.com', without "
             "/engage or /track, which are added, and without '?' and '#'": self.mixpanel_url is None
             or _is_base_url(self.mixpanel_url),
-            "region must be left out beside mixpanel_url, which takes the place of the region's host": (
+            "region must be left out when mixpanel_url is given, which replaces the region's host": (
                 self.mixpanel_url is None or self.region not in ("eu", "in")
             ),
             f"flush_interval_seconds must be a number above 0, not {shown(interval)}": is_number(interval)
@@ -194,7 +194,7 @@ def client_fault(flagsmith: object, wrapper: type) -> str:
     if isinstance(flagsmith, str):
         return key_fault(flagsmith)
     if isinstance(flagsmith, wrapper):
-        return f"a {wrapper.__name__}, which mirrors already: use it as it is, or pass its flagsmith"
+        return f"a {wrapper.__name__}, which already mirrors: use it as it is, or pass its flagsmith"
     evaluate = getattr(flagsmith, "get_identity_flags", None)
     if not callable(evaluate) or isinstance(flagsmith, type):
         return shown(flagsmith)

@@ -125,7 +125,7 @@ def close_before_exit(closeable: Closeable) -> None:
 
 
 def close_before_child_exit(closeable: Closeable) -> None:
-    """Close everything before a child of ``multiprocessing`` exits, be it this process or one that has yet to start.
+    """Close everything before a child of ``multiprocessing`` exits: this process, or one that it starts later.
 
     Such a child starts without the hooks of its parent, and before Python 3.13 it exits without ``atexit``. A spawned
     child first imports the main module, which may start a client, and then removes all finalizers; but it calls what is

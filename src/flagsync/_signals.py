@@ -26,9 +26,9 @@ NOT_OF_PYTHON = (
     "shutdown hook of the server"
 )
 SIGTERM_SKIPS_EXIT = (
-    "uvicorn ends this process by SIGTERM past Python's exit, and the application has no lifespan in which it could "
-    "close the client: what was evaluated in the last second would be lost. Call flagsync.close_on_sigterm() once, "
-    "where the application is set up, such as in asgi.py"
+    "uvicorn ends this process with SIGTERM, which skips Python's normal exit, and the application has no lifespan in "
+    "which it could close the client: the updates of the last second would be lost. Call flagsync.close_on_sigterm() "
+    "once, where the application is set up, such as in asgi.py"
 )
 log = logging.getLogger("flagsync")
 
@@ -56,9 +56,9 @@ def close_on_sigterm() -> None:
 
 
 def sigterm_advice() -> str | None:
-    """Return what to add where a server is known to end by SIGTERM past Python's exit; None elsewhere.
+    """Return advice for a server that is known to end by SIGTERM without a normal exit; None elsewhere.
 
-    Whoever has a lifespan closes the client there (uvicorn 0.30 to 0.54).
+    An application that has a lifespan closes the client there (uvicorn 0.30 to 0.54).
     """
     server = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
     if type(server).__module__ != "uvicorn.server":

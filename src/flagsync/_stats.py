@@ -23,7 +23,7 @@ class ExposureStats:
         unchanged: Mixpanel already has the event of this user and variant, or it is on its way.
         dropped: Given up because a bound was reached or the client was closed.
         rejected: Refused by Mixpanel, or impossible to send.
-        pending: On their way.
+        pending: Not settled yet.
         skipped: Exposures that are never recorded, and are not in the sum: of users outside the sample, without a
             name, without a usable identifier, or after ``close``. Each reason is logged once.
     """
@@ -50,11 +50,11 @@ class Stats:
         superseded: A later call for the same profile took the place of this one.
         dropped: Given up because a bound was reached or the client was closed.
         rejected: Refused by Mixpanel, or impossible to send.
-        pending: On their way.
+        pending: Not settled yet.
         skipped: Calls that are never mirrored, and are not in the sum: transient, without a usable identifier,
             without flags, or after ``close``.
         requests: HTTP requests to Mixpanel.
-        retries: Those of them that followed a failed one.
+        retries: Requests that followed a failed one.
         exposures: What became of the exposures. No count of calls includes them.
     """
 

@@ -128,7 +128,7 @@ class Worker:
             if is_interrupt_of_application(error):
                 raise
             self._report.warn_once(
-                f"The thread {self._name} goes on after an unexpected {type(error).__name__}"
+                f"The thread {self._name} continues after an unexpected {type(error).__name__}"
             )
             return None if self.is_stopping else ERROR_PAUSE_SECONDS
 

@@ -20,7 +20,7 @@ class DeliveryError(Exception):
         reason: What happened.
         count: How many updates are affected.
         will_retry: True if they are kept and sent again, False if they are lost.
-        misconfigured: True if none gets through until a person acts.
+        misconfigured: True if none is accepted until someone corrects the configuration.
         identifiers: Whose updates they are, where that is known; never in ``str()``.
         answer: The first 500 characters of the server's answer; never in ``str()``, since it may quote what was sent.
     """

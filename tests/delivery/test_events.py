@@ -88,7 +88,7 @@ def test_import_that_is_down_is_unavailable(mixpanel: MixpanelServer, api: Mixpa
 
 @pytest.mark.parametrize("body", [b"", b"1", b"[]", b"{}", b'{"code": 400}', b"<html>"])
 def test_body_of_import_that_is_not_mixpanels_is_unavailable(body: bytes) -> None:
-    assert read_import_body(body) == (Outcome.UNAVAILABLE, ", not an answer of Mixpanel")
+    assert read_import_body(body) == (Outcome.UNAVAILABLE, ", not an answer from Mixpanel")
 
 
 @pytest.mark.parametrize(

@@ -633,7 +633,7 @@ def test_sending_goes_on_after_the_transport_has_raised_an_unexpected_error(
         rig.put("bob")
         assert rig.flush()
         assert sorted(rig.service.accepted) == ["ann", "bob"]
-    assert logged() == ["The thread flagsync-sender goes on after an unexpected SystemExit"]
+    assert logged() == ["The thread flagsync-sender continues after an unexpected SystemExit"]
 
 
 def test_copy_of_the_sender_in_a_forked_process_sends_nothing() -> None:

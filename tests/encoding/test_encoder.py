@@ -817,8 +817,8 @@ def test_thread_goes_on_after_an_unexpected_error_and_reports_it_once(
         assert encoding.flush()  # which wakes the thread out of its pause
     assert encoding.profiles() == ["user_0", "user_1", "user_2", "user_3"]
     assert logged() == [
-        "The thread flagsync-encoder goes on after an unexpected SystemExit",
-        "The thread flagsync-encoder goes on after an unexpected ValueError",
+        "The thread flagsync-encoder continues after an unexpected SystemExit",
+        "The thread flagsync-encoder continues after an unexpected ValueError",
     ]
 
 

@@ -127,8 +127,8 @@ def test_property_names_that_mixpanel_cuts_are_sent_and_reported_with_their_coll
     properties, warnings = build([flag(one), flag(other)])
     assert list(properties) == [one, other]
     assert [warning.partition(": ")[2] for warning in warnings] == [
-        "Mixpanel cuts names to 255 characters",
-        "Mixpanel cuts names to 255 characters",
+        "Mixpanel truncates names to 255 characters",
+        "Mixpanel truncates names to 255 characters",
         "another flag has the same property name in Mixpanel",
     ]
 
@@ -165,7 +165,7 @@ def test_property_name_of_another_flag_is_left_out_and_reported() -> None:
 
 @pytest.mark.parametrize("value", ["x" * 256, "日" * 86])
 def test_string_value_that_mixpanel_cuts_is_sent_and_reported(value: str) -> None:
-    assert build([flag("a", value)]) == ({"a": value}, ["Flag 'a': Mixpanel cuts its value to 255 bytes"])
+    assert build([flag("a", value)]) == ({"a": value}, ["Flag 'a': Mixpanel truncates its value to 255 bytes"])
 
 
 @pytest.mark.parametrize("value", ["x" * 255, "日" * 85])
@@ -177,14 +177,14 @@ def test_object_value_that_mixpanel_cuts_is_sent_and_reported() -> None:
     value = {"k": ["x" * 1000] * 300}
     assert build([flag("a")], value=lambda _: value) == (
         {"a": value},
-        ["Flag 'a': Mixpanel holds no more than 256000 bytes of its value"],
+        ["Flag 'a': Mixpanel stores no more than 256000 bytes of its value"],
     )
 
 
 def test_more_properties_than_a_profile_holds_are_sent_and_reported() -> None:
     properties, [warning] = build([flag(str(number)) for number in range(2001)])
     assert len(properties) == 2001
-    assert warning == "Mixpanel fails properties beyond the first 2000: have property_name leave out some"
+    assert warning == "Mixpanel refuses properties beyond the first 2000: leave some out with property_name"
 
 
 def test_as_many_properties_as_a_profile_holds_are_not_reported() -> None:
@@ -219,7 +219,7 @@ def test_property_value_that_json_cannot_hold_leaves_one_flag_out(value: object)
         [flag("a"), flag("b")], value=lambda one: value if one.feature_name == "a" else True
     )
     assert properties == {"b": True}
-    assert warning.startswith("Flag 'a' is left out: Mixpanel cannot hold its value")
+    assert warning.startswith("Flag 'a' is left out: Mixpanel cannot store its value")
 
 
 def test_property_value_that_raises_leaves_one_flag_out() -> None:

@@ -13,7 +13,7 @@ from flagsync.cohorts.webhook.asgi import AsgiApp
 USER, PASSWORD = "mixpanel", "pa:ss wörd"
 MAX_BYTES, CHUNK = 32_000_000, 65536
 TOO_LARGE = 413, "the body must not have more than 32,000,000 bytes"
-INCOMPLETE = 503, "the body did not come to its end"
+INCOMPLETE = 503, "the body is incomplete"
 UNAVAILABLE = 503, "the change cannot be stored now"
 Answer = tuple[int, dict[str, Any]]
 Message = MutableMapping[str, Any]

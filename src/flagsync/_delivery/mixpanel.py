@@ -26,7 +26,7 @@ def read_body(body: bytes) -> tuple[Outcome, str]:
     document = document_of(body)
     status = document.get("status") if isinstance(document, dict) else document
     if type(status) is not int:
-        return Outcome.UNAVAILABLE, ", not an answer of Mixpanel"
+        return Outcome.UNAVAILABLE, ", not an answer from Mixpanel"
     if status == 1:
         return Outcome.ACCEPTED, ""
     return (Outcome.REFUSED, ", status 0") if status == 0 else (Outcome.UNAVAILABLE, f", status {status}")
@@ -36,7 +36,7 @@ def read_import_body(body: bytes) -> tuple[Outcome, str]:
     """Return what the body of an answer of /import with status 200 means; a captive portal answers something else."""
     document = document_of(body)
     is_answer = isinstance(document, dict) and document.get("code") == HTTPStatus.OK
-    return (Outcome.ACCEPTED, "") if is_answer else (Outcome.UNAVAILABLE, ", not an answer of Mixpanel")
+    return (Outcome.ACCEPTED, "") if is_answer else (Outcome.UNAVAILABLE, ", not an answer from Mixpanel")
 
 
 def refused_records(body: bytes, count: int) -> frozenset[int]:

@@ -82,14 +82,14 @@ class Properties:
             except BaseException as error:  # a value may be an object of the application, too
                 if is_interrupt_of_application(error):
                     raise
-                self._leave_out(feature, f"Mixpanel cannot hold its value ({type(error).__name__})")
+                self._leave_out(feature, f"Mixpanel cannot store its value ({type(error).__name__})")
         return members
 
     def check_count(self, count: int) -> None:
         """Warn of more properties than Mixpanel takes."""
         if count > MAX_PROPERTIES:
             self._warn(
-                f"Mixpanel fails properties beyond the first {MAX_PROPERTIES}: have property_name leave out some"
+                f"Mixpanel refuses properties beyond the first {MAX_PROPERTIES}: leave some out with property_name"
             )
 
     def _add(self, feature: str) -> "_Property | None":
@@ -117,7 +117,7 @@ class Properties:
 
     def _add_named(self, feature: str, name: str, cut_alike: set[str]) -> "_Property":
         if len(name) > MAX_NAME_CHARACTERS:
-            self._warn(f"Flag {feature!r}: Mixpanel cuts names to {MAX_NAME_CHARACTERS} characters")
+            self._warn(f"Flag {feature!r}: Mixpanel truncates names to {MAX_NAME_CHARACTERS} characters")
         if cut_alike:
             self._warn(f"Flag {feature!r}: another flag has the same property name in Mixpanel")
         cut_alike.add(name)
@@ -149,7 +149,7 @@ class _Property:
         if value is None:
             raise TypeError
         if isinstance(value, str) and len(value.encode(errors="surrogatepass")) > MAX_STRING_BYTES:
-            self._warn(f"{self._flag}: Mixpanel cuts its value to {MAX_STRING_BYTES} bytes")
+            self._warn(f"{self._flag}: Mixpanel truncates its value to {MAX_STRING_BYTES} bytes")
         if isinstance(value, (list, dict)) and len(text) > MAX_OBJECT_BYTES:
-            self._warn(f"{self._flag}: Mixpanel holds no more than {MAX_OBJECT_BYTES} bytes of its value")
+            self._warn(f"{self._flag}: Mixpanel stores no more than {MAX_OBJECT_BYTES} bytes of its value")
         return f"{self._name}:{text}"

@@ -136,7 +136,7 @@ def _check_system() -> None:
         oldest = ".".join(map(str, OLDEST_SQLITE[:2]))
         raise OSError(
             f"it needs SQLite {oldest} or newer with JSON functions, but this Python has {sqlite3.sqlite_version}; "
-            "install a newer SQLite, or a Python that brings one"
+            "install a newer SQLite, or a Python that includes one"
         )
 
 

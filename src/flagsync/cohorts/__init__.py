@@ -1,4 +1,4 @@
-"""The way back: Mixpanel's cohorts become Flagsmith traits.
+"""Makes Mixpanel cohorts available as Flagsmith traits.
 
     Mixpanel's webhook ─> CohortWebhook ─> CohortUpdate        webhook/, update
                             └─> MembershipSink.apply()         store; sqlite/, sessions, keys

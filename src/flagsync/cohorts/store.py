@@ -75,7 +75,7 @@ class MembershipReader(Protocol):
     """A store as evaluations see it. One thread of each process calls."""
 
     def version(self) -> object:
-        """Return a value that is unequal to all former ones after each change of the store.
+        """Return a value that differs from all former ones after each change of the store.
 
         Called before ``traits_of``, whose result is used until the version changes.
 
@@ -95,7 +95,7 @@ class MembershipReader(Protocol):
 
 
 class ChangeLog(Protocol):
-    """The changes that one environment of Flagsmith has not been told, or may not have received.
+    """The changes that one environment of Flagsmith has not received, or may not have received.
 
     Each identity and cohort has one entry at most: its last change. One thread of each process claims. Each method may
     raise ``StoreUnavailableError`` if the same call may succeed later.

@@ -29,7 +29,7 @@ class CohortUpdate:
         action: ``"members"`` is a page of the whole cohort; the others are differences.
         cohort_id: Mixpanel's id of the cohort; it never changes.
         cohort_name: The cohort's name, which can be edited in Mixpanel.
-        session_id: What the pages of one whole cohort have in common; empty if Mixpanel sent none.
+        session_id: The same for all pages of one whole cohort; empty if Mixpanel sent none.
         page: The number of the page, from 1 to ``pages``. Pages come in any order.
         pages: How many pages make the whole cohort.
         members: Flagsmith identifiers, each once.

@@ -23,7 +23,7 @@ Send updates to it, from another terminal:
     FlagSync(flagsmith, "any-token", mixpanel_url="{url}")
     MIXPANEL_URL={url}    for FlagSync.from_env()
 
-Waiting for updates; Ctrl-C ends it.
+Waiting for updates. Press Ctrl-C to stop.
 """
 
 

@@ -27,10 +27,10 @@ JOIN_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request as it came, whether it was answered well or not.
+    """One request as it arrived, whether it was answered with success or not.
 
     Attributes:
-        method: ``"POST"``, if all is well.
+        method: The HTTP method; Mixpanel expects ``"POST"``.
         path: Path and query.
         headers: By name, in the spelling of the client.
         body: The raw bytes.
@@ -95,7 +95,7 @@ class MixpanelServer:
         return experiments_of([*self.events])
 
     def close(self) -> None:
-        """Answer no more and close every connection. Idempotent."""
+        """Stop answering and close every connection. Idempotent."""
         self._ending.set()
         self._server.shutdown()
         self._server.server_close()
@@ -119,17 +119,17 @@ class MixpanelServer:
         distinct_id: str | None = None,
         endpoint: str = "",
     ) -> None:
-        """Answer the next requests with a fault; several faults come one after the other.
+        """Answer the next requests with a fault. Faults of several calls are used one after the other.
 
         Args:
-            times: How many requests meet it; for ever by default.
+            times: How many requests get this fault; by default, all until ``recover()``.
             status: The HTTP status; None: what Mixpanel would answer, after ``delay_seconds``.
             body: The whole body of the answer.
             headers: Further headers of the answer.
-            delay_seconds: Wait so long before answering, or until the server ends.
+            delay_seconds: How long to wait before answering, at most until the server ends.
             drop: Close the connection without an answer.
-            distinct_id: Only requests with an update or an event of this profile meet it.
-            endpoint: Only requests to this path meet it, such as ``"/track"``.
+            distinct_id: Only requests with an update or an event of this profile get this fault.
+            endpoint: Only requests to this path, such as ``"/track"``, get this fault.
         """
         data = body.encode() if isinstance(body, str) else body
         with self._changed:
@@ -142,7 +142,7 @@ class MixpanelServer:
             self._faults.clear()
 
     def wait_for_requests(self, count: int, timeout_seconds: float = 10.0) -> bool:
-        """Wait until ``count`` requests have come; False if they have not in time."""
+        """Wait until ``count`` requests have arrived; False after the timeout."""
         with self._changed:
             return self._changed.wait_for(lambda: len(self.requests) >= count, timeout_seconds)
 

@@ -321,7 +321,7 @@ def test_outage_is_over_when_the_store_can_be_written_to(setup: Setup, logged: C
     setup.claim()
     setup.report.report_deferred()
     assert logged() == [
-        "The store of cohorts cannot be used (StoreUnavailableError): traits wait",
+        "The store of cohorts cannot be used (StoreUnavailableError): traits are written later",
         "The store of cohorts is in use again",
     ]
 

@@ -83,7 +83,7 @@ def test_answer_of_flagsmith_has_an_outcome(status: int, outcome: Outcome) -> No
 def test_answer_that_is_a_page_for_people_is_a_wrong_configuration() -> None:
     answer = judge(FLAGSMITH, Reply(200, b" <!doctype html>"))
     assert answer.outcome is Outcome.MISCONFIGURED
-    expected = "HTTP 200, not an answer of Flagsmith; check the environment key and api_url"
+    expected = "HTTP 200, not an answer from Flagsmith; check the environment key and api_url"
     assert answer.reason == f"Flagsmith does not accept traits ({expected})"
 
 

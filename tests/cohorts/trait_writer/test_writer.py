@@ -300,7 +300,7 @@ def test_html_page_is_no_success(
     change(store, "add_members", "bob")
     assert write(another, on_error=errors.append).flush()
     assert in_flagsmith(flagsmith) == {"ann": True, "bob": True}
-    assert "not an answer of Flagsmith; check the environment key and api_url" in f"{errors[0]}"
+    assert "not an answer from Flagsmith; check the environment key and api_url" in f"{errors[0]}"
 
 
 def test_replaced_store_is_written_anew(
@@ -551,7 +551,7 @@ def test_locked_store_is_reported_once_and_waited_for(
         assert in_flagsmith(flagsmith) == {"ann": True}
         writer.close()
     assert logged() == [
-        "The store of cohorts cannot be used (StoreUnavailableError): traits wait",
+        "The store of cohorts cannot be used (StoreUnavailableError): traits are written later",
         "The store of cohorts is in use again",
     ]
 

@@ -40,20 +40,25 @@ CALLS: dict[str, list[tuple[bytes, dict[str, Any]]]] = {
     "another content type than JSON or plain text": [
         (body(), {"CONTENT_TYPE": "application/x-www-form-urlencoded"})
     ],
-    "50 MB": [(b" " * 50_000_000, {}), (b" " * 50_000_000, {**CHUNKED, "wsgi.input_terminated": True})],
+    "a body of 50 MB": [
+        (b" " * 50_000_000, {}),
+        (b" " * 50_000_000, {**CHUNKED, "wsgi.input_terminated": True}),
+    ],
     "a body of unknown length, from a server that does not say where it ends": [(body(), CHUNKED)],
-    "a part of the body, or one that takes more than 30 seconds (or what the server allows)": [(body(), CUT)],
-    "a `Content-Length` that is no number": [(body(), {"CONTENT_LENGTH": "many"})],
+    "only a part of the body, or a body that takes more than 30 seconds (or the timeout of the server)": [
+        (body(), CUT)
+    ],
+    "a `Content-Length` that is not a number": [(body(), {"CONTENT_LENGTH": "many"})],
     "invalid UTF-8": [(b'{"action": "caf\xe9"}', {})],
     "not JSON": [(b"", {}), (b"{", {}), (b"action=members", {})],
     "JSON that is nested 100,000 times": [(b"[" * 100_000, {})],
-    "JSON, but a list": [(b"[%b]" % body(), {})],
+    "a JSON list": [(b"[%b]" % body(), {})],
     "an unknown action": [(body("delete_members"), {}), (b"{}", {})],
     "no cohort id": [(body(mixpanel_cohort_id=None), {}), (body(mixpanel_cohort_id=""), {})],
     "`page_count` 0, or not a number": [(page(0), {}), (page("one"), {}), (page(None), {})],
     "`page_count` above `total_pages`": [(page(4), {})],
     "several pages without a session": [(page(1, session=""), {})],
-    "members that are no list": [(body(members={"mixpanel_distinct_id": "ann"}), {})],
+    "members that are not a list": [(body(members={"mixpanel_distinct_id": "ann"}), {})],
     "a member without an id, or with one of 5,000 characters": [
         (body(members=[{}, {"mixpanel_distinct_id": "x" * 5000}, ANN]), {})
     ],

@@ -257,7 +257,7 @@ def test_missing_credentials_are_logged_with_another_remedy_than_wrong_ones(post
     missing, wrong = logged()
     assert "has no Authorization header" in missing
     assert "WSGIPassAuthorization On" in missing
-    assert "Compare user and password of the connection in Mixpanel" in wrong
+    assert "Compare the user and password of the connection in Mixpanel" in wrong
 
 
 # Refusals
@@ -268,13 +268,13 @@ def test_missing_credentials_are_logged_with_another_remedy_than_wrong_ones(post
     [
         ({"authorization": ""}, ANN, "HTTP 401: it has no Authorization header. Fill in user and password"),
         ({"authorization": basic(password="x")}, ANN, "HTTP 401: user or password in its Authorization header"),
-        ({"authorization": "Bearer x"}, ANN, "or the header is not of the scheme Basic, which Mixpanel uses"),
+        ({"authorization": "Bearer x"}, ANN, "or the header does not use Mixpanel's scheme, which is Basic"),
         ({"method": "GET"}, ANN, "HTTP 405: its method is not POST. If Mixpanel called, a redirect"),
         ({"content_type": "text/html"}, ANN, "HTTP 415: its content type is not application/json"),
         ({"content_length": "many"}, ANN, "HTTP 400: its Content-Length is not a number"),
         ({"content_length": "50000000"}, ANN, "HTTP 413: the body must not have more than 32,000,000 bytes"),
         ({}, b"{", "HTTP 400: the body is not JSON. Mixpanel pauses the sync"),
-        ({"content_length": "1000"}, ANN, "HTTP 503: its body broke off or took too long"),
+        ({"content_length": "1000"}, ANN, "HTTP 503: its body was cut off or took too long"),
         ({"content_length": "1000"}, b"", "HTTP 503: none of its body arrived"),
         (
             {"content_length": ""},

@@ -246,4 +246,6 @@ class ChangeList:
         )
 
     def _begin_outage(self, error: Exception) -> None:
-        self._outage.begin(f"The store of cohorts cannot be used ({type(error).__name__}): traits wait")
+        self._outage.begin(
+            f"The store of cohorts cannot be used ({type(error).__name__}): traits are written later"
+        )

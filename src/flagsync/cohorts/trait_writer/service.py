@@ -22,9 +22,9 @@ MAY_EXPLAIN = frozenset({401, 403})
 
 
 def read_body(body: bytes) -> tuple[Outcome, str]:
-    """Return what the body of a successful answer means: an HTML page is not an answer of the API."""
+    """Return what the body of a successful answer means: an HTML page is not an answer from the API."""
     if body.lstrip().startswith(b"<"):
-        return Outcome.MISCONFIGURED, ", not an answer of Flagsmith"
+        return Outcome.MISCONFIGURED, ", not an answer from Flagsmith"
     return Outcome.ACCEPTED, ""
 
 

@@ -39,7 +39,7 @@ class BodyLimits:
 
 _CHALLENGE = (("WWW-Authenticate", 'Basic realm="flagsync", charset="UTF-8"'),)
 _WRONG = "user or password is wrong"
-_NOT_WHOLE = "the body did not come to its end"
+_NOT_WHOLE = "the body is incomplete"
 
 NO_CREDENTIALS = Refusal(
     HTTPStatus.UNAUTHORIZED,
@@ -52,8 +52,8 @@ NO_CREDENTIALS = Refusal(
 WRONG_CREDENTIALS = Refusal(
     HTTPStatus.UNAUTHORIZED,
     _WRONG,
-    "user or password in its Authorization header is wrong, or the header is not of the scheme Basic, which Mixpanel "
-    "uses. Compare user and password of the connection in Mixpanel with the credentials of CohortWebhook",
+    "user or password in its Authorization header is wrong, or the header does not use Mixpanel's scheme, which is "
+    "Basic. Compare the user and password of the connection in Mixpanel with the credentials of CohortWebhook",
     _CHALLENGE,
 )
 NOT_POST = Refusal(
@@ -77,14 +77,14 @@ NO_NUMBER = Refusal(
 NO_LENGTH = Refusal(
     HTTPStatus.LENGTH_REQUIRED,
     "Content-Length is missing",
-    "it has no Content-Length, and the server does not tell where its body ends (wsgi.input_terminated). Use a server "
+    "it has no Content-Length, and the server does not say where its body ends (wsgi.input_terminated). Use a server "
     "that does, such as gunicorn, or have the proxy in front of it buffer requests (nginx: proxy_request_buffering on)",
 )
 INCOMPLETE = Refusal(
     HTTPStatus.SERVICE_UNAVAILABLE,
     _NOT_WHOLE,
-    "its body broke off or took too long. Mixpanel repeats the call. If this goes on, check the timeouts of the server "
-    "and of the proxy in front of it, and look for a middleware that reads a part of the body",
+    "its body was cut off or took too long. Mixpanel repeats the call. If this goes on, check the timeouts of the "
+    "server and of the proxy in front of it, and look for a middleware that reads a part of the body",
 )
 NOTHING_CAME = Refusal(
     HTTPStatus.SERVICE_UNAVAILABLE,
@@ -114,7 +114,7 @@ def too_large(limits: BodyLimits) -> Refusal:
     return Refusal(
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
         message,
-        f"{message}. Those of Mixpanel are far smaller: something else calls this URL",
+        f"{message}. Mixpanel's bodies are far smaller: something else calls this URL",
     )
 
 
