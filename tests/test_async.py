@@ -439,7 +439,7 @@ def test_async_close_is_false_after_its_timeout(
 
 def test_cancelled_close_goes_on(run: Run, flagsync: Build, mixpanel: MixpanelServer, offline: Noting) -> None:
     client = flagsync(offline)
-    mixpanel.fail(times=1, status=500)
+    mixpanel.fail(status=500)
 
     async def serve() -> None:
         await client.aget_identity_flags("user_1")
@@ -447,6 +447,7 @@ def test_cancelled_close_goes_on(run: Run, flagsync: Build, mixpanel: MixpanelSe
             tasks.start_soon(client.aclose, 60)
             await until(lambda: mixpanel.requests)
             tasks.cancel_scope.cancel()
+        mixpanel.recover()
         await until(lambda: not calls_in_threads())
 
     run(serve)
@@ -547,6 +548,19 @@ def test_async_lookup_of_cached_cohorts_needs_no_thread(
     run(serve)
     assert [traits[VIPS]["value"] for traits in offline.traits] == [True, True]
     client._evaluator.stop()
+
+
+def test_async_lookup_never_asks_in_the_event_loop_if_cached_cohorts_expire_meanwhile(
+    run: Run, flagsync: Build, offline: Noting, slow: SlowStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = flagsync(offline, cohorts=slow)
+    monkeypatch.setattr(client._evaluator, "must_ask_store", lambda _: False)
+
+    async def serve() -> None:
+        await client.aget_identity_flags("ann")
+
+    run(serve)
+    assert (slow.looked_up, offline.traits) == (0, [{}])
 
 
 def test_async_lookup_of_a_store_that_is_left_alone_needs_no_thread(
