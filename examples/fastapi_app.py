@@ -29,19 +29,17 @@ webhook = CohortWebhook(cohorts, credentials=[("mixpanel", "a long password")])
 async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
     """Build the client when the process starts to serve, close it when it ends."""
     # Each worker, of uvicorn as of gunicorn, runs this after its fork and has a client of its own.
-    # In production:  with FlagSync.from_env(property_name=PROPERTIES.get, cohorts=cohorts) as client:
+    # In production:  async with FlagSync.from_env(property_name=PROPERTIES.get, cohorts=cohorts) as client:
     flagsmith = Flagsmith(offline_mode=True, offline_handler=LocalFileHandler(str(DOCUMENT)))
-    with (
-        MixpanelServer() as mixpanel,
-        FlagSync(
+    with MixpanelServer() as mixpanel:
+        async with FlagSync(
             flagsmith,
             "any-token",
             mixpanel_url=mixpanel.url,
             property_name=PROPERTIES.get,
             cohorts=cohorts,
-        ) as client,
-    ):
-        yield {"client": client, "mixpanel": mixpanel}
+        ) as client:
+            yield {"client": client, "mixpanel": mixpanel}
 
 
 app = FastAPI(lifespan=lifespan)
@@ -52,9 +50,8 @@ app.routes.append(Route("/mixpanel/cohorts", webhook.asgi))  # app.mount() would
 async def checkout(request: Request, user: str, plan: str = "free") -> dict[str, Any]:
     """Let flags decide how the user's checkout looks."""
     client: FlagSync = request.state.client
-    # Offline and in local evaluation this computes and waits for nothing, so the event loop may run it. In
-    # remote mode it waits for Flagsmith:  await asyncio.to_thread(client.get_identity_flags, user, traits)
-    flags = client.get_identity_flags(user, {"plan": plan})
+    # Never blocks the event loop: what has to wait, for Flagsmith or for the store of cohorts, runs in a thread.
+    flags = await client.aget_identity_flags(user, {"plan": plan})
     tier = flags.get_feature_value("seg_override") if flags.is_feature_enabled("seg_override") else "standard"
     # The user meets an experiment here, so Mixpanel's experiment report learns which variant they got.
     layout = flags.get_flag("mv_keyed")

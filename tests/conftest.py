@@ -12,11 +12,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import pytest
 from flagsmith import Flagsmith
 from flagsmith.offline_handlers import LocalFileHandler
 
 from flagsync import FlagSync
+from tests.support.tasks import Run
 
 if TYPE_CHECKING:  # pytest imports it as a plugin, after this file
     from flagsync.testing import MixpanelServer
@@ -37,6 +39,12 @@ def _no_thread_is_left() -> Iterator[None]:
     for thread in set(threading.enumerate()) - before:
         thread.join(5)
         assert not thread.is_alive(), f"{thread.name} is left"
+
+
+@pytest.fixture(params=["asyncio", "trio"])
+def run(request: pytest.FixtureRequest) -> Run:
+    """Runs an async function to its end."""
+    return lambda function: anyio.run(function, backend=request.param)
 
 
 @pytest.fixture

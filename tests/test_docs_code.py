@@ -27,8 +27,9 @@ from flagsmith.polling_manager import EnvironmentDataPollingManager
 
 from flagsync import FlagSync, cohorts
 from flagsync._options import HOSTS
-from flagsync.testing import MixpanelServer, Request
-from tests.support.flagsmith_server import KEY, FlagsmithServer
+from flagsync.testing import MixpanelServer
+from tests.support.evaluating_flagsmith import EvaluatingFlagsmith
+from tests.support.flagsmith_server import KEY
 from tests.support.pages import ROOT, Block, blocks
 
 DIRECTORY = "/var/lib/shop/"
@@ -37,29 +38,6 @@ CALL = {"action": "add_members", "parameters": {"mixpanel_cohort_id": "7", "memb
 HEADERS = {"authorization": f"Basic {b64encode(':'.join(CREDENTIALS).encode()).decode()}"}
 PYTHON = [block for block in blocks("python") if not block.content.startswith(">>>")]
 TESTS = [block for block in PYTHON if re.search(r"^(def test_|class Test)", block.content, re.MULTILINE)]
-
-
-class Flagsmith265(FlagsmithServer):
-    """Evaluates, too."""
-
-    def __init__(self, offline: Flagsmith) -> None:
-        super().__init__()
-        self._offline = offline
-
-    def _answer(self, request: Request) -> tuple[int, bytes]:
-        if not (request.method == "POST" and request.path.endswith("/identities/")):
-            return super()._answer(request)
-        identity = json.loads(request.body)
-        traits = {trait["trait_key"]: trait["trait_value"] for trait in identity["traits"]}
-        flags = [
-            {
-                "feature": {"id": 1, "name": flag.feature_name},
-                "enabled": flag.enabled,
-                "feature_state_value": flag.value,
-            }
-            for flag in self._offline.get_identity_flags(identity["identifier"], traits).all_flags()
-        ]
-        return 200, json.dumps({"flags": flags, "traits": []}).encode()
 
 
 class Signal:
@@ -79,15 +57,13 @@ class Signal:
 
 @pytest.fixture
 def services(
-    offline: Flagsmith,
     document: dict[str, Any],
     mixpanel: MixpanelServer,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
-) -> Iterator[Flagsmith265]:
+) -> Iterator[EvaluatingFlagsmith]:
     """Both services on loopback, in the place of the real ones, and a directory to work in."""
-    with Flagsmith265(offline) as server:
-        server.document = document
+    with EvaluatingFlagsmith(document) as server:
         monkeypatch.setattr("flagsmith.flagsmith.DEFAULT_API_URL", server.api_url)
         for region in HOSTS:
             monkeypatch.setitem(HOSTS, region, mixpanel.url)

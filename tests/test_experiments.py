@@ -20,6 +20,7 @@ from flagsync._encoding.calls import Exposure
 from flagsync._stats import ExposureStats
 from flagsync.testing import MixpanelServer
 from tests.support.encoding import lazy
+from tests.support.evaluating_flagsmith import as_answered
 
 Build = Callable[..., FlagSync]
 Groups = dict[str, set[str]]
@@ -75,16 +76,6 @@ def remote(experiments: dict[str, Any], mixpanel: MixpanelServer) -> Iterator[Fl
         api.add_passthru(mixpanel.url)
         api.add_callback("POST", f"{API}identities/", answer)
         yield Flagsmith(environment_key="key", api_url=API)
-
-
-def as_answered(flag: Flag) -> dict[str, Any]:
-    feature = {"id": flag.feature_id, "name": flag.feature_name}
-    return {
-        "feature": feature,
-        "enabled": flag.enabled,
-        "feature_state_value": flag.value,
-        "variant": flag.variant,
-    }
 
 
 def split(flagsmith: Flagsmith, feature: str, name_of: Callable[[Flag], str]) -> Groups:

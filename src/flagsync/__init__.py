@@ -1,6 +1,6 @@
 """Mirrors the flags that Flagsmith evaluates to Mixpanel profiles.
 
-    application ─> FlagSync.get_identity_flags() ─> Flags, Flagsmith's own    _client, _options
+    application ─> FlagSync.get_identity_flags() ─> Flags, Flagsmith's own    _client, _options, _evaluator
     application ─> FlagSync.track_exposure()                                  _experiments
                      └─> Encoder.submit()   a queue; latest wins              _pipeline wires it all
                          ── encoder thread ──
@@ -14,6 +14,9 @@
 _process      one object per process, and what runs before a process exits
 _pipelines    makes the pipeline of a client in each process
 _signals      delivers pending updates at SIGTERM
+_async_calls  the asynchronous methods of a client
+_call_threads threads in which asynchronous code runs blocking calls
+_event_loops  what asynchronous code needs from asyncio and trio
 _worker       a background thread
 _report       logs problems and passes them to ``on_error``
 _messages     warnings about how an application uses its client

@@ -1,7 +1,6 @@
-"""FlagSync: evaluates, hands the result on, and closes.
+"""FlagSync, the client: checks its options, and gives each call to the part that does it.
 
-Guarantee: the caller gets, value or exception, what the wrapped Flagsmith client gives; mirroring neither changes nor
-delays it. Boundary: what happens behind ``submit`` is the pipeline's.
+Boundary: the evaluator evaluates and hands on; the pipelines deliver; ``AsyncCalls`` does both for asynchronous code.
 """
 
 import os
@@ -10,15 +9,15 @@ from os import PathLike
 from typing import ClassVar, Literal, Never, Self, Unpack
 
 from flagsmith import Flagsmith
-from flagsmith.exceptions import FlagsmithAPIError
 from flagsmith.models import DefaultFlag, Flag, Flags
 from flagsmith.types import TraitMapping
 
+from flagsync._async_calls import AsyncCalls
 from flagsync._clock import monotonic
 from flagsync._encoding.properties import PropertyValue
 from flagsync._environment import EnvironmentOptions, read_environment
-from flagsync._experiments import experiment_flag
-from flagsync._messages import NO_FLAGS, UNPICKLABLE, no_answer
+from flagsync._evaluator import Evaluator
+from flagsync._messages import UNPICKLABLE
 from flagsync._options import (
     CLIENT,
     SAME_IDENTIFIER,
@@ -31,11 +30,8 @@ from flagsync._options import (
 )
 from flagsync._pipeline import file_outboxes
 from flagsync._pipelines import pipelines_of
-from flagsync._report import Reporter
-from flagsync._rules import require, shown
+from flagsync._rules import require
 from flagsync._stats import Stats
-from flagsync.cohorts.environment import ignored_traits
-from flagsync.cohorts.lookup import CohortTraits
 from flagsync.cohorts.store import MembershipReader
 from flagsync.exceptions import DeliveryError
 
@@ -44,7 +40,7 @@ class FlagSync:
     """A Flagsmith client whose evaluations appear on Mixpanel profiles.
 
     Safe to call from threads, asyncio, signal handlers and forked children. As a context manager it closes itself on
-    exit.
+    exit. The asynchronous methods work under asyncio and trio, and never block the event loop.
 
     Args:
         flagsmith: A configured client, in any mode; or an environment key, for a remote client.
@@ -126,11 +122,9 @@ class FlagSync:
             file_outboxes().check(str(outbox))
         self.flagsmith = Flagsmith(environment_key=flagsmith) if isinstance(flagsmith, str) else flagsmith
         """The wrapped client, for everything else that Flagsmith offers."""
-        self._cohorts = CohortTraits(cohorts, Reporter(None)) if cohorts is not None else None
-        self._waits = when_full == "wait"
         self._pipelines = pipelines_of(self, self.flagsmith, self._options)
-        if cohorts is not None and (warning := ignored_traits(self.flagsmith)):
-            Reporter(None).warn_once(warning)
+        self._evaluator = Evaluator(self.flagsmith, self._pipelines, self._options)
+        self._async = AsyncCalls(self._evaluator)
         if self._pipelines is not None:
             self._pipelines.get().resume()
 
@@ -163,20 +157,14 @@ class FlagSync:
         Arguments, result and exceptions are those of ``Flagsmith.get_identity_flags``. A transient identity is
         evaluated, but not mirrored.
         """
-        if self._cohorts is not None:
-            traits = self._cohorts.merge(identifier, traits)
-        try:
-            flags = self.flagsmith.get_identity_flags(identifier, traits, transient=transient)
-        except FlagsmithAPIError as error:
-            if self._pipelines is not None and (explanation := no_answer(error)):
-                self._pipelines.get().report.warn_once(explanation)
-            raise
-        if self._pipelines is not None:
-            pipeline = self._pipelines.get()
-            pipeline.encoder.skip() if transient else pipeline.encoder.submit(identifier, flags)
-            if self._waits:
-                pipeline.wait_for_room()
-        return flags
+        merged = self._evaluator.merge(identifier, traits)
+        return self._evaluator.identity_flags(identifier, merged, transient=transient)
+
+    async def aget_identity_flags(
+        self, identifier: str, traits: TraitMapping | None = None, *, transient: bool = False
+    ) -> Flags:
+        """Evaluate as ``get_identity_flags`` does; in a thread, if that has to wait for Flagsmith or for a store."""
+        return await self._async.identity_flags(identifier, traits, transient=transient)
 
     def get_environment_flags(self) -> Flags:
         """Return Flagsmith's answer, unchanged. Nothing is mirrored, since no identity is evaluated."""
@@ -184,15 +172,7 @@ class FlagSync:
 
     def mirror(self, identifier: str, flags: Flags) -> None:
         """Mirror flags that were evaluated elsewhere: on an async path, by another client. Never raises."""
-        if self._pipelines is not None:
-            pipeline = self._pipelines.get()
-            if not issubclass(type(flags), Flags):  # type() asks nothing of an object that may raise
-                pipeline.report.warn_once(NO_FLAGS.format(shown(flags)))
-                pipeline.encoder.skip()
-                return
-            pipeline.encoder.submit(identifier, flags)
-            if self._waits:
-                pipeline.wait_for_room()
+        self._evaluator.mirror(identifier, flags)
 
     def get_experiment_flag(
         self, feature_name: str, identifier: str, traits: TraitMapping | None = None
@@ -201,10 +181,14 @@ class FlagSync:
 
         If the Flagsmith client has events enabled, it records its own exposure, too.
         """
-        flags = self.get_identity_flags(identifier, traits)
-        flag = experiment_flag(self.flagsmith, flags, feature_name, identifier, traits)
-        self.track_exposure(identifier, flag)
-        return flag
+        merged = self._evaluator.merge(identifier, traits)
+        return self._evaluator.experiment_flag(feature_name, identifier, traits, merged)
+
+    async def aget_experiment_flag(
+        self, feature_name: str, identifier: str, traits: TraitMapping | None = None
+    ) -> Flag | DefaultFlag:
+        """Evaluate and record as ``get_experiment_flag`` does; in a thread, if that has to wait."""
+        return await self._async.experiment_flag(feature_name, identifier, traits)
 
     def track_exposure(self, identifier: str, flag: Flag | DefaultFlag) -> None:
         """Record that an identity meets an experiment now, and that this flag decided what it sees. Never raises.
@@ -212,11 +196,7 @@ class FlagSync:
         Mixpanel gets one event for each user and experiment, and another one if the variant differs or after 25 days.
         Users outside the sample, such as those with an identity override, count as ``stats().exposures.skipped``.
         """
-        if self._pipelines is not None:
-            pipeline = self._pipelines.get()
-            pipeline.encoder.expose(identifier, flag)
-            if self._waits:
-                pipeline.wait_for_room()
+        self._evaluator.expose(identifier, flag)
 
     def flush(self, timeout_seconds: float = 10.0) -> bool:
         """Wait until all that was accepted before the call is settled; False after the timeout.
@@ -226,14 +206,21 @@ class FlagSync:
         """
         return self._pipelines is None or self._pipelines.get().flush(monotonic() + timeout_seconds)
 
+    async def aflush(self, timeout_seconds: float = 10.0) -> bool:
+        """Wait as ``flush`` does, without blocking the event loop."""
+        return await self._async.wait(lambda: self.flush(timeout_seconds))
+
     def close(self, timeout_seconds: float = 5.0) -> bool:
         """Flush and stop the threads; False if something was given up after the timeout. Idempotent.
 
         The client can still evaluate flags, but no longer mirrors them.
         """
-        if self._cohorts is not None:
-            self._cohorts.stop()
+        self._evaluator.stop()
         return self._pipelines is None or self._pipelines.get().close(monotonic() + timeout_seconds)
+
+    async def aclose(self, timeout_seconds: float = 5.0) -> bool:
+        """Close as ``close`` does, without blocking the event loop. If the task is cancelled, closing goes on."""
+        return await self._async.wait(lambda: self.close(timeout_seconds))
 
     def stats(self) -> Stats:
         """Return what became of the calls of this process. Waits for nothing."""
@@ -248,3 +235,9 @@ class FlagSync:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()

@@ -3,7 +3,7 @@
 from typing import assert_type
 
 from flagsmith import Flagsmith
-from flagsmith.models import Flag, Flags
+from flagsmith.models import DefaultFlag, Flag, Flags
 
 from flagsync import DeliveryError, FlagSync, PropertyValue, Stats
 from flagsync.cohorts import CohortWebhook, MembershipStore, SQLiteStore, TraitStats, TraitWriter
@@ -43,6 +43,17 @@ assert_type(client.mirror("user", Flags()), None)
 assert_type(client.flush(), bool)
 assert_type(client.close(timeout_seconds=1), bool)
 assert_type(client.stats(), Stats)
+
+
+async def evaluate() -> Flags:
+    async with FlagSync("key", "token") as entered:
+        assert_type(entered, FlagSync)
+        assert_type(await entered.aget_experiment_flag("flag", "user", {"plan": "pro"}), Flag | DefaultFlag)
+        assert_type(await entered.aflush(), bool)
+        assert_type(await entered.aclose(timeout_seconds=1), bool)
+        return assert_type(await entered.aget_identity_flags("user", transient=True), Flags)
+
+
 assert_type(client.stats().delivered, int)
 with FlagSync("key", "token") as entered, MixpanelServer() as server:
     assert_type(entered, FlagSync)

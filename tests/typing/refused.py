@@ -17,6 +17,8 @@ FlagSync.from_env(max_waiting=7)  # type: ignore[call-arg]
 client = FlagSync("key", "token")
 client.get_identity_flags()  # type: ignore[call-arg]
 client.get_identity_flags("user", {}, True)  # type: ignore[call-arg]
+client.aget_identity_flags("user", {}, True)  # type: ignore[call-arg, unused-coroutine]
+client.aget_identity_flags("user").is_feature_enabled("flag")  # type: ignore[attr-defined]
 client.mirror("user", {"flag": True})  # type: ignore[arg-type]
 client.stats().delivered = 1  # type: ignore[misc]
 store = SQLiteStore("cohorts.db")

@@ -71,28 +71,37 @@ class CohortTraits:
         self._fresh_until = self._rests_until = -inf
         self._processes = PerProcess[_Process](lambda _: _Process(self._step, report))
 
-    def merge(self, identifier: object, traits: TraitMapping | None) -> TraitMapping | None:
-        """Return the traits of a call, and those of every cohort for which the call has no trait of that name."""
-        try:
-            given = identifier if type(identifier) is str else content_of(identifier)
-        except BaseException as error:  # of the application's own object: Flagsmith decides about it
-            if is_interrupt_of_application(error):
-                raise
+    def merge(
+        self, identifier: object, traits: TraitMapping | None, *, may_ask: bool = True
+    ) -> TraitMapping | None:
+        """Return the traits of a call, and those of every cohort for which the call has no trait of that name.
+
+        Without ``may_ask`` it waits for nothing: it takes the cohorts that are cached.
+        """
+        if (given := _content(identifier)) is None:
             return traits
-        cached = self._cached.get(given)
-        if cached is None or cached[0] is not self._version or self._clock() >= self._fresh_until:
+        if may_ask and not self._is_fresh(given):
             self._look_up(given)
-            cached = self._cached.get(given)
+        cached = self._cached.get(given)
         cohorts = cached[1] if cached else {}
         try:
             return {**cohorts, **traits} if traits else {**cohorts}
         except TypeError:  # it is not a mapping, which Flagsmith refuses
             return traits
 
+    def must_ask_store(self, identifier: object) -> bool:
+        """Return whether ``merge`` would wait for the store."""
+        given = _content(identifier)
+        return given is not None and not self._is_fresh(given) and self._clock() >= self._rests_until
+
     def stop(self) -> None:
         """End the thread until it is needed again. Takes no lock."""
         if (process := self._processes.existing()) is not None:
             process.lookups.put(None)
+
+    def _is_fresh(self, identifier: str) -> bool:
+        cached = self._cached.get(identifier)
+        return cached is not None and cached[0] is self._version and self._clock() < self._fresh_until
 
     def _look_up(self, identifier: str) -> None:
         """Have the thread refresh what is cached for an identifier, and wait for that."""
@@ -152,6 +161,16 @@ class CohortTraits:
             f"The store of cohorts cannot be used ({reason}): evaluations use cached memberships"
         )
         self._report.report_deferred()
+
+
+def _content(identifier: object) -> str | None:
+    """Return what an identifier says; None if it is an object that raises, which Flagsmith decides about."""
+    try:
+        return identifier if type(identifier) is str else content_of(identifier)
+    except BaseException as error:
+        if is_interrupt_of_application(error):
+            raise
+        return None
 
 
 class _Lookup:

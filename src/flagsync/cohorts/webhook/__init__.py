@@ -4,5 +4,4 @@ app          CohortWebhook: decides who may call and what is stored; the WSGI ap
 asgi         the ASGI application around it
 answers      requests and responses, as both have them
 refusals     why calls are refused, and what to do about it
-event_loops  what the webhook needs from asyncio and trio
 """

@@ -7,13 +7,17 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
 from typing import Any, Protocol, TypeAlias
 
+from flagsync._call_threads import CallThreads
+from flagsync._event_loops import run_within
 from flagsync.cohorts.webhook.answers import Head, Response
-from flagsync.cohorts.webhook.event_loops import run_in_thread, run_within
 from flagsync.cohorts.webhook.refusals import BodyLimits, Refusal, not_whole, too_large
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+
+MAX_STORING = 10  # calls at the same time; a store writes one at a time, whatever their number
 
 
 class Receiver(Protocol):
@@ -36,6 +40,7 @@ class AsgiApp:
 
     def __init__(self, receiver: Receiver, limits: BodyLimits) -> None:
         self._receiver, self._limits = receiver, limits
+        self._threads = CallThreads(MAX_STORING)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or the events of a server that starts and ends."""
@@ -57,7 +62,8 @@ class AsgiApp:
         refused = self._receiver.refuse(head)
         if refused is not None:
             return refused
-        return await run_in_thread(self._receiver.answer, await self._receive(receive, head.content_length))
+        body = await self._receive(receive, head.content_length)
+        return await self._threads.run(lambda: self._receiver.answer(body))
 
     async def _receive(self, receive: Receive, length: str) -> bytes | Refusal:
         """Return the body, or why there is none that can be stored."""

@@ -1,31 +1,20 @@
 """The webhook under trio; under asyncio it is in all other tests."""
 
 import sys
-import threading
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
 import trio
 
+from flagsync._event_loops import run_within
 from flagsync.cohorts import CohortWebhook, SQLiteStore
 from flagsync.cohorts.webhook.asgi import AsgiApp
-from flagsync.cohorts.webhook.event_loops import run_in_thread, run_within
 from flagsync.cohorts.webhook.refusals import BodyLimits
 from tests.support.webhook_calls import ANN, PASSWORD, USER, Message, basic, events, over_asgi, success
 
 SCOPE = {"type": "http", "method": "POST", "headers": [(b"authorization", basic().encode())]}
 Receive = Callable[[], Awaitable[Message]]
-
-
-@pytest.fixture(autouse=True)
-def _threads_of_trio_end_soon(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Let trio not keep its threads for ten seconds (trio 0.35)."""
-    monkeypatch.setattr("trio._core._thread_cache.IDLE_TIMEOUT", 0.01)
-    yield
-    for thread in threading.enumerate():  # one that is still at work reads the timeout when it is done
-        if thread.name.startswith("Trio thread"):
-            thread.join()
 
 
 @pytest.fixture
@@ -77,23 +66,6 @@ def test_trio_server_does_not_wait_for_a_client_that_has_gone(webhook: CohortWeb
         return {"type": "http.disconnect"}
 
     assert statuses_under_trio(webhook.asgi, receive) == [503]
-
-
-def test_trio_task_that_is_cancelled_does_not_wait_for_its_thread() -> None:
-    may_end, ended = threading.Event(), threading.Event()
-
-    def block(_: None) -> None:
-        may_end.wait()
-        ended.set()
-
-    async def serve() -> None:
-        with trio.move_on_after(0.01):
-            await run_in_thread(block, None)
-
-    trio.run(serve)
-    assert not ended.is_set()
-    may_end.set()
-    assert ended.wait(10)
 
 
 def test_trio_function_that_ends_in_time_has_a_result() -> None:
