@@ -3,9 +3,7 @@
 Boundary: the evaluator evaluates and hands on; the pipelines deliver; ``AsyncCalls`` does both for asynchronous code.
 """
 
-import os
 from collections.abc import Callable, Mapping
-from os import PathLike
 from typing import ClassVar, Literal, Never, Self, Unpack
 
 from flagsmith import Flagsmith
@@ -28,7 +26,7 @@ from flagsync._options import (
     Tuning,
     client_fault,
 )
-from flagsync._pipeline import file_outboxes
+from flagsync._outbox.place import Place, absolute, check
 from flagsync._pipelines import pipelines_of
 from flagsync._rules import require
 from flagsync._stats import Stats
@@ -90,12 +88,10 @@ class FlagSync:
         resend_after_seconds: float = 300.0,
         max_pending: int = 50_000,
         when_full: Literal["drop", "wait"] = "drop",
-        outbox: str | PathLike[str] | None = None,
+        outbox: Place | None = None,
         cohorts: MembershipReader | None = None,
         on_error: Callable[[DeliveryError], None] | None = None,
     ) -> None:
-        if isinstance(outbox, str | PathLike):
-            outbox = os.path.realpath(os.fsdecode(outbox))  # wherever the process goes from here
         self._options = Options(
             token=mixpanel_token.strip() if isinstance(mixpanel_token, str) else mixpanel_token,
             region=region,
@@ -110,7 +106,7 @@ class FlagSync:
             resend_after_seconds=resend_after_seconds,
             max_pending=max_pending,
             when_full=when_full,
-            outbox=outbox,
+            outbox=absolute(outbox),
             cohorts=cohorts,
             on_error=on_error,
             tuning=self._tuning,
@@ -118,8 +114,8 @@ class FlagSync:
         flagsmith = flagsmith.strip() if isinstance(flagsmith, str) else flagsmith
         fault = client_fault(flagsmith, FlagSync)
         require({f"{CLIENT}, not {fault}": not fault, **self._options.rules()})
-        if outbox is not None:
-            file_outboxes().check(str(outbox))
+        if self._options.outbox is not None:
+            check(self._options.outbox)
         self.flagsmith = Flagsmith(environment_key=flagsmith) if isinstance(flagsmith, str) else flagsmith
         """The wrapped client, for everything else that Flagsmith offers."""
         self._pipelines = pipelines_of(self, self.flagsmith, self._options)

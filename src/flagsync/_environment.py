@@ -7,7 +7,6 @@ import inspect
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from os import PathLike
 from typing import Any, Literal, TypedDict
 
 from flagsmith import Flagsmith
@@ -18,6 +17,7 @@ from requests.adapters import Retry
 
 from flagsync._encoding.properties import PropertyValue
 from flagsync._options import HOSTS
+from flagsync._outbox.place import Place
 from flagsync._rules import is_url, key_fault
 from flagsync.cohorts.store import MembershipReader
 from flagsync.exceptions import DeliveryError
@@ -50,7 +50,7 @@ class EnvironmentOptions(TypedDict, total=False):
     resend_after_seconds: float
     max_pending: int
     when_full: Literal["drop", "wait"]
-    outbox: str | PathLike[str] | None
+    outbox: Place | None
     cohorts: MembershipReader | None
     on_error: Callable[[DeliveryError], None] | None
 

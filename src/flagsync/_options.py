@@ -3,7 +3,6 @@
 Guarantee: a wrong option is a ``ValueError``; all that is wrong is in one message, with what is accepted.
 """
 
-import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -21,8 +20,10 @@ from flagsync._encoding.exposure import ExposureNames
 from flagsync._encoding.profile import Mapping as NameMapping
 from flagsync._encoding.properties import PropertyValue, served_value
 from flagsync._encoding.variant import served_variant
+from flagsync._outbox.backend import Backend
 from flagsync._outbox.contract import Destination
-from flagsync._outbox.options import FileBounds, Staging
+from flagsync._outbox.options import Staging, StoreBounds
+from flagsync._outbox.place import Place
 from flagsync._process import EXIT_SECONDS
 from flagsync._rules import call_fault, is_instance_of, is_number, is_url, key_fault, shown
 from flagsync.cohorts.store import MembershipReader
@@ -88,14 +89,14 @@ class Tuning:
         exit_seconds: How long a caller waits for room while Python exits.
         sending: Requests, retries and pauses.
         staging: How messages get from memory into a shared store.
-        file: How large an outbox file gets.
+        store: How large a shared store gets.
     """
 
     gather_seconds: float = GATHER_SECONDS
     exit_seconds: float = EXIT_SECONDS
     sending: Sending = field(default_factory=Sending)
     staging: Staging = field(default_factory=Staging)
-    file: FileBounds = field(default_factory=FileBounds)
+    store: StoreBounds = field(default_factory=StoreBounds)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +116,7 @@ class Options:
     resend_after_seconds: float
     max_pending: int
     when_full: str
-    outbox: str | os.PathLike[str] | None
+    outbox: Place | None = field(repr=False)  # a URL may contain a password
     cohorts: MembershipReader | None
     on_error: Callable[[DeliveryError], None] | None
     tuning: Tuning
@@ -144,7 +145,9 @@ class Options:
             and pending > 0,
             f"when_full must be 'drop' or 'wait', not {_choice(self.when_full)}": self.when_full
             in ("drop", "wait"),
-            "outbox must be the path of a file, or None": isinstance(self.outbox, (str, os.PathLike, NoneType)),
+            "outbox must be the path of a file, the URL of a Redis or PostgreSQL server, a backend of "
+            f"flagsync.outboxes, or None, not {shown(self.outbox)}": isinstance(self.outbox, (str, NoneType))
+            or is_instance_of(self.outbox, Backend),
             f"cohorts must be a store, such as flagsync.cohorts.SQLiteStore, or None, not {shown(self.cohorts)}": (
                 self.cohorts is None or is_instance_of(self.cohorts, MembershipReader)
             ),

@@ -5,10 +5,8 @@ deadline, whatever a store or a callback does. When Python exits, the client del
 ``_process.EXIT_SECONDS``. Boundary: ``_stats`` counts outcomes.
 """
 
-import os
 from dataclasses import replace
 from math import inf
-from types import ModuleType
 
 from flagsync._clock import monotonic
 from flagsync._delivery.answers import Answer, Outcome
@@ -25,6 +23,7 @@ from flagsync._options import Options
 from flagsync._outbox.contract import MAX_BATCH_MESSAGES, Destination, Limits, Outbox
 from flagsync._outbox.durable import DurableOutbox
 from flagsync._outbox.memory import MemoryOutbox
+from flagsync._outbox.place import Place, open_backend, totals
 from flagsync._process import close_before_child_exit, close_before_exit, python_exits, this_process
 from flagsync._report import Reporter
 from flagsync._signals import sigterm_advice
@@ -200,10 +199,9 @@ def _outbox(options: Options, destinations: list[Destination], ledger: Ledger, r
     memory = MemoryOutbox(limits, ledger, report)
     if options.outbox is None:
         return memory
-    backend = file_outboxes().open_backend(str(options.outbox), options.tuning.file)
     return DurableOutbox(
         memory,
-        backend,
+        open_backend(options.outbox, options.tuning.store),
         limits=limits,
         staging=options.tuning.staging,
         ledger=ledger,
@@ -212,23 +210,20 @@ def _outbox(options: Options, destinations: list[Destination], ledger: Ledger, r
     )
 
 
-def file_outboxes() -> ModuleType:
-    """Return the module for outboxes in files. It imports sqlite3, which only clients with a file need."""
-    from flagsync._outbox import file  # noqa: PLC0415
+def outbox_stats(outbox: Place) -> Stats:
+    """Return what became of all updates ever put into an outbox, by any process.
 
-    return file
+    ``requests``, ``retries`` and ``skipped`` stay 0: each process counts its own, outside the outbox.
 
-
-def outbox_stats(path: str | os.PathLike[str]) -> Stats:
-    """Return what became of all updates ever put into an ``outbox`` file, by any process.
-
-    ``requests``, ``retries`` and ``skipped`` stay 0: each process counts its own, outside the file.
+    Args:
+        outbox: What the client got as its ``outbox``: a path, a URL or a backend.
 
     Raises:
         FileNotFoundError: There is no file.
-        ValueError: The path does not lead to an outbox file.
+        ValueError: The path does not lead to an outbox file, or the URL is malformed.
+        OSError: The server does not answer.
     """
-    totals, events = file_outboxes().totals(path)
-    calls = totals.without(events)
+    every, events = totals(outbox)
+    calls = every.without(events)
     exposures = exposure_stats_of({**events._asdict(), "skipped": 0}, events.accepted)
     return stats_of({**calls._asdict(), "skipped": 0}, calls.accepted, exposures=exposures)

@@ -14,7 +14,7 @@ import pytest
 
 from flagsync._outbox.backend import Status
 from flagsync._outbox.contract import Destination, Limits, Message, Repeat
-from flagsync._outbox.options import FileBounds
+from flagsync._outbox.options import StoreBounds
 from flagsync._outbox.sqlite import SQLiteBackend
 from flagsync.testing import contracts
 from flagsync.testing.backends import OutboxBackendContract
@@ -29,7 +29,7 @@ class TestSQLiteBackend(OutboxBackendContract):
 
 class TestSQLiteBackendThatPrunesAllTheTime(OutboxBackendContract):
     def make_backend(self, path: Path) -> SQLiteBackend:
-        return SQLiteBackend(str(path / "outbox.db"), FileBounds(prune_seconds=-1.0, prune_rows=1))
+        return SQLiteBackend(str(path / "outbox.db"), StoreBounds(prune_seconds=-1.0, prune_rows=1))
 
 
 class TestReferenceBackend(OutboxBackendContract):

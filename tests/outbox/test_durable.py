@@ -85,9 +85,9 @@ class Pause:
 
 def test_put_leaves_messages_in_memory_until_they_are_saved(client: Client, backend: UnreliableBackend) -> None:
     client.put("ann=1", "bob=1")
-    assert (backend.totals().accepted, len(client.memory)) == (0, 2)
+    assert (backend.totals().every.accepted, len(client.memory)) == (0, 2)
     client.outbox.save()
-    assert (backend.totals().accepted, len(client.memory)) == (2, 0)
+    assert (backend.totals().every.accepted, len(client.memory)) == (2, 0)
     assert client.stats() == Stats(accepted=2, pending=2)
 
 
@@ -101,9 +101,9 @@ def test_save_of_nothing_asks_nothing_of_the_backend(client: Client, backend: Un
 def test_put_saves_once_many_messages_wait(backend: UnreliableBackend) -> None:
     client = Client(backend, staging=replace(BY_HAND, save_messages=3))
     client.put("ann=1", "bob=1")
-    assert backend.totals().accepted == 0
+    assert backend.totals().every.accepted == 0
     client.put("cid=1")
-    assert backend.totals().accepted == 3
+    assert backend.totals().every.accepted == 3
 
 
 def test_put_saves_once_a_message_has_waited_long(
@@ -115,10 +115,10 @@ def test_put_saves_once_a_message_has_waited_long(
     client.put("ann=1")
     now[0] += 0.125
     client.put("bob=1")
-    assert backend.totals().accepted == 0
+    assert backend.totals().every.accepted == 0
     now[0] += 0.125
     client.put("cid=1")
-    assert backend.totals().accepted == 3
+    assert backend.totals().every.accepted == 3
 
 
 def test_put_of_a_burst_beyond_max_pending_saves_and_drops_nothing(backend: UnreliableBackend) -> None:
@@ -140,7 +140,7 @@ def test_put_does_not_wait_for_the_sender_until_very_many_messages_wait(backend:
     pause.go_on()
     join_sender()
     join_encoder()
-    assert (backend.totals().accepted, len(client.memory)) == (13, 0)
+    assert (backend.totals().every.accepted, len(client.memory)) == (13, 0)
 
 
 def test_claim_saves_for_an_encoder_that_is_held_up(
@@ -177,7 +177,7 @@ def test_unchanged_is_not_known_before_the_backend_is_asked(client: Client, back
     client.outbox.save()
     client.save("ann=A", second=3)
     assert client.stats() == Stats(accepted=3, superseded=1, unchanged=1, pending=1)
-    assert backend.totals() == Totals(accepted=2, unchanged=1)
+    assert backend.totals().every == Totals(accepted=2, unchanged=1)
 
 
 # Repeats
@@ -200,7 +200,7 @@ def test_confirm_stores_what_waits_in_memory_before_the_repeats_are_looked_at(
     client.put_message(message("bob=B", 1, evaluation=2))
     assert client.confirm(repeat("ann", 1), repeat("bob", 1)) == ["bob"]
     assert len(backend.deadlines) == 1  # one transaction
-    assert (backend.totals(), len(client.memory)) == (Totals(accepted=3, unchanged=1), 0)
+    assert (backend.totals().every, len(client.memory)) == (Totals(accepted=3, unchanged=1), 0)
     assert client.stats() == Stats(accepted=3, unchanged=1, pending=2)
 
 
@@ -209,7 +209,7 @@ def test_confirm_of_nothing_is_a_save(client: Client, backend: UnreliableBackend
     assert backend.deadlines == []
     client.put("ann=1")
     assert client.confirm() == []
-    assert backend.totals() == Totals(accepted=1)
+    assert backend.totals().every == Totals(accepted=1)
 
 
 def test_confirm_waits_for_other_processes_to_the_deadline_of_the_client(
@@ -225,7 +225,7 @@ def test_confirm_puts_off_the_next_save(backend: UnreliableBackend) -> None:
     client.put("ann=1")
     client.confirm(repeat("ann"))
     client.put("bob=1")
-    assert (backend.totals().accepted, len(client.memory)) == (1, 1)
+    assert (backend.totals().every.accepted, len(client.memory)) == (1, 1)
 
 
 def test_confirm_waits_for_the_sender_that_uses_the_backend(client: Client, backend: UnreliableBackend) -> None:
@@ -496,7 +496,7 @@ def test_outage_is_over_once_the_backend_has_what_waits_in_memory(
     client.outbox.settle([], [])  # the service is down, too
     backend.mend()
     client.save("bob=1")
-    assert backend.totals().pending == 2
+    assert backend.totals().every.pending == 2
     assert client.deliver() == ["ann=1", "bob=1"]
     assert client.stats() == Stats(accepted=2, delivered=2)
 
@@ -582,7 +582,7 @@ def test_outage_that_is_over_lets_the_backend_answer(client: Client, backend: Un
     assert client.confirm(repeat("ann", 1)) == []
     backend.mend()
     assert client.confirm(repeat("ann", 1, 3)) == []
-    assert backend.totals() == Totals(accepted=2, unchanged=1)
+    assert backend.totals().every == Totals(accepted=2, unchanged=1)
     assert client.stats() == Stats(accepted=3, unchanged=2, pending=1)
 
 
@@ -806,7 +806,7 @@ def test_messages_sent_from_memory_are_newer_than_the_backend_knows(
     client.save("bob=A", second=3)
     assert client.deliver() == ["bob=A"]
     assert client.stats() == Stats(accepted=5, delivered=3, superseded=2)
-    assert backend.totals() == Totals(accepted=3, delivered=1, superseded=2)
+    assert backend.totals().every == Totals(accepted=3, delivered=1, superseded=2)
 
 
 def test_messages_that_memory_tried_to_send_are_not_taken_for_what_the_backend_says(

@@ -16,7 +16,7 @@ from flagsync import DeliveryError, FlagSync, Stats, outbox_stats
 from flagsync._delivery.destinations import Backoff
 from flagsync._delivery.sender import Sending
 from flagsync._options import Tuning
-from flagsync._outbox.options import FileBounds, Staging
+from flagsync._outbox.options import Staging, StoreBounds
 from flagsync.testing import MixpanelServer
 from tests.support.encoding import remote
 
@@ -134,7 +134,7 @@ def test_rejected_update_is_gone_from_the_file(path: Path, build: Build, mixpane
 def test_account_of_an_idle_client_may_be_closed_and_its_counts_stay(
     others_prune: bool, path: Path, build: Build, mixpanel: MixpanelServer
 ) -> None:
-    pruning = Tuning(file=FileBounds(account_seconds=0.0, prune_seconds=-1.0))
+    pruning = Tuning(store=StoreBounds(account_seconds=0.0, prune_seconds=-1.0))
     build, errors = partial(build, flush_interval_seconds=0.02), list[DeliveryError]()
     chief = build(pruning)
     if others_prune:  # the one that sends does
@@ -209,7 +209,7 @@ def test_burst_beyond_max_pending_is_not_dropped_while_the_file_has_room(path: P
 def test_row_bound_of_the_file_is_reported_by_its_own_name(build: Build, mixpanel: MixpanelServer) -> None:
     mixpanel.fail(status=503)
     errors: list[DeliveryError] = []
-    client = build(Tuning(file=FileBounds(max_pending=2)), on_error=errors.append)
+    client = build(Tuning(store=StoreBounds(max_pending=2)), on_error=errors.append)
     for number in range(5):
         client.get_identity_flags(f"user_{number}")
     client.close(0.5)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from flagsync._outbox import change, memory, queue, sqlite
 from flagsync._outbox.contract import Claim, Destination, Limits, Mark
-from flagsync._outbox.options import FileBounds
+from flagsync._outbox.options import StoreBounds
 from flagsync._outbox.sqlite import SQLiteBackend
 from flagsync._stats import Stats
 from tests.support.outboxes import BEGAN, BY_HAND, HERE, THERE, Client, message, repeat, texts, waiting
@@ -33,7 +33,7 @@ def build(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Build]:
         if request.param == "memory":
             built.append(Client(limits=Limits(max_pending=max_pending, **limits)))
         else:
-            backend = SQLiteBackend(str(tmp_path / "outbox"), FileBounds(max_pending=max_pending))
+            backend = SQLiteBackend(str(tmp_path / "outbox"), StoreBounds(max_pending=max_pending))
             built.append(Client(backend, limits=Limits(**limits), staging=BY_HAND))
         return built[-1]
 

@@ -23,7 +23,7 @@ from flagsync._options import Tuning
 from flagsync._outbox import change, memory, sqlite
 from flagsync._outbox.backend import Status
 from flagsync._outbox.contract import Destination, Limits, Message, Repeat
-from flagsync._outbox.options import FileBounds
+from flagsync._outbox.options import StoreBounds
 from flagsync._outbox.sqlite import SQLiteBackend
 from flagsync.testing import MixpanelServer
 from tests.support import reference_backend
@@ -177,7 +177,7 @@ class AnyBackend(RuleBasedStateMachine):
 
     def pair(self) -> tuple[SQLiteBackend, ReferenceBackend]:
         path = str(Path(self.directory.name) / "outbox.db")
-        bounds = FileBounds(max_pending=4, prune_seconds=-1.0, prune_rows=2)
+        bounds = StoreBounds(max_pending=4, prune_seconds=-1.0, prune_rows=2)
         return SQLiteBackend(path, bounds), ReferenceBackend(self.store_beside)
 
     messages = st.lists(
@@ -274,8 +274,8 @@ class AnyBackend(RuleBasedStateMachine):
             for where in ([HERE], [THERE], [HERE, THERE]):
                 status, expected = one.status(where), other.status(where)
                 assert _numbers(status) == _numbers(expected)
-            assert one.totals() == other.totals()
-            assert one.totals().pending == one.status([]).pending
+            assert one.totals().every == other.totals().every
+            assert one.totals().every.pending == one.status([]).pending
 
     def teardown(self) -> None:
         try:
@@ -295,7 +295,7 @@ class AnyBackend(RuleBasedStateMachine):
             if not self.batches[0][0]:
                 break
             self.settle(0, ["a"] * 4)
-        assert one.totals().pending == other.totals().pending == 0
+        assert one.totals().every.pending == other.totals().every.pending == 0
 
 
 def _divided(batch: list[Message], fates: list[str]) -> tuple[list[Message], list[Message], list[Message]]:

@@ -19,7 +19,7 @@ from flagsync._outbox.backend import Totals
 from flagsync._outbox.change import boot_number
 from flagsync._outbox.contract import Limits
 from flagsync._outbox.file import check, open_backend, totals
-from flagsync._outbox.options import FileBounds
+from flagsync._outbox.options import StoreBounds
 from flagsync._outbox.rows import escaped, unescaped
 from flagsync._outbox.schema import OUTBOX
 from flagsync._outbox.sqlite import SQLiteBackend
@@ -42,7 +42,7 @@ def build(path: Path) -> Iterator[Build]:
     backends: list[SQLiteBackend] = []
 
     def build_backend(**bounds: Any) -> SQLiteBackend:
-        backends.append(SQLiteBackend(str(path), FileBounds(**bounds)))
+        backends.append(SQLiteBackend(str(path), StoreBounds(**bounds)))
         return backends[-1]
 
     yield build_backend
@@ -237,7 +237,7 @@ def test_row_bound_drops_the_oldest_messages_of_the_destination(build: Build) ->
     store(backend, "ann=1", destination=THERE)
     store(backend, "ann=1", "bob=1")
     store(backend, "cid=1", "bob=2", "dan=1", second=2)
-    assert backend.totals() == Totals(accepted=6, dropped=2, superseded=1)
+    assert backend.totals().every == Totals(accepted=6, dropped=2, superseded=1)
     assert sorted([deliver(backend), deliver(backend)]) == [["ann=1"], ["bob=2", "dan=1"]]
 
 
@@ -639,7 +639,7 @@ def test_account_of_an_idle_process_is_closed_and_its_counts_are_kept(
     wall_clock[0] += 2.0
     store(sender, "dan=1")
     assert accounts(path) == 1
-    assert sender.totals() == Totals(accepted=4, delivered=1, rejected=1)
+    assert sender.totals().every == Totals(accepted=4, delivered=1, rejected=1)
     assert idle.status([]).own == Totals()
     store(idle, "eve=1")
     assert idle.status([]).own == Totals(accepted=1)
@@ -679,7 +679,7 @@ def test_accounts_are_closed_so_many_at_once(path: Path, build: Build, wall_cloc
         store(sender, f"new=1{number}", second=number)
         left.append(accounts(path))
     assert left == [5, 2, 1]
-    assert sender.totals() == Totals(accepted=10, delivered=7, superseded=2)
+    assert sender.totals().every == Totals(accepted=10, delivered=7, superseded=2)
 
 
 def test_process_that_stores_nothing_has_no_account(path: Path, build: Build) -> None:
@@ -772,11 +772,11 @@ def test_removed_file_loses_what_waited_and_keeps_what_was_counted(
 
 def test_totals_of_a_file_are_those_of_the_backend(path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        totals(path)
+        totals(str(path))
     assert not path.exists()
-    backend = open_backend(str(path), FileBounds())
+    backend = open_backend(str(path), StoreBounds())
     backend.store([message("ann=1"), message("bob=1")], [], [], soon())
-    assert totals(path) == (backend.totals(), Totals()) == (Totals(accepted=2), Totals())
+    assert totals(str(path)) == backend.totals() == (Totals(accepted=2), Totals())
     backend.close()
 
 
@@ -821,7 +821,7 @@ def test_status_and_claim_do_not_wait_for_a_process_that_writes(path: Path, buil
     status = backend.status([HERE])
     assert (status.first_version, status.pending, status.own.pending) == (1, 1, 1)
     assert claim(backend) == ["ann=1"]
-    assert backend.totals() == Totals(accepted=1)
+    assert backend.totals().every == Totals(accepted=1)
     unlock()
 
 
@@ -905,7 +905,7 @@ def test_commit_that_fails_leaves_no_trace(build: Build, monkeypatch: pytest.Mon
     assert client.deliver() == ["ann=1"]
     assert (client.kept(), client.flushes()) == (0, True)
     assert client.stats() == Stats(accepted=1, delivered=1)
-    assert backend.totals() == Totals()
+    assert backend.totals().every == Totals()
 
 
 def test_full_disk_loses_nothing(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -938,7 +938,7 @@ def test_process_that_is_killed_loses_nothing_and_leaves_the_lease_to_another(pa
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     assert deliver(backend) == ["ann=1", "bob=1"]
-    assert backend.totals() == Totals(accepted=2, delivered=2)
+    assert backend.totals().every == Totals(accepted=2, delivered=2)
 
 
 def test_lease_is_lost_with_its_file_to_the_process_that_makes_it_again(path: Path, build: Build) -> None:

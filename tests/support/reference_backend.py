@@ -7,7 +7,7 @@ from itertools import count
 from math import inf
 from time import monotonic, time
 
-from flagsync._outbox.backend import Status, Totals
+from flagsync._outbox.backend import Status, StoreTotals, Totals
 from flagsync._outbox.contract import Destination, Limits, Message, Repeat, fitting
 
 Slot = tuple[Destination, str]
@@ -65,6 +65,8 @@ class ReferenceStore:
 
 class ReferenceBackend:
     """One process of those that share a store."""
+
+    lease_seconds = 0.0
 
     def __init__(self, store: ReferenceStore) -> None:
         self.shared = store
@@ -211,8 +213,9 @@ class ReferenceBackend:
             silent_seconds=0.0,
         )
 
-    def totals(self) -> Totals:
-        return Totals(**sum(self.shared.counts.values(), Counter[str]()))
+    def totals(self) -> StoreTotals:
+        every, events = self.shared.counts.values(), self.shared.event_counts.values()
+        return StoreTotals(Totals(**sum(every, Counter[str]())), Totals(**sum(events, Counter[str]())))
 
     def try_acquire_lease(self) -> bool:
         if self.shared.lease_holder is None:

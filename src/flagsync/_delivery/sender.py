@@ -13,7 +13,7 @@ from flagsync._clock import monotonic
 from flagsync._delivery.answers import Answer, Outcome
 from flagsync._delivery.bisection import Bisection
 from flagsync._delivery.destinations import Backoff, Destinations, Health, delivery_error
-from flagsync._outbox.contract import Delivery, Mark, Message
+from flagsync._outbox.contract import Claim, Delivery, Mark, Message
 from flagsync._report import Reporter
 from flagsync._stats import Ledger
 from flagsync._worker import Flush, Flushes, Worker, time_left
@@ -109,7 +109,7 @@ class Sender:
         urgent = self._flushes.are_waiting or is_last
         claim = self._outbox.claim(self._destinations.resting(), urgent=urgent)
         if claim.messages:
-            self._deliver(claim.messages, has_more=claim.has_more)
+            self._deliver(claim)
         self._report.report_deferred()
         self._look_at_flushes()
         if claim.messages:
@@ -135,18 +135,19 @@ class Sender:
         if done:
             self._flushes.finish(done)
 
-    def _deliver(self, batch: Sequence[Message], *, has_more: bool) -> None:
+    def _deliver(self, claim: Claim) -> None:
         """Send a batch, bisected as often as necessary."""
+        batch, until = claim.messages, min(claim.until, self._deadline)
         bisection = self._destinations.health(batch[0].destination).bisection(batch)
         failure, refusal = None, Answer(Outcome.REFUSED)
         for _ in range(self._sending.max_requests):
             if bisection.is_decided:
                 break
-            if monotonic() >= self._deadline:
+            if monotonic() >= until:
                 failure = Answer(Outcome.UNAVAILABLE, refusal.reason, text=refusal.text)
                 break
             part = bisection.next_part()
-            answer = self._request(part)
+            answer = self._request(part, until)
             if answer.outcome is Outcome.ACCEPTED:
                 bisection.accept(part)
             elif answer.outcome is Outcome.REFUSED:
@@ -155,7 +156,7 @@ class Sender:
             else:
                 failure = answer
                 break
-        self._settle(batch, bisection, failure, refusal, has_more=has_more)
+        self._settle(batch, bisection, failure, refusal, has_more=claim.has_more)
 
     def _settle(
         self,
@@ -200,14 +201,14 @@ class Sender:
         reason = f"{refusal.reason}, whatever is sent"
         return refusal._replace(outcome=Outcome.MISCONFIGURED, reason=reason)
 
-    def _request(self, part: Sequence[Message]) -> Answer:
+    def _request(self, part: Sequence[Message], until: float) -> Answer:
         destination = part[0].destination
         failures = self._destinations.health(destination).failures
         self._ledger.count("requests")
         if failures:
             self._ledger.count("retries")
         seconds = self._sending.request_seconds * min(1 + failures, 3)
-        seconds = max(0.1, min(seconds, self._deadline - monotonic()))
+        seconds = max(0.1, min(seconds, until - monotonic()))
         return self._transport.post(destination.url, [message.record for message in part], seconds)
 
     def _fail(self, answer: Answer, kept: Sequence[Message]) -> None:

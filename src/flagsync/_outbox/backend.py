@@ -5,7 +5,7 @@ machine can show it. Boundary: the durable outbox does the staging, fallback and
 """
 
 from collections.abc import Collection, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from flagsync._outbox.contract import Destination, Limits, Message, Repeat
 
@@ -39,6 +39,18 @@ class Totals(NamedTuple):
         return Totals(*(every - one for every, one in zip(self, some, strict=True)))
 
 
+class StoreTotals(NamedTuple):
+    """What became of all messages that any process has stored.
+
+    Attributes:
+        every: Of all messages.
+        events: Of those that do not replace others.
+    """
+
+    every: Totals = Totals()
+    events: Totals = Totals()
+
+
 class Status(NamedTuple):
     """The state of a backend at one moment.
 
@@ -67,13 +79,21 @@ class Status(NamedTuple):
     silent_seconds: float = 0.0
 
 
+@runtime_checkable
 class Backend(Protocol):
     """A store that processes share: what a file or a server does for a durable outbox.
 
-    One process has one backend, and calls it from one thread at a time. Every method may raise: the durable outbox then
-    undoes nothing, reports it, and uses memory until ``store`` works again. A method that raises has made either none
-    or all of its changes.
+    One client has one backend, and calls it from one thread at a time. A process that is forked is another process, also
+    for a backend that it inherits. Every method may raise: the durable outbox then undoes nothing, reports it, and uses
+    memory until ``store`` works again. A method that raises has made none of its changes, or all of them; a store that
+    lies behind a network may have made some, if a message that comes again is then unchanged or superseded.
+
+    Attributes:
+        lease_seconds: How long a process may send after it acquired the lease. Nobody else acquires it meanwhile,
+            unless it is released. 0.0 if the lease does not end before the process does.
     """
+
+    lease_seconds: float
 
     def store(
         self, messages: Sequence[Message], sent: Sequence[Message], repeats: Sequence[Repeat], deadline: float
@@ -84,7 +104,7 @@ class Backend(Protocol):
 
         - It is unchanged if it equals the last message of its key, and that one waits or was accepted less than
           ``resend_after_seconds`` ago. If it was evaluated later, its evaluation time counts from then on.
-        - Otherwise it is superseded if it ``replaces`` and a message of its key was evaluated later on this host.
+        - Otherwise it is superseded if it ``replaces`` and a message of its key was evaluated later.
         - Otherwise it waits, behind all others. If it ``replaces``, it takes the place of a waiting message of its key.
 
         At the bound of the store, the oldest waiting messages are dropped.
@@ -125,13 +145,14 @@ class Backend(Protocol):
     def status(self, destinations: Collection[Destination]) -> Status:
         """Return the state of the store. Changes nothing, and does not wait for other processes."""
 
-    def totals(self) -> Totals:
+    def totals(self) -> StoreTotals:
         """Return what became of all messages that any process has stored."""
 
     def try_acquire_lease(self) -> bool:
-        """Acquire the lease if no other process holds it; return whether this process holds it.
+        """Acquire or renew the lease if no other process holds it; return whether this process holds it.
 
-        Called before each batch. The lease ends with the process, or when the store is replaced.
+        Called before each batch. The lease ends with the process or after ``lease_seconds``, and when the store is
+        replaced.
         """
 
     def release_lease(self) -> None:

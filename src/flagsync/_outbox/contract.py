@@ -88,11 +88,13 @@ class Claim(NamedTuple):
         messages: They fit into one request to one destination. Empty if nothing is due.
         next_at: When to ask again if nobody wakes the sender: ``time.monotonic()``; ``inf`` if nothing waits.
         has_more: Whether more messages wait behind these.
+        until: When the last request for them must have ended: ``time.monotonic()``. Others may send after that.
     """
 
     messages: Sequence[Message] = ()
     next_at: float = inf
     has_more: bool = False
+    until: float = inf
 
 
 class Kept(NamedTuple):

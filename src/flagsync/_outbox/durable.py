@@ -56,7 +56,7 @@ class DurableOutbox:
         self._destinations = destinations
         # Held during I/O of the backend, and only by the threads of this outbox: no caller waits for it.
         self._io = threading.RLock()
-        self._outage = BackendOutage(staging, report)
+        self._grace_seconds, self._outage = staging.grace_seconds, BackendOutage(staging, report)
         self._accounting = Accounting(ledger, report)
         self._sent = SentMessages(limits.max_remembered)
         self._batch: Sequence[Message] = ()  # in flight, claimed from the backend
@@ -208,10 +208,12 @@ class DurableOutbox:
         try:
             # The holder may well use the backend, and never let go of the lease.
             return self._backend.try_acquire_lease() or self._outage.is_long()
-        except Exception:  # noqa: BLE001 - if nobody can hold the lease, nobody else sends
-            return True
+        except Exception:  # noqa: BLE001 - if nobody can acquire the lease, nobody else sends once it has ended
+            is_over = self._outage.has_lasted(self._backend.lease_seconds)
+            return is_over or self._schedule.deadline < inf  # a client that closes cannot wait
 
     def _claim_from_backend(self, resting: Mapping[Destination, float], *, urgent: bool) -> Claim:
+        until = monotonic() + (self._backend.lease_seconds or inf) - self._grace_seconds
         holds_lease = self._backend.try_acquire_lease()
         self._read_status()
         status = self._accounting.status
@@ -225,7 +227,7 @@ class DurableOutbox:
             return Claim(next_at=min(resting.values(), default=inf))
         has_more = status.pending > len(self._batch)
         self._full_batch = len(self._batch) if has_more else self._limits.max_batch_messages
-        return Claim(self._batch, has_more=has_more)
+        return Claim(self._batch, has_more=has_more, until=until)
 
     def _read_status(self) -> None:
         destinations = {*self._destinations, *self._memory.destinations()}

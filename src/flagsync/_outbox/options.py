@@ -14,6 +14,8 @@ class Staging:
         busy_seconds: How long one operation waits for another process.
         retry_seconds: The pause after the first failure of the backend. Each further failure doubles it.
         max_retry_seconds: The longest pause. After it, an idle process lets others send.
+        grace_seconds: How long before the end of a lease the last request must have ended. Mixpanel may still be
+            working on a request that its sender has given up.
     """
 
     save_seconds: float = 0.1
@@ -21,11 +23,12 @@ class Staging:
     busy_seconds: float = 2.0
     retry_seconds: float = 1.0
     max_retry_seconds: float = 60.0
+    grace_seconds: float = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FileBounds:
-    """How large an outbox file gets.
+class StoreBounds:
+    """How large a shared store gets, and how long its operations take.
 
     Attributes:
         max_pending: Messages that wait for one destination. Beyond it the oldest are dropped.
@@ -35,6 +38,10 @@ class FileBounds:
         prune_tails: How many unused tails it deletes; a tail may have many kilobytes.
         prune_seconds: How often a transaction prunes while ``max_remembered`` is not exceeded.
         account_seconds: How long an idle process keeps its account, before it is merged with those of former processes.
+        call_seconds: How long one call of a server may take.
+        call_messages: How many messages one call of a server stores or settles: meanwhile it serves nobody else.
+        lease_seconds: How long a process may send after it acquired the lease of a server. A request to Mixpanel takes
+            up to 30 seconds.
     """
 
     max_pending: int = 1_000_000
@@ -44,3 +51,6 @@ class FileBounds:
     prune_tails: int = 50
     prune_seconds: float = 60.0
     account_seconds: float = 30 * 86400.0
+    call_seconds: float = 2.0
+    call_messages: int = 500
+    lease_seconds: float = 45.0

@@ -29,7 +29,11 @@ class BackendOutage:
 
     def is_long(self) -> bool:
         """Return whether the outage has lasted longer than the longest pause."""
-        return monotonic() - self._began_at > self._staging.max_retry_seconds
+        return self.has_lasted(self._staging.max_retry_seconds)
+
+    def has_lasted(self, seconds: float) -> bool:
+        """Return whether the outage began at least so long ago."""
+        return monotonic() - self._began_at >= seconds
 
     def begin(self, error: Exception, pending: int) -> None:
         """Note a failure. ``pending`` messages wait in memory."""

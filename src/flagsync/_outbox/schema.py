@@ -53,8 +53,7 @@ NEW_ACCOUNT = "INSERT OR IGNORE INTO accounts (process) VALUES (?)"
 ACCOUNT = "SELECT number FROM accounts WHERE process = ?"
 USE_ACCOUNT = "UPDATE accounts SET used_at = ? WHERE number = ?"
 COUNT = {name: f"UPDATE accounts SET {name} = {name} + ? WHERE number = ?" for name in ALL_COUNTS}
-TOTALS = f"SELECT {', '.join(f'coalesce(sum({name}), 0)' for name in COUNTS)} FROM accounts"
-EVENT_TOTALS = f"SELECT {', '.join(f'coalesce(sum({name}), 0)' for name in EVENT_COUNTS)} FROM accounts"
+ALL_TOTALS = f"SELECT {', '.join(f'coalesce(sum({name}), 0)' for name in ALL_COUNTS)} FROM accounts"
 OWN_TOTALS = f"SELECT number, {', '.join(ALL_COUNTS)} FROM accounts WHERE process = ?"
 IDLE_ACCOUNTS = f"""SELECT number FROM accounts WHERE used_at < ? AND number NOT IN (0, ?)
     AND accepted = {" + ".join(OUTCOMES)} LIMIT ?"""

@@ -4,9 +4,11 @@ Guarantee: what is stored survives its process. Every statement that holds the w
 whatever the size of the file. Boundary: local file systems, whose locks the kernel releases with the process.
 """
 
+import os
 import sqlite3
 from collections.abc import Collection, Generator, Iterator, Sequence
 from contextlib import closing
+from os import PathLike
 from typing import NamedTuple
 from uuid import uuid4
 
@@ -14,12 +16,13 @@ from flagsync._clock import monotonic, time
 from flagsync._files.shared import SharedFile
 from flagsync._files.sqlite import BUSY_SECONDS, read
 from flagsync._outbox import schema as sql
-from flagsync._outbox.backend import Status, Totals
+from flagsync._outbox.backend import Status, StoreTotals, Totals
 from flagsync._outbox.change import NEVER, Change
 from flagsync._outbox.contract import Destination, Limits, Message, Repeat, fitting
-from flagsync._outbox.options import FileBounds
+from flagsync._outbox.options import StoreBounds
 from flagsync._outbox.rows import unescaped
 from flagsync._outbox.schema import OUTBOX
+from flagsync._process import PerProcess
 
 LONG_AGO = 1e9
 
@@ -28,13 +31,16 @@ class SQLiteBackend:
     """Keeps messages in a file; see ``Backend``.
 
     Args:
-        path: Absolute path of the file.
+        path: Path of the file, which is made when it is needed.
         bounds: How large it gets.
     """
 
-    def __init__(self, path: str, bounds: FileBounds = FileBounds()) -> None:  # noqa: B008 - it is frozen
-        self._file, self._bounds = SharedFile(path, OUTBOX), bounds
-        self._process = uuid4().hex
+    lease_seconds = 0.0
+
+    def __init__(self, path: str | PathLike[str], bounds: StoreBounds = StoreBounds()) -> None:  # noqa: B008 - it is frozen
+        self.path = os.path.realpath(os.fsdecode(path))
+        self._file, self._bounds = SharedFile(self.path, OUTBOX), bounds
+        self._process = PerProcess[str](lambda _: uuid4().hex)
         self._claimed = _Claimed()
         self._pruned_at, self._pruned_up_to = -LONG_AGO, 0
 
@@ -42,7 +48,7 @@ class SQLiteBackend:
         self, messages: Sequence[Message], sent: Sequence[Message], repeats: Sequence[Repeat], deadline: float
     ) -> Sequence[Repeat]:
         with self._file.write(deadline) as file:
-            change = Change(file, self._process)
+            change = Change(file, self._process.get())
             change.add(sent)
             for part in _of_different_keys(messages):
                 change.add(part)
@@ -75,7 +81,7 @@ class SQLiteBackend:
         with self._file.write(deadline) as file:
             if read(file, sql.STORE) != self._claimed.store:
                 return  # the file was replaced, and has other messages with these versions
-            change = Change(file, self._process)
+            change = Change(file, self._process.get())
             change.settle(self._claimed.destination, accepted, "delivered", time())
             change.settle(self._claimed.destination, rejected, "rejected", NEVER)
             change.postpone(last)
@@ -86,7 +92,7 @@ class SQLiteBackend:
             file.execute("BEGIN")  # one snapshot for all queries
             numbers = [number for where in destinations for [number] in file.execute(sql.DESTINATION, where)]
             firsts = [first for number in numbers for [first] in file.execute(sql.FIRST, (number,)) if first]
-            account, *own = file.execute(sql.OWN_TOTALS, (self._process,)).fetchone() or (0,)
+            account, *own = file.execute(sql.OWN_TOTALS, (self._process.get(),)).fetchone() or (0,)
             counts = len(sql.COUNTS)
             status = Status(
                 store=read(file, sql.STORE),
@@ -102,9 +108,9 @@ class SQLiteBackend:
             file.rollback()
         return status
 
-    def totals(self) -> Totals:
+    def totals(self) -> StoreTotals:
         with self._file.read(monotonic() + BUSY_SECONDS) as file:
-            return Totals(*file.execute(sql.TOTALS).fetchone())
+            return read_totals(file)
 
     def try_acquire_lease(self) -> bool:
         return self._file.lease.try_acquire()
@@ -140,6 +146,12 @@ class _Claimed(NamedTuple):
 
     store: int = 0
     destination: int = 0
+
+
+def read_totals(file: sqlite3.Connection) -> StoreTotals:
+    """Return what became of all messages in a file."""
+    counts = file.execute(sql.ALL_TOTALS).fetchone()
+    return StoreTotals(Totals(*counts[: len(sql.COUNTS)]), Totals(*counts[len(sql.COUNTS) :]))
 
 
 def _of_different_keys(messages: Sequence[Message]) -> Iterator[list[Message]]:

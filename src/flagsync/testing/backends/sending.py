@@ -132,7 +132,7 @@ class SendingContract:
         assert [message.key for message in batch] == [*UNUSUAL_KEYS]
         settle(backend, accepted=batch)
         count = len(UNUSUAL_KEYS)
-        assert backend.totals() == Totals(accepted=2 * count, delivered=count, unchanged=count)
+        assert backend.totals().every == Totals(accepted=2 * count, delivered=count, unchanged=count)
 
     # Settling
 
@@ -142,7 +142,7 @@ class SendingContract:
         ann, bob, _ = claim(backend)
         settle(backend, accepted=[bob], rejected=[ann])
         assert waiting(backend) == ["cid=1"]
-        assert backend.totals() == Totals(accepted=3, delivered=1, rejected=1)
+        assert backend.totals().every == Totals(accepted=3, delivered=1, rejected=1)
 
     def test_settle_of_nothing_leaves_all_waiting(self, connect: Connect) -> None:
         backend = connect()
@@ -158,7 +158,7 @@ class SendingContract:
         store(other, "ann=new", "bob=new", "cid=new", second=2)
         settle(one, accepted=[ann], rejected=[bob], last=[cid])
         assert deliver(one) == ["ann=new", "bob=new", "cid=new"]
-        assert one.totals() == Totals(accepted=6, delivered=3, superseded=3)
+        assert one.totals().every == Totals(accepted=6, delivered=3, superseded=3)
 
     def test_settle_ends_a_message_once(self, connect: Connect) -> None:
         backend = connect()
@@ -168,7 +168,7 @@ class SendingContract:
         settle(backend, rejected=[ann])
         settle(backend, accepted=[ann], last=[ann])
         assert waiting(backend) == ["bob=1"]
-        assert backend.totals() == Totals(accepted=2, delivered=1)
+        assert backend.totals().every == Totals(accepted=2, delivered=1)
 
     def test_settle_of_an_event_ends_no_other_of_its_key(self, connect: Connect) -> None:
         backend = connect()
@@ -185,7 +185,7 @@ class SendingContract:
         settle(backend, rejected=claim(backend))
         store(backend, "ann=1", second=2)
         assert deliver(backend) == ["ann=1"]
-        assert backend.totals() == Totals(accepted=2, delivered=1, rejected=1)
+        assert backend.totals().every == Totals(accepted=2, delivered=1, rejected=1)
 
     def test_last_messages_wait_behind_all_others(self, connect: Connect) -> None:
         backend = connect()

@@ -34,7 +34,7 @@ class StoringContract:
     def test_store_of_nothing_changes_nothing(self, connect: Connect) -> None:
         backend = connect()
         store(backend)
-        assert (waiting(backend), backend.totals()) == ([], Totals())
+        assert (waiting(backend), backend.totals().every) == ([], Totals())
 
     def test_store_needs_no_time_while_no_other_process_writes(self, connect: Connect) -> None:
         backend = connect()
@@ -46,21 +46,21 @@ class StoringContract:
         store(backend, "ann=1")
         with suppress(Exception):  # no store needs to hold text that has no encoding
             backend.store([message_of("bob=1"), message_of("\ud800=1")], [], [], soon())
-        assert backend.totals().accepted in (1, 3)
-        assert len(waiting(backend)) == backend.totals().accepted
+        assert backend.totals().every.accepted in (1, 3)
+        assert len(waiting(backend)) == backend.totals().every.accepted
 
     def test_newer_message_replaces_a_waiting_one_and_waits_behind_all(self, connect: Connect) -> None:
         backend = connect()
         store(backend, "ann=1", "bob=1")
         store(backend, "ann=2", second=2)
         assert waiting(backend) == ["bob=1", "ann=2"]
-        assert backend.totals() == Totals(accepted=3, superseded=1)
+        assert backend.totals().every == Totals(accepted=3, superseded=1)
 
     def test_newer_message_of_the_same_call_replaces_the_older_one(self, connect: Connect) -> None:
         backend = connect()
         store(backend, "ann=1", "bob=1", "ann=2", "ann=3")
         assert waiting(backend) == ["bob=1", "ann=3"]
-        assert backend.totals() == Totals(accepted=4, superseded=2)
+        assert backend.totals().every == Totals(accepted=4, superseded=2)
 
     def test_latest_evaluation_wins_though_it_came_first(self, connect: Connect) -> None:
         one, other = connect(), connect()
@@ -76,7 +76,7 @@ class StoringContract:
         messages = [message_of("ann=new", 20), message_of("ann=old", 10)]
         backend.store(messages, [], [], soon())
         assert waiting(backend) == ["ann=new"]
-        assert backend.totals() == Totals(accepted=2, superseded=1)
+        assert backend.totals().every == Totals(accepted=2, superseded=1)
 
     def test_message_of_the_same_moment_takes_the_place_of_the_one_before(self, connect: Connect) -> None:
         backend = connect()
@@ -100,7 +100,7 @@ class StoringContract:
         messages = [message_of("ann=1", destination=where) for where in (HERE, THERE, elsewhere)]
         backend.store(messages, [], [], soon())
         assert {tuple(deliver(backend)) for _ in range(3)} == {("ann=1",)}
-        assert backend.totals() == Totals(accepted=3, delivered=3)
+        assert backend.totals().every == Totals(accepted=3, delivered=3)
 
     # Unchanged messages
 
@@ -109,7 +109,7 @@ class StoringContract:
         store(backend, "ann=1", "bob=1")
         store(backend, "ann=1", second=2)
         assert waiting(backend) == ["ann=1", "bob=1"]
-        assert backend.totals() == Totals(accepted=3, unchanged=1)
+        assert backend.totals().every == Totals(accepted=3, unchanged=1)
 
     def test_unchanged_message_is_not_stored_after_its_equal_was_accepted(self, connect: Connect) -> None:
         one, other = connect(), connect()
@@ -158,7 +158,7 @@ class StoringContract:
         for second, text in enumerate(("ann=A", "ann=B", "ann=A")):
             store(backend, text, second=second)
             assert deliver(backend) == [text]
-        assert backend.totals() == Totals(accepted=3, delivered=3)
+        assert backend.totals().every == Totals(accepted=3, delivered=3)
 
     def test_unchanged_is_what_equals_the_last_message_also_while_that_is_in_flight(
         self, connect: Connect

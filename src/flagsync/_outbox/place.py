@@ -1,0 +1,58 @@
+"""The store that an ``outbox`` option names: a file, the URL of a server, or a backend.
+
+Guarantee: what cannot be used is an error when the client is built; a server that does not answer is none, since an
+application must start without it.
+"""
+
+import os
+import re
+from importlib import import_module
+from types import ModuleType
+
+from flagsync._outbox.backend import Backend, StoreTotals
+from flagsync._outbox.options import StoreBounds
+
+Place = str | os.PathLike[str] | Backend
+
+# Scheme of a URL -> the module that opens such stores, and needs an extra.
+SERVERS = {
+    **dict.fromkeys(("redis", "rediss", "valkey", "valkeys", "unix"), "flagsync._outbox.redis"),
+    **dict.fromkeys(("postgresql", "postgres"), "flagsync._outbox.postgres"),
+}
+URL = re.compile(rf"({'|'.join(SERVERS)})://", re.IGNORECASE)
+
+
+def absolute(place: Place | None) -> Place | None:
+    """Return a path as an absolute one, wherever the process goes from here, and anything else as it is."""
+    is_file = isinstance(place, os.PathLike) or (isinstance(place, str) and not URL.match(place))
+    return os.path.realpath(os.fsdecode(place)) if is_file else place  # type: ignore[arg-type]
+
+
+def check(place: Place) -> None:
+    """Check what can be checked without a server: a file is created, or the one that is there is checked.
+
+    Raises:
+        ValueError: The place cannot be used.
+        ImportError: The extra is not installed.
+    """
+    if isinstance(place, str):
+        _module(place).check(place)
+
+
+def open_backend(place: Place, bounds: StoreBounds) -> Backend:
+    """Return the backend at a place that was checked."""
+    backend: Backend = _module(place).open_backend(place, bounds) if isinstance(place, str) else place  # type: ignore[assignment]
+    return backend
+
+
+def totals(place: Place) -> StoreTotals:
+    """Return what became of all messages ever stored at a place."""
+    place = os.fsdecode(place) if isinstance(place, os.PathLike) else place
+    found: StoreTotals = _module(place).totals(place) if isinstance(place, str) else place.totals()
+    return found
+
+
+def _module(place: str) -> ModuleType:
+    """Return the module that opens a place. Only clients with such a store import it, and what it needs."""
+    scheme = URL.match(place)
+    return import_module(SERVERS[scheme[1].lower()] if scheme else "flagsync._outbox.file")

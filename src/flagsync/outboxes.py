@@ -1,0 +1,29 @@
+"""Backends of an outbox, for what neither a path nor a URL can say: a connection of the application, or a name.
+
+    from flagsync.outboxes import RedisBackend
+
+    client = FlagSync(…, outbox=RedisBackend(redis.Redis(…), namespace="shop"))
+
+Each client needs a backend of its own; clients with equal ones share what waits. ``RedisBackend`` needs the extra
+``flagsync[redis]``, ``PostgresBackend`` needs ``flagsync[postgres]``.
+"""
+
+from typing import TYPE_CHECKING
+
+from flagsync._lazy import importer
+
+if TYPE_CHECKING:
+    from flagsync._outbox.postgres import PostgresBackend
+    from flagsync._outbox.redis import RedisBackend
+    from flagsync._outbox.sqlite import SQLiteBackend
+
+__all__ = ["PostgresBackend", "RedisBackend", "SQLiteBackend"]
+
+_IMPORTED_WHEN_USED = {
+    "PostgresBackend": "flagsync._outbox.postgres",
+    "RedisBackend": "flagsync._outbox.redis",
+    "SQLiteBackend": "flagsync._outbox.sqlite",
+}
+
+if not TYPE_CHECKING:  # pragma: no branch - with it, type checkers would accept any name
+    __getattr__, __dir__ = importer(__name__, _IMPORTED_WHEN_USED)
