@@ -29,7 +29,7 @@ class BackendOutage:
 
     def is_long(self) -> bool:
         """Return whether the outage has lasted longer than the longest pause."""
-        return self.has_lasted(self._staging.max_retry_seconds)
+        return monotonic() - self._began_at > self._staging.max_retry_seconds
 
     def has_lasted(self, seconds: float) -> bool:
         """Return whether the outage began at least so long ago."""
