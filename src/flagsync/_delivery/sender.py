@@ -137,12 +137,13 @@ class Sender:
 
     def _deliver(self, claim: Claim) -> None:
         """Send a batch, bisected as often as necessary."""
-        batch, until = claim.messages, min(claim.until, self._deadline)
+        batch = claim.messages
         bisection = self._destinations.health(batch[0].destination).bisection(batch)
         failure, refusal = None, Answer(Outcome.REFUSED)
         for _ in range(self._sending.max_requests):
             if bisection.is_decided:
                 break
+            until = min(claim.until, self._deadline)  # the client may be closed meanwhile
             if monotonic() >= until:
                 failure = Answer(Outcome.UNAVAILABLE, refusal.reason, text=refusal.text)
                 break

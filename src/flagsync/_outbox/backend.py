@@ -84,9 +84,9 @@ class Backend(Protocol):
     """A store that processes share: what a file or a server does for a durable outbox.
 
     One client has one backend, and calls it from one thread at a time. A forked child is another process, also for a
-    backend that it inherits. Every method may raise: the durable outbox then undoes nothing, reports it, and uses memory
-    until ``store`` works again. A method that raises has made none of its changes, or all of them. A store behind a
-    network may have made some, if a message that is stored again is then unchanged or superseded.
+    backend that it inherits. Every method may raise: the durable outbox then undoes nothing, reports it, and uses
+    memory until ``store`` works again. A method that raises has made none of its changes, or all of them. A store
+    behind a network may have made some, if a message that is stored again is then unchanged or superseded.
 
     Attributes:
         lease_seconds: How long a process may send after it acquired the lease. Nobody else acquires it meanwhile,
