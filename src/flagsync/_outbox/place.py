@@ -19,7 +19,7 @@ SERVERS = {
     **dict.fromkeys(("redis", "rediss", "valkey", "valkeys", "unix"), "flagsync._outbox.redis"),
     **dict.fromkeys(("postgresql", "postgres"), "flagsync._outbox.postgres"),
 }
-URL = re.compile(rf"({'|'.join(SERVERS)})://", re.IGNORECASE)
+URL = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 
 
 def absolute(place: Place | None) -> Place | None:
@@ -54,5 +54,11 @@ def totals(place: Place) -> StoreTotals:
 
 def _module(place: str) -> ModuleType:
     """Return the module that opens a place. Only clients with such a store import it, and what it needs."""
-    scheme = URL.match(place)
-    return import_module(SERVERS[scheme[1].lower()] if scheme else "flagsync._outbox.file")
+    if (url := URL.match(place)) is None:
+        return import_module("flagsync._outbox.file")
+    if (scheme := url[1].lower()) not in SERVERS:
+        accepted = ", ".join(f"{scheme}://" for scheme in SERVERS)
+        raise ValueError(
+            f"outbox: '{scheme}://…' is not supported; it takes the path of a file, or a URL with {accepted}"
+        )
+    return import_module(SERVERS[scheme])
