@@ -526,6 +526,36 @@ def test_sender_whose_deadline_comes_while_it_bisects_rejects_nothing_and_keeps_
     assert rig.sender.failure == Answer(Outcome.UNAVAILABLE, "Refused", text="missing")
 
 
+class Leased(MemoryOutbox):
+    """An outbox whose first claim may be sent until a time of ``time.monotonic()``."""
+
+    def __init__(self, until: float, ledger: Ledger, report: Reporter) -> None:
+        super().__init__(LIMITS, ledger, report)
+        self.until = until
+
+    def claim(self, resting: Mapping[Destination, float], *, urgent: bool) -> Claim:
+        until, self.until = self.until, inf
+        return super().claim(resting, urgent=urgent)._replace(until=until)
+
+
+def test_sender_begins_no_request_after_the_end_of_its_lease() -> None:
+    rig = Rig(outbox=partial(Leased, monotonic()))
+    rig.put("ann", "bob")
+    rig.deliver()
+    assert rig.service.requests == [["ann", "bob"]]  # of the second claim
+    assert rig.count("delivered") == 2
+    [error] = rig.errors
+    assert "before its lease of the outbox ended" in f"{error}"
+
+
+def test_sender_ends_a_request_before_its_lease_ends() -> None:
+    rig = Rig(outbox=partial(Leased, monotonic() + 3.0))
+    rig.put("ann")
+    rig.deliver()
+    [seconds] = rig.service.seconds
+    assert 0.0 < seconds <= 3.0
+
+
 def test_sender_waits_for_messages_until_it_is_told_that_no_more_come() -> None:
     with Rig() as rig:
         rig.sender.stop(monotonic() + LONG_SECONDS)

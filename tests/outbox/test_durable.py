@@ -749,6 +749,40 @@ def test_outage_of_the_lease_alone_is_reported_once_and_lets_memory_send(
     assert [line.split(" (")[0] for line in logged()] == [CANNOT, IN_USE]
 
 
+def test_outage_of_a_server_lets_memory_send_once_no_lease_can_be_valid_any_more(
+    client: Client, backend: UnreliableBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(outage, "monotonic", lambda: now[0])
+    backend.lease_seconds, backend.broken = 45.0, {*METHODS}
+    client.save("ann=1")
+    now[0] += 44
+    assert client.claim() == []
+    now[0] += 1
+    assert client.deliver() == ["ann=1"]
+
+
+def test_outage_of_a_server_lets_a_client_that_closes_send_at_once(
+    client: Client, backend: UnreliableBackend
+) -> None:
+    backend.lease_seconds, backend.broken = 45.0, {*METHODS}
+    client.save("ann=1")
+    assert client.claim() == []
+    client.outbox.set_deadline(monotonic() + LONG)
+    assert client.deliver() == ["ann=1"]
+
+
+def test_claim_may_be_sent_until_shortly_before_the_lease_ends(
+    client: Client, backend: UnreliableBackend
+) -> None:
+    client.save("ann=1")
+    assert client.outbox.claim({}, urgent=True).until == inf
+    backend.lease_seconds = 45.0
+    before = monotonic()
+    until = client.outbox.claim({}, urgent=True).until
+    assert before + 40 <= until <= monotonic() + 40
+
+
 def test_outage_lets_a_process_send_from_memory_where_no_lease_can_be_had(
     client: Client, backend: UnreliableBackend
 ) -> None:

@@ -18,6 +18,8 @@ from flagsync._report import Reporter
 from flagsync._stats import Ledger
 from flagsync._worker import Flush, Flushes, Worker, time_left
 
+TOO_LATE = "The process was suspended, and could not send a batch before its lease of the outbox ended"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sending:
@@ -145,7 +147,7 @@ class Sender:
                 break
             until = min(claim.until, self._deadline)  # the client may be closed meanwhile
             if monotonic() >= until:
-                failure = Answer(Outcome.UNAVAILABLE, refusal.reason, text=refusal.text)
+                failure = Answer(Outcome.UNAVAILABLE, refusal.reason or TOO_LATE, text=refusal.text)
                 break
             part = bisection.next_part()
             answer = self._request(part, until)

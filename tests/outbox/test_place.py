@@ -1,0 +1,76 @@
+"""The store that an ``outbox`` option names."""
+
+import os
+from pathlib import Path
+
+import pytest
+from flagsmith import Flagsmith
+
+import flagsync.outboxes
+from flagsync import FlagSync, Stats, outbox_stats
+from flagsync._outbox.place import absolute, check
+from flagsync.outboxes import SQLiteBackend
+from flagsync.testing import MixpanelServer
+from tests.support.forks import in_child
+from tests.support.outboxes import message
+from tests.support.reference_backend import ReferenceBackend, ReferenceStore
+
+LONG = 1e9
+
+
+def test_place_of_a_file_is_absolute_and_anything_else_stays_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    where = os.path.realpath(tmp_path / "outbox.db")
+    assert absolute("outbox.db") == absolute(Path("outbox.db")) == where
+    backend = ReferenceBackend(ReferenceStore())
+    for place in (None, backend, "redis://cache", "POSTGRESQL://db/app"):
+        assert absolute(place) is place
+
+
+@pytest.mark.parametrize("url", ["mysql://secret@db/app", "https://secret@cache", "REDIS+SSL://secret@cache"])
+def test_place_with_another_scheme_is_refused_with_those_that_it_takes(url: str) -> None:
+    scheme = url.partition(":")[0].lower()
+    with pytest.raises(
+        ValueError, match="path of a file, or a URL with redis://, rediss://, valkey://"
+    ) as raised:
+        check(url)
+    assert f"'{scheme}://…' is not supported" in f"{raised.value}"
+    assert "secret" not in f"{raised.value}"
+
+
+def test_outbox_that_is_neither_a_path_nor_a_backend_is_refused(offline: Flagsmith) -> None:
+    with pytest.raises(ValueError, match=r"a backend of flagsync\.outboxes, or None, not 7"):
+        FlagSync(offline, "token", outbox=7)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"the class SQLiteBackend: make an instance of it"):
+        FlagSync(offline, "token", outbox=SQLiteBackend)  # type: ignore[arg-type]
+
+
+def test_outbox_may_be_a_backend(offline: Flagsmith, mixpanel: MixpanelServer, tmp_path: Path) -> None:
+    path = tmp_path / "outbox.db"
+    with FlagSync(offline, "token", mixpanel_url=mixpanel.url, outbox=SQLiteBackend(path)) as client:
+        client.get_identity_flags("user_1")
+        assert client.flush()
+    assert {*mixpanel.profiles} == {"user_1"}
+    expected = Stats(accepted=1, delivered=1)
+    assert outbox_stats(SQLiteBackend(path)) == outbox_stats(path) == expected
+
+
+def test_backend_in_a_forked_child_is_that_of_another_process(tmp_path: Path) -> None:
+    backend = SQLiteBackend(tmp_path / "outbox.db")
+    backend.store([message("ann=1")], [], [], LONG)
+
+    def child() -> bool:
+        backend.store([message("bob=1"), message("cid=1")], [], [], LONG)
+        return backend.status([]).own.accepted == 2
+
+    assert in_child(child)
+    assert backend.status([]).own.accepted == 1
+    assert backend.totals().every.accepted == 3
+
+
+def test_names_of_backends_are_listed_before_they_are_imported() -> None:
+    assert {*flagsync.outboxes.__all__} <= {*dir(flagsync.outboxes)}
+    with pytest.raises(AttributeError, match="has no attribute 'MongoBackend'"):
+        flagsync.outboxes.MongoBackend  # noqa: B018
