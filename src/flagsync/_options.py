@@ -3,6 +3,7 @@
 Guarantee: a wrong option is a ``ValueError``; all that is wrong is in one message, with what is accepted.
 """
 
+import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -146,7 +147,9 @@ class Options:
             f"when_full must be 'drop' or 'wait', not {_choice(self.when_full)}": self.when_full
             in ("drop", "wait"),
             "outbox must be the path of a file, the URL of a Redis or PostgreSQL server, a backend of "
-            f"flagsync.outboxes, or None, not {shown(self.outbox)}": isinstance(self.outbox, (str, NoneType))
+            f"flagsync.outboxes, or None, not {shown(self.outbox)}": isinstance(
+                self.outbox, (str, os.PathLike, NoneType)
+            )
             or is_instance_of(self.outbox, Backend),
             f"cohorts must be a store, such as flagsync.cohorts.SQLiteStore, or None, not {shown(self.cohorts)}": (
                 self.cohorts is None or is_instance_of(self.cohorts, MembershipReader)

@@ -57,6 +57,15 @@ def test_outbox_may_be_a_backend(offline: Flagsmith, mixpanel: MixpanelServer, t
     assert outbox_stats(SQLiteBackend(path)) == outbox_stats(path) == expected
 
 
+def test_outbox_of_from_env_may_be_a_path_or_a_backend(
+    tmp_path: Path, mixpanel: MixpanelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLAGSMITH_ENVIRONMENT_KEY", "key")
+    for place in (tmp_path / "outbox.db", SQLiteBackend(tmp_path / "outbox.db")):
+        FlagSync.from_env(mixpanel_token="token", mixpanel_url=mixpanel.url, outbox=place).close()
+    assert (tmp_path / "outbox.db").exists()
+
+
 def test_backend_in_a_forked_child_is_that_of_another_process(tmp_path: Path) -> None:
     backend = SQLiteBackend(tmp_path / "outbox.db")
     backend.store([message("ann=1")], [], [], LONG)
@@ -73,4 +82,4 @@ def test_backend_in_a_forked_child_is_that_of_another_process(tmp_path: Path) ->
 def test_names_of_backends_are_listed_before_they_are_imported() -> None:
     assert {*flagsync.outboxes.__all__} <= {*dir(flagsync.outboxes)}
     with pytest.raises(AttributeError, match="has no attribute 'MongoBackend'"):
-        flagsync.outboxes.MongoBackend  # noqa: B018
+        getattr(flagsync.outboxes, "MongoBackend")  # noqa: B009
