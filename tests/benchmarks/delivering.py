@@ -20,14 +20,14 @@ CALLERS, ROUNDS = IDENTITIES[:1000], 100
 
 def delivery(server: Server) -> None:
     """Ready flags to the server as fast as it goes."""
-    what, flags = "deliver 20,000 x 50 flags", _evaluated()
+    what, flags = "deliver 20,000 x 50 flags", evaluated()
     properties = [properties_of(one) for one in flags]
     theirs, ours, dumps = [], [], []
     for _ in range(REPEATS):
-        dumps.append(_timed(lambda: [json.dumps(one) for one in properties]))
-        theirs.append(_timed(lambda: _buffered(server.url, flags)))
+        dumps.append(timed(lambda: [json.dumps(one) for one in properties]))
+        theirs.append(timed(lambda: _buffered(server.url, flags)))
         their_counts = server.counts()
-        ours.append(_timed(lambda: _flagsync(server.url, flags)))
+        ours.append(timed(lambda: deliver(server.url, flags)))
         our_counts = server.counts()
     (_, dumps_cpu), (their_rate, their_cpu), (our_rate, our_cpu) = map(_per_update, (dumps, theirs, ours))
     fewest = max(-(-UPDATES // 2000), -(-our_counts.bytes // 2_000_000))
@@ -47,13 +47,13 @@ def delivery(server: Server) -> None:
 
 def file(server: Server) -> None:
     """Ready flags to the server through an outbox in memory, and through one in a file."""
-    what, flags = "deliver 20,000 x 50 flags", _evaluated()
+    what, flags = "deliver 20,000 x 50 flags", evaluated()
     memory, file = [], []
     with TemporaryDirectory() as directory:
         for number in range(REPEATS):
-            memory.append(_timed(lambda: _flagsync(server.url, flags)))
+            memory.append(timed(lambda: deliver(server.url, flags)))
             path = f"{directory}/{number}.db"
-            file.append(_timed(lambda path=path: _flagsync(server.url, flags, path)))  # type: ignore[misc]
+            file.append(timed(lambda path=path: deliver(server.url, flags, path)))  # type: ignore[misc]
     all_came = server.counts().profiles == UPDATES
     (memory_rate, _), (file_rate, file_cpu) = map(_per_update, (memory, file))
     show(what, OURS, f"{memory_rate:,.0f} updates/s")
@@ -64,11 +64,11 @@ def file(server: Server) -> None:
 
 def latency(server: Server) -> None:
     """Ready flags to a server that takes 100 ms for each answer."""
-    what, flags, url = "deliver, 100 ms latency", _evaluated(), f"{server.url}/slow"
-    rate = SLOW_UPDATES / _timed(lambda: _buffered(url, flags[:SLOW_UPDATES]))[0]
+    what, flags, url = "deliver, 100 ms latency", evaluated(), f"{server.url}/slow"
+    rate = SLOW_UPDATES / timed(lambda: _buffered(url, flags[:SLOW_UPDATES]))[0]
     show(f"{what}, {SLOW_UPDATES:,}", "BufferedConsumer", f"{rate:,.0f} updates/s")
     server.counts()
-    rate = UPDATES / _timed(lambda: _flagsync(url, flags))[0]
+    rate = UPDATES / timed(lambda: deliver(url, flags))[0]
     lost = UPDATES - server.counts().profiles
     verdict = judge(f"{lost} dropped", reached=rate >= 10_000 and not lost)
     show(f"{what}, {UPDATES:,}", OURS, f"{rate:,.0f} updates/s", "at least 10,000", verdict)
@@ -77,15 +77,15 @@ def latency(server: Server) -> None:
 def unchanged(server: Server) -> None:
     """Rounds of calls that change nothing, with a flush after each."""
     what, bare = "100 rounds of 1000 unchanged", local_client(50)
-    cpu = _timed(lambda: _rounds(bare.get_identity_flags, lambda: None, ROUNDS))[1]
+    cpu = timed(lambda: _rounds(bare.get_identity_flags, lambda: None, ROUNDS))[1]
     show(what, "bare Flagsmith", f"{cpu / ROUNDS / len(CALLERS) * 1e6:.2f} µs CPU a call")
-    evaluating = _timed(lambda: _rounds(lambda name: bare.get_identity_flags(name).all_flags(), int, 1))[1]
+    evaluating = timed(lambda: _rounds(lambda name: bare.get_identity_flags(name).all_flags(), int, 1))[1]
     evaluating *= 1e6 / len(CALLERS)
     show(what, "bare Flagsmith, all_flags()", f"{evaluating:.0f} µs CPU a call")
     server.counts()
     with FlagSync(bare, "token", mixpanel_url=server.url) as client:
-        first = _timed(lambda: _rounds(client.get_identity_flags, client.flush, 1))[1]
-        rest = _timed(lambda: _rounds(client.get_identity_flags, client.flush, ROUNDS - 1))[1]
+        first = timed(lambda: _rounds(client.get_identity_flags, client.flush, 1))[1]
+        rest = timed(lambda: _rounds(client.get_identity_flags, client.flush, ROUNDS - 1))[1]
     counts, cpu = server.counts(), (first + rest) / ROUNDS / len(CALLERS) * 1e6
     verdict = judge(f"{cpu / evaluating:.1%}", reached=cpu <= max(6, 0.06 * evaluating))
     show(what, OURS, f"{cpu:.2f} µs CPU a call", "at most 6, or 6 %", verdict)
@@ -95,7 +95,7 @@ def unchanged(server: Server) -> None:
     show("  profiles sent", OURS, f"{counts.most} time(s) each", "once", judge("all came", reached=once))
 
 
-def _evaluated() -> list[Flags]:
+def evaluated() -> list[Flags]:
     """Flags out of the garbage collector's sight: an application has few of them at a time."""
     flags = [remote_flags(number) for number in range(UPDATES)]
     gc.collect()
@@ -110,8 +110,9 @@ def _buffered(url: str, flags: list[Flags]) -> None:
     consumer.flush()
 
 
-def _flagsync(url: str, flags: list[Flags], outbox: str | None = None) -> None:
-    with FlagSync(local_client(1), "token", mixpanel_url=url, outbox=outbox) as client:
+def deliver(url: str, flags: list[Flags], outbox: str | None = None, token: str = "token") -> None:
+    """Deliver flags that are ready."""
+    with FlagSync(local_client(1), token, mixpanel_url=url, outbox=outbox) as client:
         for identifier, one in zip(IDENTITIES, flags, strict=True):
             client.mirror(identifier, one)
         client.flush(60)
@@ -124,7 +125,7 @@ def _rounds(evaluate: Callable[[str], object], flush: Callable[[], object], coun
         flush()
 
 
-def _timed(work: Callable[[], object]) -> tuple[float, float]:
+def timed(work: Callable[[], object]) -> tuple[float, float]:
     """Seconds on the clock, and seconds of processor time of all threads."""
     began, cpu_began = perf_counter(), process_time()
     work()

@@ -19,6 +19,8 @@ from mixpanel import BufferedConsumer, Mixpanel
 
 from flagsync import FlagSync
 from flagsync._delivery.destinations import Backoff
+from flagsync._delivery.sender import Sending
+from flagsync._options import Tuning
 from flagsync.testing import MixpanelServer
 from tests.benchmarks.inputs import IDENTITIES, local_client
 from tests.benchmarks.server import Server
@@ -58,9 +60,8 @@ def exposure_soak(server: Server) -> None:
     logging.getLogger("flagsync").setLevel(logging.CRITICAL)  # each fault is meant to be
     for shared in (True, False):
         with place() as (mixpanel, path):
-            client = client_of(
-                mixpanel.url, path if shared else None, Backoff(first_seconds=0.01, max_seconds=0.3)
-            )
+            sending = Sending(backoff=Backoff(first_seconds=0.01, max_seconds=0.3))
+            client = client_of(mixpanel.url, path if shared else None, Tuning(sending=sending))
             with client:
                 met, grown = _soaked(client, mixpanel)
             stats = client.stats().exposures

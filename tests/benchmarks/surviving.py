@@ -55,9 +55,17 @@ class Child:
     """A forked process that makes calls, and keeps a record of them that survives it."""
 
     def __init__(
-        self, url: str, outbox: Path | None, record: Path, state: Callable[[], str], act: Act | None = None
+        self,
+        url: str,
+        outbox: str | Path | None,
+        record: Path,
+        state: Callable[[], str],
+        act: Act | None = None,
+        *,
+        tuning: Tuning = Tuning(),  # noqa: B008 - it is frozen
+        start: Callable[[], None] = lambda: None,
     ) -> None:
-        self._record, self._act = record, act or _mirror
+        self._record, self._act, self._tuning, self._start = record, act or _mirror, tuning, start
         record.touch()  # a child may be killed before it writes
         if (pid := os.fork()) == 0:
             try:
@@ -73,10 +81,11 @@ class Child:
         lines = self._record.read_text().split("\n")[:-1]  # the last may be cut
         return [Call(int(began), int(ended), *words) for began, ended, *words in map(str.split, lines)]
 
-    def _work(self, url: str, outbox: Path | None, state: Callable[[], str]) -> None:
+    def _work(self, url: str, outbox: str | Path | None, state: Callable[[], str]) -> None:
         ended: list[int] = []
         signal.signal(signal.SIGTERM, lambda number, _: ended.append(number))
-        with client_of(url, outbox) as client, self._record.open("w", 1) as record:
+        self._start()
+        with client_of(url, outbox, self._tuning) as client, self._record.open("w", 1) as record:
             while not ended:
                 identifier, began, served = random.choice(USERS), time_ns(), state()
                 self._act(client, identifier, served)
@@ -137,13 +146,14 @@ def outage(server: Server) -> None:
     """An hour without Mixpanel, in which every second takes a millisecond."""
     scale, records = 1000, list[str]()
     backoff = Backoff(first_seconds=Backoff().first_seconds / scale, max_seconds=Backoff().max_seconds / scale)
+    tuning = Tuning(sending=Sending(backoff=backoff))
     log = logging.getLogger("flagsync")
     handler = logging.Handler()
     handler.emit = lambda record: records.append(record.getMessage())  # type: ignore[method-assign]
     log.addHandler(handler)
     log.propagate = False
     for outbox in (False, True):
-        with place() as (mixpanel, path), client_of(mixpanel.url, path if outbox else None, backoff) as client:
+        with place() as (mixpanel, path), client_of(mixpanel.url, path if outbox else None, tuning) as client:
             states, warm, cpu = dict[str, str](), 0, process_time()
             began, each = monotonic(), 3600 / scale / OUTAGE_CALLS
             mixpanel.fail(status=503)
@@ -170,9 +180,9 @@ def outage(server: Server) -> None:
 def soak(server: Server) -> None:
     """A million calls while one request in twenty fails, which is tried again at once."""
     states, faults, warm = dict[str, str](), 0, 0
-    backoff = Backoff(first_seconds=0.01, max_seconds=0.3)
+    tuning = Tuning(sending=Sending(backoff=Backoff(first_seconds=0.01, max_seconds=0.3)))
     logging.getLogger("flagsync").setLevel(logging.CRITICAL)  # each fault is meant to be
-    with place() as (mixpanel, path), client_of(mixpanel.url, path, backoff) as client:
+    with place() as (mixpanel, path), client_of(mixpanel.url, path, tuning) as client:
         for number in range(SOAK_CALLS):
             identifier, state = f"user-{random.randrange(SOAK_USERS)}", f"{number % 7}"
             states[identifier] = state
@@ -198,9 +208,9 @@ def resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
-def client_of(url: str, outbox: Path | None, backoff: Backoff = Backoff()) -> FlagSync:  # noqa: B008 - it is frozen
+def client_of(url: str, outbox: str | Path | None, tuning: Tuning = Tuning()) -> FlagSync:  # noqa: B008 - it is frozen
     class Client(FlagSync):
-        _tuning = Tuning(sending=Sending(backoff=backoff))
+        _tuning = tuning
 
     bare = local_client(1)
     return Client(bare, "token", mixpanel_url=url, flush_interval_seconds=FLUSH_SECONDS, outbox=outbox)
