@@ -6,7 +6,7 @@ Boundary: the evaluator evaluates and hands on; the pipelines deliver; ``AsyncCa
 import os
 from collections.abc import Callable, Mapping
 from os import PathLike
-from typing import ClassVar, Literal, Never, Self, Unpack
+from typing import TYPE_CHECKING, ClassVar, Literal, Never, Self, Unpack
 
 from flagsmith import Flagsmith
 from flagsmith.models import DefaultFlag, Flag, Flags
@@ -14,10 +14,12 @@ from flagsmith.types import TraitMapping
 
 from flagsync._async_calls import AsyncCalls
 from flagsync._clock import monotonic
+from flagsync._delegation import delegated, names
 from flagsync._encoding.properties import PropertyValue
 from flagsync._environment import EnvironmentOptions, read_environment
 from flagsync._evaluator import Evaluator
 from flagsync._messages import UNPICKLABLE
+from flagsync._observation import Evaluation, observed
 from flagsync._options import (
     CLIENT,
     SAME_IDENTIFIER,
@@ -121,7 +123,7 @@ class FlagSync:
         if outbox is not None:
             file_outboxes().check(str(outbox))
         self.flagsmith = Flagsmith(environment_key=flagsmith) if isinstance(flagsmith, str) else flagsmith
-        """The wrapped client, for everything else that Flagsmith offers."""
+        """The wrapped client. Its public names work on this client, too, but type checkers know them only here."""
         self._pipelines = pipelines_of(self, self.flagsmith, self._options)
         self._evaluator = Evaluator(self.flagsmith, self._pipelines, self._options)
         self._async = AsyncCalls(self._evaluator)
@@ -157,8 +159,9 @@ class FlagSync:
         Arguments, result and exceptions are those of ``Flagsmith.get_identity_flags``. A transient identity is
         evaluated, but not mirrored.
         """
-        merged = self._evaluator.merge(identifier, traits)
-        return self._evaluator.identity_flags(identifier, merged, transient=transient)
+        evaluator = self._evaluator  # without cohorts, the caller is spared the call that would add them
+        merged = evaluator.merge(identifier, traits) if evaluator.has_cohorts else traits
+        return evaluator.identity_flags(identifier, merged, transient=transient)
 
     async def aget_identity_flags(
         self, identifier: str, traits: TraitMapping | None = None, *, transient: bool = False
@@ -168,7 +171,7 @@ class FlagSync:
 
     def get_environment_flags(self) -> Flags:
         """Return Flagsmith's answer, unchanged. Nothing is mirrored, since no identity is evaluated."""
-        return self.flagsmith.get_environment_flags()
+        return observed(Evaluation(self.flagsmith, None, self.flagsmith.get_environment_flags()))
 
     def mirror(self, identifier: str, flags: Flags) -> None:
         """Mirror flags that were evaluated elsewhere: on an async path, by another client. Never raises."""
@@ -225,6 +228,9 @@ class FlagSync:
     def stats(self) -> Stats:
         """Return what became of the calls of this process. Waits for nothing."""
         return Stats() if self._pipelines is None else self._pipelines.get().stats()
+
+    if not TYPE_CHECKING:  # pragma: no branch - with it, type checkers would accept any name
+        __getattr__, __dir__ = delegated, names
 
     def __reduce__(self) -> Never:
         """Refuse to be pickled or copied."""
