@@ -72,7 +72,7 @@ def sigterm_advice() -> str | None:
 def _may_close(lifespan: object) -> bool:
     """Return whether an application may close its client in its lifespan.
 
-    Starlette 1.10 and FastAPI 0.165 have a default lifespan, which closes nothing. FastAPI's ``include_router`` hides it.
+    Starlette 1.10 and FastAPI 0.165 have a default lifespan, which closes nothing. ``FastAPI.include_router`` hides it.
     """
     has_failed = getattr(lifespan, "error_occurred", False) or getattr(lifespan, "error_occured", False)
     if type(lifespan).__name__ != "LifespanOn" or has_failed:
