@@ -105,11 +105,11 @@ class Pipeline:
         if self._inbox.submitted < self._wait_at or self._is_own_thread():
             return
         is_ending = python_exits()
-        if not self.flush(monotonic() + self._exit_seconds if is_ending else inf, unless_misconfigured=True):
-            if is_ending:
-                self.stop(monotonic() + self._exit_seconds)  # Mixpanel hangs: wait only once
-            elif self._sender.is_misconfigured:
-                self.report.warn_once(WAITS_NO_LONGER)
+        deadline = monotonic() + self._exit_seconds if is_ending else inf
+        if not self.flush(deadline, unless_misconfigured=True) and is_ending:
+            self.stop(monotonic() + self._exit_seconds)  # Mixpanel hangs: wait only once
+        if self._sender.is_misconfigured:
+            self.report.warn_once(WAITS_NO_LONGER)
         self._wait_at = self._inbox.submitted + self._wait_every
 
     def flush(self, deadline: float, *, unless_misconfigured: bool = False) -> bool:

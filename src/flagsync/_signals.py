@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from inspect import getattr_static
 from types import FrameType
 
 from flagsync._process import ProcessId, close_all, flush_all, this_process
@@ -80,9 +81,9 @@ def _may_close(lifespan: object) -> bool:
     application = getattr(getattr(lifespan, "config", None), "loaded_app", None)
     while type(application).__module__.startswith("uvicorn."):  # its own middleware
         application = getattr(application, "app", None)
-    router = getattr(application, "router", None)
-    is_default = type(getattr(router, "lifespan_context", None)).__name__ == "_DefaultLifespan"
-    return not is_default or bool(getattr(router, "on_shutdown", ()))
+    router = getattr_static(application, "router", None)  # which runs no code of the application
+    is_default = type(getattr_static(router, "lifespan_context", None)).__name__ == "_DefaultLifespan"
+    return not is_default or bool(getattr_static(router, "on_shutdown", ()))
 
 
 class _Handler:

@@ -10,12 +10,16 @@ import threading
 import urllib.request
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from time import monotonic
 from types import ModuleType
 from typing import Any
 
 import pytest
+import uvicorn
+from fastapi import FastAPI
+from starlette.applications import Starlette
 
 from flagsync import FlagSync, _process, _signals, close_on_sigterm
 from flagsync.testing import MixpanelServer
@@ -344,21 +348,54 @@ def test_call_warns_and_changes_nothing_where_python_does_not_handle_sigterm(
 
 
 class Uvicorn:
-    """What the advice reads of a uvicorn server that handles SIGTERM, which it sets up in this process."""
+    """A uvicorn server that handles SIGTERM in this process."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.server: Any = type(
-            "Server", (), {"__module__": "uvicorn.server", "handle_exit": lambda *_: None}
-        )()
         monkeypatch.setattr(_signals, "_prepared", set())
+        self.server = uvicorn.Server(uvicorn.Config(plain, log_config=None))
+        self.handle()
+
+    def handle(self) -> None:
         signal.signal(SIGTERM, self.server.handle_exit)
 
-    def has(self, lifespan: str, *, has_failed: bool = False) -> None:
-        self.server.lifespan = type(lifespan, (), {"error_occured": has_failed})()
+    def serve(self, application: Any, lifespan: Any = "auto") -> Any:
+        """Get as far as having an application with a lifespan, which is returned."""
+        config = self.server.config
+        config.app, config.lifespan = application, lifespan
+        config.load()
+        self.server.lifespan = config.lifespan_class(config)
+        return self.server.lifespan
+
+
+async def plain(scope: Any, receive: Any, send: Any) -> None:
+    """An application without any framework."""
+
+
+class Odd:
+    """An application whose attributes cannot be read."""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        pass
+
+    @property
+    def router(self) -> Any:
+        raise RuntimeError
+
+
+@asynccontextmanager
+async def closing(_: Any) -> AsyncIterator[None]:
+    """Close the client at the end, as far as anybody can tell."""
+    yield
+
+
+def fastapi_with_a_shutdown_handler() -> FastAPI:
+    application = FastAPI()
+    application.router.on_shutdown.append(lambda: None)
+    return application
 
 
 @pytest.fixture
-def uvicorn(handled: list[int], monkeypatch: pytest.MonkeyPatch) -> Uvicorn:
+def server(handled: list[int], monkeypatch: pytest.MonkeyPatch) -> Uvicorn:
     return Uvicorn(monkeypatch)
 
 
@@ -371,47 +408,60 @@ def advice_of_two_calls(flagsync: Build, logged: Callable[[], list[str]]) -> lis
 
 
 @pytest.mark.parametrize(
-    ("lifespan", "has_failed", "expected"),
+    ("application", "is_advised"),
     [
-        ("LifespanOff", False, [_signals.SIGTERM_SKIPS_EXIT]),
-        ("LifespanOn", True, [_signals.SIGTERM_SKIPS_EXIT]),
-        ("LifespanOn", False, []),
+        (plain, False),
+        (Odd(), False),
+        (Starlette(), True),
+        (Starlette(lifespan=closing), False),
+        (FastAPI(), True),
+        (FastAPI(lifespan=closing), False),
+        (fastapi_with_a_shutdown_handler(), False),
     ],
 )
 def test_first_call_under_uvicorn_without_a_lifespan_says_what_to_add(
-    lifespan: str,
-    expected: list[str],
-    uvicorn: Uvicorn,
-    flagsync: Build,
-    logged: Callable[[], list[str]],
-    *,
-    has_failed: bool,
+    application: Any, server: Uvicorn, flagsync: Build, logged: Callable[[], list[str]], *, is_advised: bool
 ) -> None:
-    uvicorn.has(lifespan, has_failed=has_failed)
-    assert advice_of_two_calls(flagsync, logged) == expected
+    server.serve(application)
+    assert advice_of_two_calls(flagsync, logged) == [_signals.SIGTERM_SKIPS_EXIT] * is_advised
+
+
+def test_first_call_under_uvicorn_with_its_lifespan_off_says_what_to_add(
+    server: Uvicorn, flagsync: Build, logged: Callable[[], list[str]]
+) -> None:
+    server.serve(FastAPI(lifespan=closing), lifespan="off")
+    assert advice_of_two_calls(flagsync, logged) == [_signals.SIGTERM_SKIPS_EXIT]
+
+
+@pytest.mark.parametrize("spelling", ["error_occurred", "error_occured"])
+def test_first_call_under_uvicorn_with_an_application_that_refuses_a_lifespan_says_what_to_add(
+    spelling: str, server: Uvicorn, flagsync: Build, logged: Callable[[], list[str]]
+) -> None:
+    setattr(server.serve(plain), spelling, True)  # as uvicorn notes it; 0.30 to 0.54 differ
+    assert advice_of_two_calls(flagsync, logged) == [_signals.SIGTERM_SKIPS_EXIT]
 
 
 def test_call_while_uvicorn_imports_the_application_says_nothing_yet(
-    uvicorn: Uvicorn, flagsync: Build, logged: Callable[[], list[str]]
+    server: Uvicorn, flagsync: Build, logged: Callable[[], list[str]]
 ) -> None:
     assert advice_of_two_calls(flagsync, logged) == []
 
 
 def test_close_on_sigterm_before_uvicorn_sets_its_handler_is_remembered(
-    uvicorn: Uvicorn, flagsync: Build, logged: Callable[[], list[str]]
+    server: Uvicorn, flagsync: Build, logged: Callable[[], list[str]]
 ) -> None:
     close_on_sigterm()
-    signal.signal(SIGTERM, uvicorn.server.handle_exit)
-    uvicorn.has("LifespanOff")
+    server.handle()
+    server.serve(plain, lifespan="off")
     assert advice_of_two_calls(flagsync, logged) == []
 
 
 def test_close_on_sigterm_of_the_parent_is_not_that_of_a_forked_child(
-    uvicorn: Uvicorn, flagsync: Build, logged: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+    server: Uvicorn, flagsync: Build, logged: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as parent:  # a worker of gunicorn sets its own handlers after the fork
         parent.setattr(_signals, "this_process", lambda: (1, 1))
         close_on_sigterm()
-    signal.signal(SIGTERM, uvicorn.server.handle_exit)
-    uvicorn.has("LifespanOff")
+    server.handle()
+    server.serve(plain, lifespan="off")
     assert advice_of_two_calls(flagsync, logged) == [_signals.SIGTERM_SKIPS_EXIT]
