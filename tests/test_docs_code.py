@@ -206,6 +206,7 @@ USES: dict[str, Callable[[Any], object]] = {
     "post_fork": lambda post_fork: post_fork(None, None),
     "start": lambda start: start(),
     "work": lambda work: work("user_42"),
+    "mirror_again": lambda mirror_again: mirror_again("user_42", {"plan": "pro"}),
 }
 
 

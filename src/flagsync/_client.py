@@ -62,7 +62,8 @@ class FlagSync:
         resend_after_seconds: A profile that has not changed is not sent again before this; 0: always sent.
         max_pending: How many profiles may wait, about 1.2 KB each at 50 flags.
         when_full: ``"drop"`` drops the oldest, counted and reported. ``"wait"`` is for batch jobs: the caller waits
-            until Mixpanel has accepted what is pending.
+            until Mixpanel has accepted what is pending, but not while a configuration error lasts: then the oldest are
+            dropped.
         outbox: A file on a local disk, created if there is none. Updates in it survive crashes and outages. The
             processes of a host may share it: one sends at a time, and the latest state of each profile wins.
         cohorts: A store of Mixpanel cohorts. Each evaluation gets one boolean, transient trait for every cohort,
@@ -135,8 +136,8 @@ class FlagSync:
         """Build both clients from ``FLAGSMITH_ENVIRONMENT_KEY`` and ``MIXPANEL_TOKEN``.
 
         Optional are ``FLAGSMITH_API_URL``, ``FLAGSMITH_LOCAL_EVALUATION`` (true or false), ``MIXPANEL_REGION`` (us, eu
-        or in) and ``MIXPANEL_URL``. ``FLAGSYNC_ENABLED=false`` switches mirroring off: flags are evaluated, and no
-        token is needed.
+        or in) and ``MIXPANEL_URL``, which replaces any region. ``FLAGSYNC_ENABLED=false`` switches mirroring off: flags
+        are evaluated, and no token is needed.
 
         Args:
             options: Those of ``FlagSync`` and of ``Flagsmith``, which win over the environment.
