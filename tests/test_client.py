@@ -21,6 +21,10 @@ from flagsmith.models import DefaultFlag, Flag, Flags
 from flagsmith.offline_handlers import LocalFileHandler
 
 from flagsync import DeliveryError, FlagSync, Stats
+from flagsync._delivery.destinations import Backoff
+from flagsync._delivery.sender import Sending
+from flagsync._options import Tuning
+from flagsync._pipeline import WAITS_NO_LONGER
 from flagsync.cohorts import CohortUpdate, SQLiteStore
 from flagsync.testing import MixpanelServer
 from tests.support.encoding import lazy
@@ -557,6 +561,83 @@ def test_mirror_waits_for_room_with_when_full_wait(flagsync: Build, mixpanel: Mi
         client.mirror(f"user_{number}", flags)
         assert client.stats().pending < 2
     assert len(mixpanel.profiles) == 4
+
+
+class Impatient(FlagSync):
+    """Retries at once, and has no room for more than ``max_pending`` messages."""
+
+    _tuning = Tuning(sending=Sending(backoff=Backoff(first_seconds=0.0, max_seconds=0.0)), max_callers=0)
+
+
+class Unretrying(FlagSync):
+    """Has no room for more than ``max_pending`` messages."""
+
+    _tuning = Tuning(max_callers=0)
+
+
+@pytest.mark.parametrize("status", [401, 400])
+def test_when_full_wait_does_not_wait_while_a_configuration_error_lasts(
+    status: int, offline: Flagsmith, mixpanel: MixpanelServer, logged: Callable[[], list[str]]
+) -> None:
+    errors = list[DeliveryError]()
+    mixpanel.fail(status=status)
+    with Unretrying(
+        offline,
+        "wrong-token",
+        mixpanel_url=mixpanel.url,
+        max_pending=100,
+        when_full="wait",
+        on_error=errors.append,
+    ) as client:
+        for number in range(1000):
+            client.get_identity_flags(f"user_{number}")
+        assert not client.flush(0.01)
+        assert logged().count(WAITS_NO_LONGER) == 1
+        stats = client.stats()
+        assert (stats.accepted, stats.delivered) == (1000, 0)
+        assert stats.pending <= 3 * 100  # at the two stages of the queue, and in the outbox
+        assert stats.dropped == 1000 - stats.pending
+    assert errors[0].misconfigured
+
+
+def test_caller_who_waits_for_room_is_released_when_a_configuration_error_follows_an_outage(
+    offline: Flagsmith, mixpanel: MixpanelServer
+) -> None:
+    mixpanel.fail(status=503, times=3)
+    mixpanel.fail(status=401)
+    client = Impatient(offline, "token", mixpanel_url=mixpanel.url, max_pending=1, when_full="wait")
+    client.get_identity_flags("user_1")
+    assert len(mixpanel.requests) >= 4
+    client.close(0)
+
+
+def test_when_full_wait_waits_again_once_the_configuration_error_is_corrected(
+    offline: Flagsmith, mixpanel: MixpanelServer
+) -> None:
+    mixpanel.fail(status=401)
+    with Impatient(offline, "token", mixpanel_url=mixpanel.url, max_pending=2, when_full="wait") as client:
+        for number in range(2):
+            client.get_identity_flags(f"user_{number}")
+        assert client.stats().pending == 2
+        mixpanel.recover()
+        assert client.flush()
+        for number in range(2, 20):
+            client.get_identity_flags(f"user_{number}")
+            assert client.stats().pending < 2
+        assert (len(mixpanel.profiles), client.stats().dropped) == (20, 0)
+
+
+def test_threads_that_wait_for_room_drop_nothing(flagsync: Build, mixpanel: MixpanelServer) -> None:
+    client = flagsync(max_pending=1, when_full="wait")
+    threads = [
+        threading.Thread(target=client.get_identity_flags, args=(f"user_{number}",)) for number in range(50)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert client.flush()
+    assert (len(mixpanel.profiles), client.stats().dropped) == (50, 0)
 
 
 def test_callback_that_evaluates_never_waits_for_room(flagsync: Build, mixpanel: MixpanelServer) -> None:

@@ -24,6 +24,7 @@ from typing import Any
 import pytest
 from flagsmith import Flagsmith
 from flagsmith.polling_manager import EnvironmentDataPollingManager
+from openfeature import api
 
 from flagsync import FlagSync, cohorts
 from flagsync._options import HOSTS
@@ -94,12 +95,13 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> dict[str, Signal]:
 
 
 @pytest.fixture
-def _signals_are_put_back(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _process_is_put_back(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Undo what blocks do to the process."""
     monkeypatch.setenv("DJANGO_SETTINGS_MODULE", "")
     handler = signal.getsignal(signal.SIGTERM)
     yield
     signal.signal(signal.SIGTERM, handler)
+    api.shutdown()
 
 
 def code_of(block: Block) -> str:
@@ -131,7 +133,7 @@ def prepared(block: Block, offline: Flagsmith) -> dict[str, Any]:
 
 
 @pytest.mark.filterwarnings("ignore:Using `httpx`")
-@pytest.mark.usefixtures("services", "_signals_are_put_back")
+@pytest.mark.usefixtures("services", "_process_is_put_back")
 @pytest.mark.parametrize("block", [block for block in PYTHON if block not in TESTS], ids=str)
 def test_python_runs_and_what_it_evaluates_is_delivered(
     block: Block, offline: Flagsmith, mixpanel: MixpanelServer, registered: dict[str, Signal]
@@ -204,6 +206,7 @@ USES: dict[str, Callable[[Any], object]] = {
     "post_fork": lambda post_fork: post_fork(None, None),
     "start": lambda start: start(),
     "work": lambda work: work("user_42"),
+    "mirror_again": lambda mirror_again: mirror_again("user_42", {"plan": "pro"}),
 }
 
 

@@ -144,6 +144,52 @@ def test_from_env_with_a_url_of_its_own_ignores_the_region_of_the_environment(
     assert client._options.mixpanel_url == "https://mixpanel.example.com"
 
 
+@pytest.mark.parametrize(
+    ("variable", "options"), [("eu", {}), ("moon", {}), ("", {"region": "eu"}), ("us", {"region": "in"})]
+)
+def test_from_env_with_a_url_in_the_environment_ignores_the_region(
+    variable: str, options: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(KEY, "key")
+    monkeypatch.setenv(TOKEN, "token")
+    monkeypatch.setenv("MIXPANEL_REGION", variable)
+    monkeypatch.setenv("MIXPANEL_URL", "http://127.0.0.1:8001")
+    client = FlagSync.from_env(**options)
+    assert client._options.destination("token").url == "http://127.0.0.1:8001/engage"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"region": "moon"}, "^region must be 'us', 'eu' or 'in'"),
+        ({"region": []}, "^region must be 'us', 'eu' or 'in'"),
+        (
+            {"region": "eu", "mixpanel_url": "http://127.0.0.1:8001"},
+            "^region must be left out when mixpanel_url",
+        ),
+    ],
+)
+def test_from_env_with_a_url_in_the_environment_refuses_options_that_are_wrong(
+    options: Any, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(KEY, "key")
+    monkeypatch.setenv(TOKEN, "token")
+    monkeypatch.setenv("MIXPANEL_URL", "http://127.0.0.1:8001")
+    with pytest.raises(ValueError, match=message):
+        FlagSync.from_env(**options)
+
+
+def test_from_env_without_a_url_by_option_uses_the_region_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(KEY, "key")
+    monkeypatch.setenv(TOKEN, "token")
+    monkeypatch.setenv("MIXPANEL_REGION", "eu")
+    monkeypatch.setenv("MIXPANEL_URL", "http://127.0.0.1:8001")
+    client = FlagSync.from_env(mixpanel_url=None)
+    assert client._options.destination("token").url == "https://api-eu.mixpanel.com/engage"
+
+
 def test_from_env_checks_options_before_it_builds_a_flagsmith_client(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(KEY, "client-side")  # which Flagsmith refuses for local evaluation
     monkeypatch.setenv(TOKEN, "token")
@@ -154,9 +200,12 @@ def test_from_env_checks_options_before_it_builds_a_flagsmith_client(monkeypatch
 def test_from_env_has_no_other_options(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(KEY, "key")
     monkeypatch.setenv(TOKEN, "token")
-    options: Any = {"max_waiting": 7}
-    with pytest.raises(TypeError, match="max_waiting"):
+    options: Any = {"max_waiting": 7, "token": "token", "tuning": None, "max_pending": 0}
+    with pytest.raises(TypeError) as raised:
         FlagSync.from_env(**options)
+    refused, _, accepted = str(raised.value).partition("; it accepts ")
+    assert refused == "from_env() has no option named max_waiting, token, tuning"
+    assert accepted.split(", ") == sorted(EnvironmentOptions.__optional_keys__)
 
 
 def test_from_env_declares_every_option_of_both_constructors() -> None:

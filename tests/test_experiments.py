@@ -256,6 +256,17 @@ def test_exposure_waits_for_room_only_where_the_client_is_told_to(
     assert len(mixpanel.events) == 10
 
 
+def test_another_client_without_an_outbox_sends_again_what_was_sent(
+    flagsync: Build, mixpanel: MixpanelServer, tmp_path: Path
+) -> None:
+    client = flagsync(outbox=tmp_path / "outbox.db")
+    for one in (client, client, flagsync()):
+        one.get_experiment_flag("mv_keyed", "ann")
+        assert one.flush()
+    updates = [one for request in mixpanel.requests for one in request.updates if "$set" in one]
+    assert (len(updates), len(mixpanel.events)) == (2, 2)
+
+
 def test_exposures_that_a_closing_client_gives_up_are_dropped(
     flagsync: Build, mixpanel: MixpanelServer
 ) -> None:

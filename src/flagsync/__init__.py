@@ -25,11 +25,14 @@ _stats        counts the outcomes of calls
 _recent       a bounded map of the entries used last
 _clock        clocks that keep running while a test freezes the time
 _experiments  records exposures with Flagsmith as well, where its events are enabled
+_observation  shows a hook of OpenFeature what is evaluated meanwhile
+_delegation   the names of the Flagsmith client on a client
 _identifiers  the text of an identifier
 _rules        rules that options must meet
 _environment  reads options from environment variables
 _lazy         imports names when they are first used
 exceptions    what flagsync reports and raises
+openfeature   records exposures of flags that OpenFeature evaluates
 testing       a loopback Mixpanel, and the contracts of stores
 """
 

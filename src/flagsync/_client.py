@@ -4,7 +4,7 @@ Boundary: the evaluator evaluates and hands on; the pipelines deliver; ``AsyncCa
 """
 
 from collections.abc import Callable, Mapping
-from typing import ClassVar, Literal, Never, Self, Unpack
+from typing import TYPE_CHECKING, ClassVar, Literal, Never, Self, Unpack
 
 from flagsmith import Flagsmith
 from flagsmith.models import DefaultFlag, Flag, Flags
@@ -12,10 +12,12 @@ from flagsmith.types import TraitMapping
 
 from flagsync._async_calls import AsyncCalls
 from flagsync._clock import monotonic
+from flagsync._delegation import delegated, names
 from flagsync._encoding.properties import PropertyValue
 from flagsync._environment import EnvironmentOptions, read_environment
 from flagsync._evaluator import Evaluator
 from flagsync._messages import UNPICKLABLE
+from flagsync._observation import Evaluation, observed
 from flagsync._options import (
     CLIENT,
     SAME_IDENTIFIER,
@@ -58,7 +60,8 @@ class FlagSync:
         resend_after_seconds: A profile that has not changed is not sent again before this; 0: always sent.
         max_pending: How many profiles may wait, about 1.2 KB each at 50 flags.
         when_full: ``"drop"`` drops the oldest, counted and reported. ``"wait"`` is for batch jobs: the caller waits
-            until Mixpanel has accepted what is pending.
+            until Mixpanel has accepted what is pending, but not while a configuration error lasts: then the oldest are
+            dropped.
         outbox: A file on a local disk, created if there is none. Updates in it survive crashes and outages. The
             processes of a host may share it: one sends at a time, and the latest state of each profile wins.
         cohorts: A store of Mixpanel cohorts. Each evaluation gets one boolean, transient trait for every cohort,
@@ -117,7 +120,7 @@ class FlagSync:
         if self._options.outbox is not None:
             check(self._options.outbox)
         self.flagsmith = Flagsmith(environment_key=flagsmith) if isinstance(flagsmith, str) else flagsmith
-        """The wrapped client, for everything else that Flagsmith offers."""
+        """The wrapped client. Its public names work on this client, too, but type checkers know them only here."""
         self._pipelines = pipelines_of(self, self.flagsmith, self._options)
         self._evaluator = Evaluator(self.flagsmith, self._pipelines, self._options)
         self._async = AsyncCalls(self._evaluator)
@@ -129,8 +132,8 @@ class FlagSync:
         """Build both clients from ``FLAGSMITH_ENVIRONMENT_KEY`` and ``MIXPANEL_TOKEN``.
 
         Optional are ``FLAGSMITH_API_URL``, ``FLAGSMITH_LOCAL_EVALUATION`` (true or false), ``MIXPANEL_REGION`` (us, eu
-        or in) and ``MIXPANEL_URL``. ``FLAGSYNC_ENABLED=false`` switches mirroring off: flags are evaluated, and no
-        token is needed.
+        or in) and ``MIXPANEL_URL``, which replaces any region. ``FLAGSYNC_ENABLED=false`` switches mirroring off: flags
+        are evaluated, and no token is needed.
 
         Args:
             options: Those of ``FlagSync`` and of ``Flagsmith``, which win over the environment.
@@ -153,8 +156,9 @@ class FlagSync:
         Arguments, result and exceptions are those of ``Flagsmith.get_identity_flags``. A transient identity is
         evaluated, but not mirrored.
         """
-        merged = self._evaluator.merge(identifier, traits)
-        return self._evaluator.identity_flags(identifier, merged, transient=transient)
+        evaluator = self._evaluator  # without cohorts, the caller is spared the call that would add them
+        merged = evaluator.merge(identifier, traits) if evaluator.has_cohorts else traits
+        return evaluator.identity_flags(identifier, merged, transient=transient)
 
     async def aget_identity_flags(
         self, identifier: str, traits: TraitMapping | None = None, *, transient: bool = False
@@ -164,7 +168,7 @@ class FlagSync:
 
     def get_environment_flags(self) -> Flags:
         """Return Flagsmith's answer, unchanged. Nothing is mirrored, since no identity is evaluated."""
-        return self.flagsmith.get_environment_flags()
+        return observed(Evaluation(self.flagsmith, None, self.flagsmith.get_environment_flags()))
 
     def mirror(self, identifier: str, flags: Flags) -> None:
         """Mirror flags that were evaluated elsewhere: on an async path, by another client. Never raises."""
@@ -221,6 +225,9 @@ class FlagSync:
     def stats(self) -> Stats:
         """Return what became of the calls of this process. Waits for nothing."""
         return Stats() if self._pipelines is None else self._pipelines.get().stats()
+
+    if not TYPE_CHECKING:  # pragma: no branch - with it, type checkers would accept any name
+        __getattr__, __dir__ = delegated, names
 
     def __reduce__(self) -> Never:
         """Refuse to be pickled or copied."""

@@ -90,15 +90,21 @@ class Environment:
 
 
 def read_environment(options: Mapping[str, object]) -> Environment:
-    """Return the given options, and for the others the values of the environment."""
+    """Return the given options, and for the others the values of the environment.
+
+    Raises:
+        TypeError: There is no such option.
+    """
     of_flagsmith = inspect.signature(Flagsmith).parameters
+    _refuse_unknown(options, EnvironmentOptions.__optional_keys__ | {*of_flagsmith})
     key, api_url, local = _variables("FLAGSMITH", "ENVIRONMENT_KEY", "API_URL", "LOCAL_EVALUATION")
     token, region, url = _variables("MIXPANEL", "TOKEN", "REGION", "URL")
     [enabled] = _variables("FLAGSYNC", "ENABLED")
     needs_key = not (options.get("environment_key") or options.get("offline_mode"))
     is_enabled = BOOLEANS.get(enabled.lower() or "true", True)
-    if options.get("mixpanel_url") is not None:
+    if options.get("mixpanel_url", url if is_url(url) else None) is not None:
         region = ""  # the URL replaces the region's host
+        options = options if "mixpanel_url" in options else _without_region(options)
     rules = {
         f"FLAGSMITH_ENVIRONMENT_KEY must be set to an SDK key of the environment, not {key_fault(key)}": not (
             needs_key and key_fault(key)
@@ -128,6 +134,17 @@ def read_environment(options: Mapping[str, object]) -> Environment:
     if not is_enabled:
         flagsync |= {"mixpanel_token": None, "outbox": None}
     return Environment(flagsmith, flagsync, rules)
+
+
+def _refuse_unknown(options: Mapping[str, object], accepted: frozenset[str]) -> None:
+    if unknown := sorted(options.keys() - accepted):
+        names = ", ".join(sorted(accepted))
+        raise TypeError(f"from_env() has no option named {', '.join(unknown)}; it accepts {names}")
+
+
+def _without_region(options: Mapping[str, object]) -> dict[str, object]:
+    """Return options for a URL of the environment, as tests set it for code that passes a region."""
+    return {name: option for name, option in options.items() if name != "region" or option not in [*HOSTS]}
 
 
 def _variables(prefix: str, *names: str) -> list[str]:

@@ -11,6 +11,7 @@ from flagsmith.types import TraitMapping
 
 from flagsync._experiments import experiment_flag
 from flagsync._messages import NO_FLAGS, no_answer
+from flagsync._observation import Evaluation, observed
 from flagsync._options import Options
 from flagsync._pipeline import Pipeline
 from flagsync._process import PerProcess
@@ -27,11 +28,16 @@ class Evaluator:
         flagsmith: Decides about the flags.
         pipelines: Mirror them; None: nothing is mirrored.
         options: Those of the client.
+
+    Attributes:
+        has_cohorts: Whether ``merge`` may add traits.
+        is_observed: Whether evaluations are shown to observers. Each call would pay for asking whether there is one.
     """
 
     def __init__(self, flagsmith: Flagsmith, pipelines: PerProcess[Pipeline] | None, options: Options) -> None:
         self._flagsmith, self._pipelines, self._waits = flagsmith, pipelines, options.when_full == "wait"
-        self._cohorts = None
+        self.is_observed = False
+        self._cohorts, self.has_cohorts = None, options.cohorts is not None
         if options.cohorts is not None:
             report = Reporter(None)
             self._cohorts = CohortTraits(options.cohorts, report)
@@ -69,6 +75,8 @@ class Evaluator:
             pipeline.encoder.skip() if transient else pipeline.encoder.submit(identifier, flags)
             if self._waits:
                 pipeline.wait_for_room()
+        if self.is_observed:
+            return observed(Evaluation(self._flagsmith, identifier, flags, transient))
         return flags
 
     def experiment_flag(
@@ -89,7 +97,8 @@ class Evaluator:
         """Mirror flags that were evaluated elsewhere."""
         if self._pipelines is not None:
             pipeline = self._pipelines.get()
-            if not issubclass(type(flags), Flags):  # type() asks nothing of an object that may raise
+            kind = type(flags)  # it asks nothing of an object that may raise
+            if kind is not Flags and not issubclass(kind, Flags):
                 pipeline.report.warn_once(NO_FLAGS.format(shown(flags)))
                 pipeline.encoder.skip()
                 return

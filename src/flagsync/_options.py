@@ -4,7 +4,6 @@ Guarantee: a wrong option is a ``ValueError``; all that is wrong is in one messa
 """
 
 import os
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -88,6 +87,7 @@ class Tuning:
     Attributes:
         gather_seconds: How long calls gather before they are encoded.
         exit_seconds: How long a caller waits for room while Python exits.
+        max_callers: How many callers may have added one message each and wait for room, so that none is dropped.
         sending: Requests, retries and pauses.
         staging: How messages get from memory into a shared store.
         store: How large a shared store gets.
@@ -95,6 +95,7 @@ class Tuning:
 
     gather_seconds: float = GATHER_SECONDS
     exit_seconds: float = EXIT_SECONDS
+    max_callers: int = 10_000
     sending: Sending = field(default_factory=Sending)
     staging: Staging = field(default_factory=Staging)
     store: StoreBounds = field(default_factory=StoreBounds)
@@ -164,7 +165,7 @@ class Options:
     @property
     def bound(self) -> int:
         """How many messages may wait before the oldest is dropped."""
-        return self.max_pending if self.when_full == "drop" else sys.maxsize
+        return self.max_pending + (self.tuning.max_callers if self.when_full == "wait" else 0)
 
     @property
     def names(self) -> NameMapping:

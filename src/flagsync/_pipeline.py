@@ -32,6 +32,10 @@ from flagsync.exceptions import DeliveryError
 
 # How long a closing client without calls of its own keeps sending the messages of other processes.
 UNUSED_SECONDS = 1.0
+WAITS_NO_LONGER = (
+    "when_full='wait' does not wait while a configuration error keeps Mixpanel from accepting updates: beyond "
+    "max_pending the oldest are dropped"
+)
 
 
 class Pipeline:
@@ -96,16 +100,22 @@ class Pipeline:
             self._start()
 
     def wait_for_room(self) -> None:
-        """After each ``max_pending`` calls, wait until Mixpanel has accepted them."""
-        submitted = self._inbox.submitted
-        if submitted < self._wait_at or self._is_own_thread():
+        """After each ``max_pending`` calls, wait until Mixpanel has accepted them, unless it accepts nothing at all."""
+        if self._inbox.submitted < self._wait_at or self._is_own_thread():
             return
-        if not self.flush(monotonic() + self._exit_seconds if python_exits() else inf):
-            self.stop(monotonic() + self._exit_seconds)  # Python exits and Mixpanel hangs: wait only once
+        is_ending = python_exits()
+        deadline = monotonic() + self._exit_seconds if is_ending else inf
+        if not self.flush(deadline, unless_misconfigured=True) and is_ending:
+            self.stop(monotonic() + self._exit_seconds)  # Mixpanel hangs: wait only once
+        if self._sender.is_misconfigured:
+            self.report.warn_once(WAITS_NO_LONGER)
         self._wait_at = self._inbox.submitted + self._wait_every
 
-    def flush(self, deadline: float) -> bool:
-        """Wait until submitted calls and the messages in a shared store are settled; False at the deadline."""
+    def flush(self, deadline: float, *, unless_misconfigured: bool = False) -> bool:
+        """Wait until submitted calls and the messages in a shared store are settled; False at the deadline.
+
+        If asked for, do not wait while Mixpanel accepts nothing until a person corrects the configuration.
+        """
         if self._is_own_thread():
             return False  # a callback would wait for the thread that runs it
         if not self._sender.worker.is_started:
@@ -115,7 +125,9 @@ class Pipeline:
         if not self._sender.worker.is_started or self._sender.worker.is_ended:
             stats = self.stats()
             return stats.pending + stats.exposures.pending == 0 and not self._loss.is_certain
-        return self.encoder.flush(deadline) and self._sender.flush(deadline)
+        return self.encoder.flush(deadline) and self._sender.flush(
+            deadline, unless_misconfigured=unless_misconfigured
+        )
 
     def stop(self, deadline: float) -> None:
         """Accept no more calls, deliver until the deadline, end the threads. Takes no lock."""

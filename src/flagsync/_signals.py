@@ -12,9 +12,10 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from inspect import getattr_static
 from types import FrameType
 
-from flagsync._process import close_all, flush_all
+from flagsync._process import ProcessId, close_all, flush_all, this_process
 
 FLUSH_SECONDS = 2.0
 NOT_THE_MAIN_THREAD = (
@@ -26,9 +27,9 @@ NOT_OF_PYTHON = (
     "shutdown hook of the server"
 )
 SIGTERM_SKIPS_EXIT = (
-    "uvicorn ends this process with SIGTERM, which skips Python's normal exit, and the application has no lifespan in "
-    "which it could close the client: the updates of the last second would be lost. Call flagsync.close_on_sigterm() "
-    "once, where the application is set up, such as in asgi.py"
+    "uvicorn ends this process with SIGTERM, which skips Python's normal exit, and no lifespan closes the client: the "
+    "updates of the last second would be lost. Call flagsync.close_on_sigterm() once in each process, where the "
+    "application is set up, such as in asgi.py"
 )
 log = logging.getLogger("flagsync")
 
@@ -53,20 +54,36 @@ def close_on_sigterm() -> None:
         log.warning(NOT_OF_PYTHON)
     elif not isinstance(previous, _Handler):
         signal.signal(signal.SIGTERM, _Handler(previous))
+    _prepared.add(this_process())
 
 
 def sigterm_advice() -> str | None:
     """Return advice for a server that is known to end by SIGTERM without a normal exit; None elsewhere.
 
-    An application that has a lifespan closes the client there (uvicorn 0.30 to 0.54).
+    uvicorn (0.30 to 0.54) replaces an earlier handler while it serves, and puts it back before it raises the signal
+    again. It has no lifespan yet while it imports the application.
     """
     server = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
-    if type(server).__module__ != "uvicorn.server":
+    if type(server).__module__ != "uvicorn.server" or this_process() in _prepared:
         return None
     lifespan = getattr(server, "lifespan", None)
+    return None if lifespan is None or _may_close(lifespan) else SIGTERM_SKIPS_EXIT
+
+
+def _may_close(lifespan: object) -> bool:
+    """Return whether an application may close its client in its lifespan.
+
+    Starlette 1.10 and FastAPI 0.165 have a default lifespan, which closes nothing. ``FastAPI.include_router`` hides it.
+    """
     has_failed = getattr(lifespan, "error_occurred", False) or getattr(lifespan, "error_occured", False)
-    has_lifespan = type(lifespan).__name__ == "LifespanOn" and not has_failed
-    return None if has_lifespan else SIGTERM_SKIPS_EXIT
+    if type(lifespan).__name__ != "LifespanOn" or has_failed:
+        return False
+    application = getattr(getattr(lifespan, "config", None), "loaded_app", None)
+    while type(application).__module__.startswith("uvicorn."):  # its own middleware
+        application = getattr(application, "app", None)
+    router = getattr_static(application, "router", None)  # which runs no code of the application
+    is_default = type(getattr_static(router, "lifespan_context", None)).__name__ == "_DefaultLifespan"
+    return not is_default or bool(getattr_static(router, "on_shutdown", ()))
 
 
 class _Handler:
@@ -123,3 +140,7 @@ def _let_go(number: int) -> None:
     if number in signal.sigpending():
         close_all()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
+
+
+# The processes that have called close_on_sigterm(). Servers such as gunicorn reset handlers in a forked child.
+_prepared: set[ProcessId] = set()

@@ -161,13 +161,18 @@ class Flushes:
         """Whether any caller waits."""
         return bool(self._waiting)
 
-    def wait(self, deadline: float) -> bool:
-        """Wait until the step has called ``finish``; False at the deadline, or if the worker ends before."""
+    def wait(self, deadline: float, is_futile: Callable[[], bool] = lambda: False) -> bool:
+        """Wait until the step has called ``finish``; False at the deadline, or if the worker ends before.
+
+        Args:
+            deadline: ``time.monotonic()``.
+            is_futile: Whether to stop waiting earlier. The step must announce a change.
+        """
         flush = Flush()
         self._waiting.append(flush)
         try:
             self._worker.wake()
-            self._worker.wait_for(lambda: flush.is_done or self._worker.is_ended, deadline)
+            self._worker.wait_for(lambda: flush.is_done or self._worker.is_ended or is_futile(), deadline)
         finally:
             self._forget(flush)
         return flush.is_done

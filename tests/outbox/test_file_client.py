@@ -15,6 +15,7 @@ from flagsmith import Flagsmith
 from flagsync import DeliveryError, FlagSync, Stats, outbox_stats
 from flagsync._delivery.destinations import Backoff
 from flagsync._delivery.sender import Sending
+from flagsync._files.shared import _open_files
 from flagsync._options import Tuning
 from flagsync._outbox.options import Staging, StoreBounds
 from flagsync.testing import MixpanelServer
@@ -62,10 +63,30 @@ def lock(path: Path) -> Callable[[], None]:
     return connection.close
 
 
+@contextlib.contextmanager
+def unused(path: Path) -> Iterator[None]:
+    """Keep the threads of this process from using a file, and from making or removing the files beside it."""
+    with contextlib.ExitStack() as stack:
+        for file in [*_open_files.get().files]:
+            if file.path == f"{path}":
+                stack.enter_context(file._lock)
+        yield
+
+
 def overwrite(path: Path) -> Callable[[], None]:
-    for file in path.parent.iterdir():
-        file.write_bytes(b"not a database any more" * 1000)
-    return lambda: None
+    """Fill all files with something else, under open connections; return how to remove them."""
+    with unused(path):
+        for file in path.parent.iterdir():
+            # Shorter files would not do: SQLite maps the -shm, and who reads beyond its end dies of SIGBUS.
+            with file.open("r+b") as opened:
+                opened.write(b"no database" * (1000 + file.stat().st_size // 11))
+    return partial(remove, path)
+
+
+def remove(path: Path) -> None:
+    with unused(path):
+        for file in path.parent.iterdir():
+            file.unlink()
 
 
 def replace(path: Path) -> Callable[[], None]:
@@ -258,9 +279,6 @@ def test_file_that_can_be_used_again_is_used_again(
     client.get_identity_flags("user_2")
     assert client.flush()
     mend()
-    if damage is overwrite:
-        for file in path.parent.iterdir():
-            file.unlink()
     client.get_identity_flags("user_3")
     assert client.flush()
     assert client.close()

@@ -5,7 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -30,14 +30,15 @@ def request(*updates: Any) -> Request:
 class Person:
     """Reads what is shown, sends an update when a URL is, and ends the server when the update is."""
 
-    def __init__(self) -> None:
+    def __init__(self, path: str = "/engage", sent: Mapping[str, Any] | None = None) -> None:
         self.read: list[str] = []
+        self.path, self.sent = path, sent or update(set={"beta": True})
 
     def __call__(self, text: str) -> None:
         self.read.append(text)
         if len(self.read) == 1:
             url = text.splitlines()[0].rpartition(" ")[2]
-            requests.post(f"{url}/engage", json=[update(set={"beta": True})], timeout=10)
+            requests.post(f"{url}{self.path}", json=[self.sent], timeout=10)
         elif len(self.read) == 2:
             raise KeyboardInterrupt
 
@@ -48,7 +49,26 @@ def test_command_shows_what_arrives_until_it_is_interrupted() -> None:
     started, arrived, ended = person.read
     assert started.startswith("Mixpanel on loopback: http://127.0.0.1:")
     assert arrived.splitlines()[1:] == ["    user_1", "        beta  True"]
-    assert ended == "\n1 request, 1 profile"
+    assert ended == "\n1 request, 1 profile, 0 events"
+
+
+def test_events_are_counted_as_events() -> None:
+    person = Person("/track", {"event": "met", "properties": {"token": "secret", "distinct_id": "ann"}})
+    assert main([], person) == 0
+    _, arrived, ended = person.read
+    assert arrived.splitlines()[0].endswith("  POST /track  1 event")
+    assert ended == "\n1 request, 0 profiles, 1 event"
+
+
+@pytest.mark.parametrize("path", ["/track?verbose=1", "/import?strict=1"])
+def test_lines_of_a_request_with_events_speak_of_events(path: str) -> None:
+    event = {"event": "met", "properties": {"token": "secret", "distinct_id": "ann"}}
+    many = [*lines(Request("POST", path, {}, b"", [event] * (MAX_SHOWN + 2), 1))]
+    assert many[0].endswith(f"  POST {path}  {MAX_SHOWN + 2} events")
+    assert many[-1] == "    and 2 further events"
+    assert [*lines(Request("POST", path, {}, b"", [], 1))][1:] == [
+        "    refused: the body is not a JSON array of events"
+    ]
 
 
 def test_events_are_shown_with_their_properties_but_no_token() -> None:
@@ -74,7 +94,8 @@ def test_command_may_be_interrupted_once_more() -> None:
     assert len(shown) == 2
 
 
-def test_command_takes_a_port(start: Start) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_command_takes_a_port_and_ends_with_a_summary(number: int, start: Start) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -83,9 +104,9 @@ def test_command_takes_a_port(start: Start) -> None:
     assert process.stdout.readline() == f"Mixpanel on loopback: http://127.0.0.1:{port}\n"
     while "Ctrl-C" not in process.stdout.readline():
         pass
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     output, errors = process.communicate(timeout=30)
-    assert (process.returncode, output.strip(), errors) == (0, "0 requests, 0 profiles", "")
+    assert (process.returncode, output.strip(), errors) == (0, "0 requests, 0 profiles, 0 events", "")
 
 
 @pytest.fixture
@@ -107,8 +128,10 @@ def test_command_names_a_port_that_cannot_be_used(taken: int, capsys: pytest.Cap
 
 def test_command_has_help(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "argv", ["flagsync.testing", "--help"])
+    before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(SystemExit) as ended:
         runpy.run_path(command.__file__, run_name="__main__")
+    signal.signal(signal.SIGTERM, before)
     assert ended.value.code == 0
     assert "--port" in capsys.readouterr().out
 
@@ -119,7 +142,7 @@ def test_command_prints_by_default(capsys: pytest.CaptureFixture[str], monkeypat
 
     monkeypatch.setattr("flagsync.testing.mixpanel.MixpanelServer.wait_for_requests", interrupt)
     assert main([]) == 0
-    assert capsys.readouterr().out.endswith("\n0 requests, 0 profiles\n")
+    assert capsys.readouterr().out.endswith("\n0 requests, 0 profiles, 0 events\n")
 
 
 def test_lines_of_a_request_have_each_property_of_each_profile() -> None:

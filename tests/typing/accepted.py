@@ -4,9 +4,11 @@ from typing import assert_type
 
 from flagsmith import Flagsmith
 from flagsmith.models import DefaultFlag, Flag, Flags
+from openfeature.hook import Hook
 
 from flagsync import DeliveryError, FlagSync, PropertyValue, Stats
 from flagsync.cohorts import CohortWebhook, MembershipStore, SQLiteStore, TraitStats, TraitWriter
+from flagsync.openfeature import MixpanelExposureHook
 from flagsync.testing import MixpanelServer
 
 
@@ -43,6 +45,8 @@ assert_type(client.mirror("user", Flags()), None)
 assert_type(client.flush(), bool)
 assert_type(client.close(timeout_seconds=1), bool)
 assert_type(client.stats(), Stats)
+assert_type(client.flagsmith.offline_mode, bool)
+hooks: list[Hook] = [MixpanelExposureHook(client), MixpanelExposureHook(client, experiments={"checkout"})]
 
 
 async def evaluate() -> Flags:

@@ -2,6 +2,7 @@
 
 from flagsync import FlagSync
 from flagsync.cohorts import CohortWebhook, SQLiteStore, TraitWriter
+from flagsync.openfeature import MixpanelExposureHook
 
 FlagSync("key")  # type: ignore[call-arg]
 FlagSync("key", "token", "eu")  # type: ignore[call-arg]
@@ -16,6 +17,10 @@ FlagSync.from_env(region="de")  # type: ignore[arg-type]
 FlagSync.from_env(max_waiting=7)  # type: ignore[call-arg]
 client = FlagSync("key", "token")
 client.get_identity_flags()  # type: ignore[call-arg]
+client.get_identity_flag("user")  # type: ignore[attr-defined]
+client.track_event("signed_up")  # type: ignore[attr-defined] # client.flagsmith.track_event is typed
+MixpanelExposureHook(client, {"checkout"})  # type: ignore[call-arg]
+MixpanelExposureHook(client.flagsmith)  # type: ignore[arg-type]
 client.get_identity_flags("user", {}, True)  # type: ignore[call-arg]
 client.aget_identity_flags("user", {}, True)  # type: ignore[call-arg, unused-coroutine]
 client.aget_identity_flags("user").is_feature_enabled("flag")  # type: ignore[attr-defined]

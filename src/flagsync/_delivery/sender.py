@@ -87,9 +87,14 @@ class Sender:
         """Why nothing is accepted, if that is so."""
         return self._destinations.failure
 
-    def flush(self, deadline: float) -> bool:
-        """Wait until what is in the outbox is settled; False at the deadline."""
-        return self._flushes.wait(deadline)
+    @property
+    def is_misconfigured(self) -> bool:
+        """Whether nothing is accepted until a person corrects the configuration."""
+        return self.failure is not None and self.failure.outcome is Outcome.MISCONFIGURED
+
+    def flush(self, deadline: float, *, unless_misconfigured: bool = False) -> bool:
+        """Wait until what is in the outbox is settled; False at the deadline or, if asked for, if misconfigured."""
+        return self._flushes.wait(deadline, lambda: unless_misconfigured and self.is_misconfigured)
 
     def stop(self, deadline: float) -> None:
         """Send without delay from now on, and give up at the deadline. Takes no lock."""
@@ -216,6 +221,7 @@ class Sender:
 
     def _fail(self, answer: Answer, kept: Sequence[Message]) -> None:
         until = self._destinations.fail(kept[0].destination, answer)
+        self.worker.announce()
         # A closing client without a shared outbox gives these up for good, and reports that when it ends.
         if until < self._deadline or self._outbox.is_shared:
             self._destinations.report_outage(kept[0].destination, answer, kept)

@@ -36,7 +36,7 @@ class Exposure(NamedTuple):
     Attributes:
         identifier: The identifier as the application passed it.
         document: The number of the document that was used last; 0 if there is none.
-        flag: The flag that decided, or whatever the application passed.
+        flag: The flag that decided, why none did (``NotMirrored``), or whatever the application passed.
         met_at: ``time.monotonic()``.
     """
 

@@ -216,7 +216,8 @@ class Encoder:
 
     def _encode_exposure(self, exposure: Exposure) -> None:
         """Put the message of an exposure into the outbox."""
-        distinct_id = self._profile.distinct_id(exposure.identifier)
+        identifier, _, flag, _ = exposure
+        distinct_id = flag if isinstance(flag, NotMirrored) else self._profile.distinct_id(identifier)
         if isinstance(distinct_id, NotMirrored):
             self._skip(distinct_id, is_event=True)
             return

@@ -1,8 +1,9 @@
-"""``python -m flagsync.testing [--port N]``: a loopback Mixpanel that shows what arrives, until Ctrl-C.
+"""``python -m flagsync.testing [--port N]``: a loopback Mixpanel that shows what arrives, until Ctrl-C or SIGTERM.
 
 Guarantee: no token is shown.
 """
 
+import signal
 import sys
 from argparse import ArgumentParser
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,7 +16,7 @@ from flagsync.testing.events import complaint as event_complaint
 from flagsync.testing.mixpanel import MixpanelServer, Request
 from flagsync.testing.updates import complaint
 
-MAX_SHOWN = 20  # updates of a request
+MAX_SHOWN = 20  # updates or events of a request
 STARTED = """\
 Mixpanel on loopback: {url}
 
@@ -23,7 +24,7 @@ Send updates to it, from another terminal:
     FlagSync(flagsmith, "any-token", mixpanel_url="{url}")
     MIXPANEL_URL={url}    for FlagSync.from_env()
 
-Waiting for updates. Press Ctrl-C to stop.
+Waiting for updates and events. Press Ctrl-C to stop.
 """
 
 
@@ -54,16 +55,18 @@ def main(arguments: Sequence[str] | None = None, show: Callable[[str], None] | N
     except KeyboardInterrupt:
         with suppress(KeyboardInterrupt):  # Ctrl-C again
             server.close()
-            show(f"\n{_count(requests, 'request')}, {_count(len(server.profiles), 'profile')}")
+            profiles, events = _count(len(server.profiles), "profile"), _count(len(server.events), "event")
+            show(f"\n{_count(requests, 'request')}, {profiles}, {events}")
     return 0
 
 
 def lines(request: Request) -> Iterator[str]:
-    """Describe a request: a line for it, for each profile and for each property."""
-    yield f"{strftime('%H:%M:%S')}  {request.method} {request.path}  {_count(len(request.updates), 'update')}"
+    """Describe a request: a line for it, for each profile or event, and for each property."""
+    has_events = request.path.startswith(("/track", "/import"))
+    what, find = ("event", event_complaint) if has_events else ("update", complaint)
+    yield f"{strftime('%H:%M:%S')}  {request.method} {request.path}  {_count(len(request.updates), what)}"
     if not request.updates:
-        yield "    refused: the body is not a JSON array of updates"
-    find = event_complaint if request.path.startswith(("/track", "/import")) else complaint
+        yield f"    refused: the body is not a JSON array of {what}s"
     for update in request.updates[:MAX_SHOWN]:
         if (error := find(update)) is not None:
             yield f"    refused: {error}"
@@ -75,7 +78,7 @@ def lines(request: Request) -> Iterator[str]:
             yield f"    {update['$distinct_id']}"
             yield from _operations(update)
     if (more := len(request.updates) - MAX_SHOWN) > 0:
-        yield f"    and {_count(more, 'further update')}"
+        yield f"    and {_count(more, f'further {what}')}"
 
 
 def _print(text: str) -> None:
@@ -94,4 +97,5 @@ def _count(number: int, what: str) -> str:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     sys.exit(main())
