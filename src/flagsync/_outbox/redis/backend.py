@@ -79,16 +79,13 @@ class RedisBackend:
         deadline: float,
     ) -> None:
         claimed, most = self._process.get().claimed, self._bounds.call_messages
-        outcomes = (accepted, rejected, last)
-        settled = [(kind, message) for kind, those in enumerate(outcomes) for message in those]
-        settled = [(kind, message) for kind, message in settled if message.version in claimed.accounts]
-        for start in range(0, len(settled), most):
-            part = settled[start : start + most]
-            versions = [message.version for _, message in part]
-            sizes = [sum(kind == outcome for kind, _ in part) for outcome in (0, 1)]
-            own = (settled_of(message, claimed.accounts[message.version]) for _, message in part)
-            about = claimed.store, claimed.name, *sizes, min(versions), max(versions)
-            self._run("settle", *about, *chain.from_iterable(own), deadline=deadline)
+        for outcome, messages in (("accepted", accepted), ("rejected", rejected), ("last", last)):
+            settled = [message for message in messages if message.version in claimed.accounts]
+            for part in (settled[start : start + most] for start in range(0, len(settled), most)):
+                versions = [message.version for message in part]
+                about = claimed.store, claimed.name, outcome, min(versions), max(versions)
+                own = (settled_of(message, claimed.accounts[message.version]) for message in part)
+                self._run("settle", *about, *chain.from_iterable(own), deadline=deadline)
 
     def status(self, destinations: Collection[Destination]) -> Status:
         names = map(name_of, destinations)
