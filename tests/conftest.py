@@ -56,8 +56,8 @@ def mixpanel(mixpanel_server: "MixpanelServer") -> "MixpanelServer":
 
 @pytest.fixture(scope="session")
 def valkey() -> Iterator[ValkeyServer]:
-    """A Valkey server of all tests, which does not lose what is acknowledged."""
-    with valkey_server(appendonly="yes", appendfsync="always") as server:
+    """A Valkey server of all tests, with settings that it warns of nothing."""
+    with valkey_server(appendonly="yes", appendfsync="everysec") as server:
         yield server
 
 

@@ -62,9 +62,11 @@ class RedisBackend:
         if process.may_hold_lease:
             self._prune(process, deadline)
         for part in parts_of(messages, sent, repeats, self._bounds.call_messages):
-            bounds = self._bounds.max_pending, self._bounds.call_messages
+            bounds = self._bounds.max_pending, self._bounds.call_messages, self._bounds.max_remembered
             own = _new_store(), process.account, process.boot, monotonic(), *bounds
-            places: Any = self._run("store", *own, *part.arguments(), deadline=deadline)
+            reply: Any = self._run("store", *own, *part.arguments(), deadline=deadline)
+            places, has_excess = reply
+            process.prune_at = -inf if has_excess else process.prune_at
             new += (part.repeats[place - 1] for place in places)
         return new
 
@@ -164,8 +166,7 @@ class RedisBackend:
         reply: Any = self._run(
             "prune", process.account, *remembered, *sizes, *process.cursors, deadline=deadline
         )
-        *process.cursors, has_excess = reply
-        process.prune_at = monotonic() + (0.0 if has_excess else bounds.prune_seconds)
+        process.cursors, process.prune_at = reply, monotonic() + bounds.prune_seconds
 
     def _run(self, script: str, *arguments: Argument, deadline: float = inf) -> object:
         seconds = min(self._bounds.call_seconds, max(BUSY_SECONDS, deadline - monotonic()))

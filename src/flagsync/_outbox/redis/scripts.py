@@ -29,7 +29,7 @@ class Scripts:
         Raises:
             OSError: The server did not answer within ``seconds``, or refused.
         """
-        text, digest = _script(name)
+        text, digest = script(name)
         arguments = (len(self._keys), *self._keys, *arguments)
         try:
             return self._server.execute("EVALSHA", digest, *arguments, seconds=seconds)
@@ -38,7 +38,7 @@ class Scripts:
 
 
 @cache
-def _script(name: str) -> tuple[str, str]:
+def script(name: str) -> tuple[str, str]:
     """Return a script and the digest by which a server knows it."""
     directory = files(__package__) / "lua"
     text = "\n".join(directory.joinpath(f"{part}.lua").read_text("utf-8") for part in ("common", name))

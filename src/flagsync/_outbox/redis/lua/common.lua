@@ -71,6 +71,11 @@ local function parse_record(record)
     return string.sub(record, key_at, key_at + key_size - 1), string.sub(record, 56, 71)
 end
 
+-- Return how many messages are remembered beyond a bound.
+local function excess_of(max_remembered)
+    return redis.call('HLEN', latest) - redis.call('ZCARD', queue) - max_remembered
+end
+
 -- Counts of accounts, written together at the end.
 local changes = {}
 

@@ -10,10 +10,6 @@ local function delete(key, fields)
     end
 end
 
-local function excess()
-    return redis.call('HLEN', latest) - redis.call('ZCARD', queue) - max_remembered
-end
-
 local function forget_rows(cursor)
     local page = redis.call('HSCAN', latest, cursor, 'COUNT', rows)
     local old, others = {}, {}
@@ -26,7 +22,7 @@ local function forget_rows(cursor)
         end
     end
     delete(latest, old)
-    local most = math.min(excess(), math.ceil(#others / 2)) -- of each page the oldest
+    local most = math.min(excess_of(max_remembered), math.ceil(#others / 2)) -- of each page the oldest
     if most > 0 then
         table.sort(others, function(one, other)
             return one[1] < other[1]
@@ -72,4 +68,4 @@ local function close_accounts(cursor)
     return page[1]
 end
 
-return {forget_rows(cursors[1]), forget_tails(cursors[2]), close_accounts(cursors[3]), excess() > 0 and 1 or 0}
+return {forget_rows(cursors[1]), forget_tails(cursors[2]), close_accounts(cursors[3])}

@@ -1,8 +1,8 @@
--- Store messages; return the places of the repeats that are none, counted from 1.
+-- Store messages; return the places of the repeats that are none, counted from 1, and whether too much is remembered.
 local own, boot, host_clock = ARGV[2], ARGV[3], tonumber(ARGV[4])
 local max_pending, max_dropped = tonumber(ARGV[5]), tonumber(ARGV[6])
-local destination_count, tail_count, message_count = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
-local at = 10 -- of the next argument
+local max_remembered, at = tonumber(ARGV[7]), 11 -- at: of the next argument
+local destination_count, tail_count, message_count = tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10])
 
 redis.call('HSET', meta, 'store', store_number(ARGV[1])) -- nothing is stored if memory is full
 local version = last_version()
@@ -203,4 +203,4 @@ end
 write_rows()
 redis.call('HSET', meta, 'version', text(version))
 write_counts(own)
-return new
+return {new, excess_of(max_remembered) > 0 and 1 or 0}
