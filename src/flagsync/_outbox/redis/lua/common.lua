@@ -1,6 +1,7 @@
 -- What every script begins with. The keys are always these, so that a cluster and a proxy see all that a script uses.
 --
--- meta          store (a random number), version (the highest one given), accounts (how many there were), owner, until
+-- meta          store (a random number), version (the highest one given), accounts (how many there were); of the
+--               lease owner, until, seconds
 -- destinations  destination -> number
 -- accounts      account -> number, time of last use, counts; "*" has the counts of all
 -- latest        number of a destination and key -> row: what is known of the last message of a key

@@ -2,21 +2,24 @@
 --
 -- It is no key that expires by itself: a server that evicts such keys would give it to two.
 local owner, seconds = ARGV[1], tonumber(ARGV[2])
-local holder, until_text = unpack(redis.call('HMGET', meta, 'owner', 'until'))
-local ends = tonumber(until_text or 0)
-local is_own = holder == owner
+local holder, ends, length = unpack(redis.call('HMGET', meta, 'owner', 'until', 'seconds'))
 if seconds == 0 then
-    if is_own then
-        redis.call('HDEL', meta, 'owner', 'until')
+    if holder == owner then
+        redis.call('HDEL', meta, 'owner')
     end
     return 0
 end
 begin_although_memory_is_full()
-if holder and not is_own and now < ends then
-    if ends > now + seconds then -- the server's clock was set back
-        redis.call('HSET', meta, 'until', string.format('%.6f', now + seconds))
+
+local function hold(who, lasting)
+    redis.call('HSET', meta, 'owner', who, 'until', string.format('%.6f', now + lasting), 'seconds', lasting)
+end
+
+if holder and holder ~= owner and now < tonumber(ends) then
+    if tonumber(ends) > now + tonumber(length) then -- the server's clock was set back
+        hold(holder, tonumber(length))
     end
     return 0
 end
-redis.call('HSET', meta, 'owner', owner, 'until', string.format('%.6f', now + seconds))
+hold(owner, seconds)
 return 1
