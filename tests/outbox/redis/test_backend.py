@@ -13,7 +13,7 @@ from redis.crc import key_slot
 from flagsync._clock import monotonic
 from flagsync._outbox.backend import Totals
 from flagsync._outbox.boot import boot_number
-from flagsync._outbox.contract import Destination, Limits
+from flagsync._outbox.contract import Limits
 from flagsync._outbox.options import StoreBounds
 from flagsync._outbox.redis import RedisBackend, scripts
 from flagsync._outbox.redis.keys import NAMES, keys_of
@@ -345,12 +345,17 @@ def test_store_refuses_more_projects_than_it_can_number(
         backend.store([message_of("ann=1")], [], [], soon())
 
 
-def test_store_keeps_the_last_of_many_destinations_apart(build: Build) -> None:
+def test_store_keeps_projects_of_the_highest_numbers_apart(
+    build: Build, client: redis.Redis, namespace: str
+) -> None:
     backend = build()
-    projects = [Destination("https://here.invalid", f"{number}") for number in range(300)]
-    messages = [message_of(f"user_{number}=1", destination=where) for number, where in enumerate(projects)]
-    backend.store(messages, [], [], soon())
-    assert [deliver(backend) for _ in range(300)] == [[f"user_{number}=1"] for number in range(300)]
+    destinations = keys_of(namespace)[NAMES.index("destinations")]
+    client.hset(destinations.decode(), mapping={f"{number}": number for number in range(1, 1022)})
+    store(backend, "ann=1", "bob=1")
+    store(backend, "ann=2", "bob=2", destination=THERE)
+    first = backend.status([HERE]).first_version
+    assert [deliver(backend), deliver(backend)] == [["ann=1", "bob=1"], ["ann=2", "bob=2"]]
+    assert (first, backend.status([HERE]).last_version) == (1, 4)
 
 
 # Pruning, by the process that holds the lease

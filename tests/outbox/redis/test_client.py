@@ -1,6 +1,8 @@
 """Clients on several hosts that share a Redis server: what reaches Mixpanel, also without the server."""
 
+import runpy
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -12,6 +14,7 @@ import pytest
 from flagsmith import Flagsmith
 from flagsmith.models import Flag, Flags
 
+import flagsync._outbox.redis
 from flagsync import FlagSync, outbox_stats
 from flagsync._delivery.destinations import Backoff
 from flagsync._delivery.sender import Sending
@@ -279,3 +282,10 @@ for _ in range(2):
 """
     ended = subprocess.run([*PYTHON, "-c", program], capture_output=True, text=True, check=True)
     assert ended.stdout.splitlines() == [MISSING] * 6
+
+
+def test_missing_redis_is_an_import_error_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "redis", None)
+    with pytest.raises(ImportError, match="needs the package redis") as raised:
+        runpy.run_path(f"{flagsync._outbox.redis.__file__}")
+    assert raised.value.name == "redis"

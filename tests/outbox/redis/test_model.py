@@ -39,7 +39,7 @@ class AnyRedisBackend(AnyBackend):
 
 def test_redis_says_what_the_reference_says(valkey: ValkeyServer) -> None:
     some = settings(
-        max_examples=40,
+        max_examples=20,
         stateful_step_count=30,
         deadline=None,
         derandomize=True,
