@@ -227,6 +227,10 @@ def test_server_that_quotes_arguments_is_not_quoted_in_full() -> None:
     assert str(plain(error)) == "the server refused a command (unknown command 'EVALSHA')"
 
 
+def test_server_that_is_a_node_of_a_cluster_is_said_to_be() -> None:
+    assert f"{plain(redis.ResponseError('MOVED 9058 127.0.0.1:1'))}".startswith("the server is a node of a cluster; ")
+
+
 def test_client_that_fails_in_its_own_way_is_named_only() -> None:
     assert str(plain(redis.RedisError("secret"))) == "the server refused a command (RedisError)"
 
@@ -355,7 +359,8 @@ def test_client_of_the_application_is_used_and_never_closed(
     store(backend, "\xe4nn=\xe4", "bob\0=1", evaluation=1)
     assert deliver(backend) == ["\xe4nn=\xe4", "bob\0=1"]
     backend.close()
-    assert [connection.is_connected for connection in client.connection_pool._available_connections] == [True]
+    with server.client() as own:
+        assert len(own.client_list()) == 2
     client.close()
 
 

@@ -5,6 +5,8 @@ Guarantee: no text of an error contains a URL, a user, a password, or what was t
 
 from redis import exceptions as redis
 
+NODE = "the server is a node of a cluster; pass RedisBackend(redis.RedisCluster(…)) as the outbox"
+MOVED = "MOVED "  # an error of its own only since redis-py 6
 ARGUMENTS = ", with args"  # what Redis writes before the arguments of a command
 # The first class that fits, so the narrower ones come before the wider ones.
 WORDS: tuple[tuple[type[Exception], str], ...] = (
@@ -17,10 +19,7 @@ WORDS: tuple[tuple[type[Exception], str], ...] = (
     (redis.BusyLoadingError, "the server is still loading its data"),
     (redis.OutOfMemoryError, "the server's memory is full (maxmemory)"),
     (redis.ReadOnlyError, "the server is a read-only replica"),
-    (
-        redis.MovedError,
-        "the server is a node of a cluster; pass RedisBackend(redis.RedisCluster(…)) as the outbox",
-    ),
+    (redis.MovedError, NODE),
     (redis.TimeoutError, "the server did not answer in time"),
 )
 
@@ -32,6 +31,8 @@ def plain(error: Exception) -> OSError:
             return OSError(words)
     if isinstance(error, redis.ConnectionError):
         return OSError(f"the server cannot be reached ({_cause(error)})")
+    if f"{error}".startswith(MOVED):
+        return OSError(NODE)
     # Of the server itself, such as "MISCONF …"; it does not repeat what is stored, but for the arguments of a command.
     text = (
         f"{error}".partition(ARGUMENTS)[0] if isinstance(error, redis.ResponseError) else type(error).__name__
