@@ -165,7 +165,7 @@ def test_account_of_an_idle_client_may_be_closed_and_its_counts_stay(
     ("outbox", "reason"),
     [
         (":memory:", "outbox: ':memory:' is not a file that processes can share; it takes the path of a file"),
-        ("redis://:secret@cache:6379/0", "outbox: 'redis:…' is a URL; it takes the path of a file"),
+        ("mysql://:secret@db:3306/0", "outbox: 'mysql:…' is a URL; it takes the path of a file"),
         (
             Path("postgresql://user:secret@db/app"),
             "outbox: 'postgresql:…' is a URL; it takes the path of a file",
@@ -187,7 +187,7 @@ def test_outbox_that_is_no_path_of_a_file_is_refused_and_nothing_is_made(
     assert [*tmp_path.iterdir()] == []
 
 
-@pytest.mark.parametrize("outbox", [":memory:", "redis://:secret@cache:6379/0"])
+@pytest.mark.parametrize("outbox", [":memory:", "mysql://:secret@db:3306/0"])
 def test_stats_of_an_outbox_that_is_no_path_of_a_file_are_refused(outbox: str) -> None:
     with pytest.raises(ValueError, match="it takes the path of a file") as raised:
         outbox_stats(outbox)
