@@ -228,7 +228,9 @@ def test_server_that_quotes_arguments_is_not_quoted_in_full() -> None:
 
 
 def test_server_that_is_a_node_of_a_cluster_is_said_to_be() -> None:
-    assert f"{plain(redis.ResponseError('MOVED 9058 127.0.0.1:1'))}".startswith("the server is a node of a cluster; ")
+    assert f"{plain(redis.ResponseError('MOVED 9058 127.0.0.1:1'))}".startswith(
+        "the server is a node of a cluster; "
+    )
 
 
 def test_client_that_fails_in_its_own_way_is_named_only() -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 
 from flagsync._outbox.contract import Destination, Message, Repeat
-from flagsync._outbox.redis.records import digest_of, encoded, head_of, name_of, repeat_of
+from flagsync._outbox.redis.records import digest_of, name_of, packed, packed_repeat
 from flagsync._outbox.redis.server import Argument
 
 MAX_BYTES = 2_000_000  # of bodies; one has up to 1 MB
@@ -32,15 +32,15 @@ class Part:
         self.size += 1
         if isinstance(one, Repeat):
             self.repeats.append(one)
-            self._repeats += repeat_of(one, place), encoded(one.key)
+            self._repeats.append(packed_repeat(one, place))
             return
         self.bytes += len(one.body)
         self._tails[digest_of(one.tail)] = one.tail
-        self._messages += head_of(one, place), encoded(one.key), one.body
+        self._messages.append(packed(one, place))
 
     def arguments(self) -> list[Argument]:
         """Return the arguments of the script: how many of each there are, and all of them."""
-        sizes = len(self._places), len(self._tails), len(self._messages) // 3
+        sizes = len(self._places), len(self._tails), len(self._messages)
         tails = chain.from_iterable(self._tails.items())
         return [*sizes, *map(name_of, self._places), *tails, *self._messages, *self._repeats]
 

@@ -9,14 +9,14 @@ from typing import NamedTuple
 from flagsync._outbox.contract import Destination, Message, Repeat
 from flagsync._outbox.redis.server import Argument
 
-# The place of the destination in the call, whether it replaces others, whether its evaluation is known, when it was
-# evaluated, the evaluation, for how many seconds it counts as accepted, and its tail; the fingerprint follows.
-HEAD = Struct(">HBBd8sd16s")
-# The place of the destination in the call, when it was evaluated, and the evaluation.
+# The place of the destination in the call, whether it replaces others, whether its evaluation is known, the sizes of
+# fingerprint and key, when it was evaluated, the evaluation, for how many seconds it counts as accepted, and its tail.
+# Fingerprint, key and body follow.
+HEAD = Struct(">HBBBId8sd16s")
+# The place of the destination in the call, when it was evaluated, and the evaluation; the key follows.
 REPEAT = Struct(">Hd8s")
-# The account, when it was evaluated on the server's clock, the sizes of fingerprint and key, and the boot; a head, key
-# and body follow.
-RECORD = Struct(">8sdBI6s")
+# What the scripts put before a message: account, when it was evaluated on the server's clock, and boot.
+RECORD = Struct(">8sd6s")
 # Boot, and when it was evaluated on the clocks of that host and of the server.
 EVALUATED = Struct(">6sdd")
 UNKNOWN, ACCOUNT_BYTES = bytes(8), 8
@@ -34,17 +34,18 @@ class Now(NamedTuple):
         return evaluated_at if boot == self.boot else self.here - (self.there - there)
 
 
-def head_of(message: Message, place: int) -> bytes:
-    """Return what the scripts must know of a message, beside its key and body."""
-    evaluation = _encoded(message.evaluation)
-    is_known = message.evaluation is not None
-    when = message.evaluated_at, evaluation, message.resend_after_seconds
-    return HEAD.pack(place, message.replaces, is_known, *when, digest_of(message.tail)) + message.fingerprint
+def packed(message: Message, place: int) -> bytes:
+    """Return a message, as the scripts take it."""
+    key = encoded(message.key)
+    about = message.replaces, message.evaluation is not None, len(message.fingerprint), len(key)
+    when = message.evaluated_at, _encoded(message.evaluation), message.resend_after_seconds
+    head = HEAD.pack(place, *about, *when, digest_of(message.tail))
+    return b"".join((head, message.fingerprint, key, message.body))
 
 
-def repeat_of(repeat: Repeat, place: int) -> bytes:
-    """Return what the scripts must know of a repeat, beside its key."""
-    return REPEAT.pack(place, repeat.evaluated_at, _encoded(repeat.evaluation))
+def packed_repeat(repeat: Repeat, place: int) -> bytes:
+    """Return a repeat, as the scripts take it."""
+    return REPEAT.pack(place, repeat.evaluated_at, _encoded(repeat.evaluation)) + encoded(repeat.key)
 
 
 def settled_of(message: Message, account: bytes) -> tuple[Argument, ...]:
@@ -71,8 +72,10 @@ def message_of(
         tails: Contents by digest.
         now: When the record was read.
     """
-    _, since, fingerprint_size, key_size, boot = RECORD.unpack_from(record)
-    _, replaces, _, evaluated_at, _, resend, tail = HEAD.unpack_from(record, RECORD.size)
+    _, since, boot = RECORD.unpack_from(record)
+    _, replaces, _, fingerprint_size, key_size, evaluated_at, _, resend, tail = HEAD.unpack_from(
+        record, RECORD.size
+    )
     key_at = (fingerprint_at := RECORD.size + HEAD.size) + fingerprint_size
     when = EVALUATED.unpack(evaluated) if evaluated else (boot, evaluated_at, since)
     return Message(

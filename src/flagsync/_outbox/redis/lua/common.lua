@@ -65,11 +65,17 @@ local function parse_row(row)
     return flags % 2 == 1, flags % 4 >= KNOWN, flags >= REPLACES, value, boot, evaluated_at, moment
 end
 
--- Return the key and the digest of the tail of a record: account, moment, sizes, boot, head, fingerprint, key, body.
+-- A message as it comes: the place of its destination, whether it replaces others, whether its evaluation is known,
+-- sizes of fingerprint and key, when it was evaluated, evaluation, resend_after_seconds, tail; fingerprint, key, body.
+local HEAD, HEAD_SIZE = '>HBBBI4dc8dc16', 49
+-- A record: account, when it was evaluated on the clock of the server, boot; message.
+local RECORD, RECORD_SIZE = '>c8dc6', 22
+
+-- Return the key and the digest of the tail of a record.
 local function parse_record(record)
-    local fingerprint_size, key_size = struct.unpack('>BI4', record, 17)
-    local key_at = 72 + fingerprint_size
-    return string.sub(record, key_at, key_at + key_size - 1), string.sub(record, 56, 71)
+    local fingerprint_size, key_size = struct.unpack('>BI4', record, RECORD_SIZE + 5)
+    local key_at = RECORD_SIZE + HEAD_SIZE + fingerprint_size
+    return string.sub(record, key_at + 1, key_at + key_size), string.sub(record, RECORD_SIZE + 34, RECORD_SIZE + 49)
 end
 
 -- Return how many messages are remembered beyond a bound.

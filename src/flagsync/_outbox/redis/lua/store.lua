@@ -68,10 +68,12 @@ end
 
 local ids, records, scores, ended, uses = {}, {}, {}, {}, {} -- of this call; ended by id, uses by tail
 
-local function add(field, head, key, body)
-    local where, replaces, known, evaluated_at, evaluation, resend = struct.unpack('>HBBdc8d', head)
-    local row, fingerprint, moment = rows[field], string.sub(head, 45), now - (host_clock - evaluated_at)
-    local is_sent, is_replacing, late = body == '', replaces == 1, false
+local function add(field, message)
+    local where, replaces, known, fingerprint_size, key_size, evaluated_at, evaluation, resend, tail =
+        struct.unpack(HEAD, message)
+    local fingerprint = string.sub(message, HEAD_SIZE + 1, HEAD_SIZE + fingerprint_size)
+    local row, moment, late = rows[field], now - (host_clock - evaluated_at), false
+    local is_sent, is_replacing = #message == HEAD_SIZE + fingerprint_size + key_size, replaces == 1
     if not is_sent then
         count(own, ACCEPTED, is_replacing)
     end
@@ -96,9 +98,8 @@ local function add(field, head, key, body)
         version = version + 1
         flags, value, account = flags + WAITS, version, own
         local id, place = text(version), #ids + 1
-        local begin = struct.pack('>c8dBI4c6', own, moment, #fingerprint, #key, boot)
-        ids[place], records[place], scores[place] = id, begin .. head .. key .. body, numbers[where + 1]
-        uses[string.sub(head, 29, 44)] = id
+        ids[place], records[place] = id, struct.pack(RECORD, own, moment, boot) .. message
+        scores[place], uses[tail] = numbers[where + 1], id
     end
     if not late then -- else it is an event, and not the last one
         local begin = struct.pack(ROW, flags, value, boot, evaluated_at, moment, evaluation, resend)
@@ -136,7 +137,7 @@ end
 local function drop(number, id)
     local record = redis.call('HGET', waiting, id)
     local field = field_of(number, (parse_record(record)))
-    count(string.sub(record, 1, 8), DROPPED, string.byte(record, 30) == 1)
+    count(string.sub(record, 1, 8), DROPPED, string.byte(record, RECORD_SIZE + 3) == 1)
     ended[id] = true
     local waits, _, _, value = parse_row(rows[field] or redis.call('HGET', latest, field) or NO_ROW)
     if waits and text(value) == id then
@@ -147,14 +148,14 @@ end
 
 local first, fields = at, {}
 for place = 1, message_count do
-    local where = struct.unpack('>H', ARGV[at])
-    fields[place] = prefixes[where + 1] .. ARGV[at + 1]
-    at = at + 3
+    local where, _, _, fingerprint_size, key_size = struct.unpack('>HBBBI4', ARGV[at])
+    local key_at = HEAD_SIZE + fingerprint_size
+    fields[place] = prefixes[where + 1] .. string.sub(ARGV[at], key_at + 1, key_at + key_size)
+    at = at + 1
 end
 read_rows(fields)
 for place, field in ipairs(fields) do
-    local start = first + 3 * (place - 1)
-    add(field, ARGV[start], ARGV[start + 1], ARGV[start + 2])
+    add(field, ARGV[first + place - 1])
 end
 write_queue()
 write_rows()
@@ -174,15 +175,15 @@ end
 write_queue()
 
 first, fields = at, {}
-for place = 1, (#ARGV - at + 1) / 2 do
+for place = 1, #ARGV - at + 1 do
     local where = struct.unpack('>H', ARGV[at])
-    fields[place] = prefixes[where + 1] .. ARGV[at + 1]
-    at = at + 2
+    fields[place] = prefixes[where + 1] .. string.sub(ARGV[at], 19)
+    at = at + 1
 end
 read_rows(fields)
 local new = {}
 for place, field in ipairs(fields) do
-    local _, evaluated_at, evaluation = struct.unpack('>Hdc8', ARGV[first + 2 * (place - 1)])
+    local _, evaluated_at, evaluation = struct.unpack('>Hdc8', ARGV[first + place - 1])
     local row, is_repeat = rows[field], false
     if row and string.sub(row, 32, 39) == evaluation then
         local waits, known, _, value, row_boot, row_evaluated_at, row_moment = parse_row(row)
