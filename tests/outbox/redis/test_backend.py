@@ -431,6 +431,18 @@ def test_prune_deletes_unused_tails_and_keeps_the_others(build: Build, size: Cal
     assert deliver(backend) == ["dan=1+"]
 
 
+def test_tail_is_kept_only_for_messages_that_wait(build: Build, size: Callable[[str], int]) -> None:
+    backend = build(ALL_THE_TIME)
+    store(backend, "ann=1", tail=b"+")
+    assert deliver(backend) == ["ann=1+"]
+    store(backend, "bob=1")
+    assert deliver(backend) == ["bob=1"]
+    backend.store([], [], [], soon())
+    before = size("tails")
+    store(backend, "ann=1", second=2, tail=b"+")
+    assert (size("tails"), size("tail_uses")) == (before, before)
+
+
 def test_prune_merges_the_accounts_of_idle_processes(build: Build, size: Callable[[str], int]) -> None:
     idle, busy = build(), build()
     own = build(replace(ALL_THE_TIME, account_seconds=-1.0))

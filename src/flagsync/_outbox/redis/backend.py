@@ -51,7 +51,7 @@ class RedisBackend:
         bounds: StoreBounds = StoreBounds(),  # noqa: B008 - it is frozen
     ) -> None:
         self.lease_seconds = bounds.lease_seconds
-        self._server, self._bounds, self._report = server_of(client), bounds, Reporter(None)
+        self._server, self._bounds = server_of(client), bounds
         self._scripts = Scripts(self._server, keys_of(check_namespace(namespace)))
         self._process = PerProcess[_Process](lambda _: _Process())
 
@@ -116,7 +116,7 @@ class RedisBackend:
         process.may_hold_lease = bool(self._run("lease", process.account, self.lease_seconds))
         if process.may_hold_lease and not process.is_advised:
             for warning in advice(self._server, self._bounds.call_seconds):
-                self._report.warn_once(warning)
+                process.report.warn_once(warning)
             process.is_advised = True
         return process.may_hold_lease
 
@@ -197,7 +197,8 @@ class _Process:
         boot: Equal for processes whose monotonic clocks agree.
         claimed: Where the batch in flight came from.
         may_hold_lease: Whether the lease may be its own.
-        is_advised: Whether the settings of the server were looked at.
+        report: Where it warns of the server's settings.
+        is_advised: Whether they were looked at.
         prune_at: When to prune next.
         cursors: Where that goes on: in the rows, tails and accounts.
     """
@@ -205,7 +206,8 @@ class _Process:
     def __init__(self) -> None:
         self.account, own = os.urandom(8), os.urandom(6)
         self.boot = boot_number().to_bytes(6) if boot_number() else own
-        self.claimed, self.may_hold_lease, self.is_advised = _Claimed(), False, False
+        self.claimed, self.may_hold_lease = _Claimed(), False
+        self.report, self.is_advised = Reporter(None), False
         self.prune_at, self.cursors = -inf, [b"0"] * 3
 
 

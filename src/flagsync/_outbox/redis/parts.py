@@ -35,7 +35,8 @@ class Part:
             self._repeats.append(packed_repeat(one, place))
             return
         self.bytes += len(one.body)
-        self._tails[digest_of(one.tail)] = one.tail
+        if one.body:
+            self._tails[digest_of(one.tail)] = one.tail
         self._messages.append(packed(one, place))
 
     def arguments(self) -> list[Argument]:

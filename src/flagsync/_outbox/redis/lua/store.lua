@@ -20,8 +20,9 @@ for place = 1, destination_count do
     numbers[place], prefixes[place] = number, field_of(number, '')
     at = at + 1
 end
+local contents = {} -- of tails, by digest
 for _ = 1, tail_count do
-    redis.call('HSETNX', tails, ARGV[at], ARGV[at + 1])
+    contents[ARGV[at]] = ARGV[at + 1]
     at = at + 2
 end
 
@@ -160,6 +161,7 @@ end
 write_queue()
 write_rows()
 for tail, last_use in pairs(uses) do
+    redis.call('HSETNX', tails, tail, contents[tail])
     redis.call('HSET', tail_uses, tail, last_use)
 end
 
