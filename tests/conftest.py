@@ -19,6 +19,7 @@ from flagsmith.offline_handlers import LocalFileHandler
 
 from flagsync import FlagSync
 from tests.support.tasks import Run
+from tests.support.valkey import ValkeyServer, valkey_server
 
 if TYPE_CHECKING:  # pytest imports it as a plugin, after this file
     from flagsync.testing import MixpanelServer
@@ -51,6 +52,13 @@ def run(request: pytest.FixtureRequest) -> Run:
 def mixpanel(mixpanel_server: "MixpanelServer") -> "MixpanelServer":
     """A loopback Mixpanel."""
     return mixpanel_server
+
+
+@pytest.fixture(scope="session")
+def valkey() -> Iterator[ValkeyServer]:
+    """A Valkey server of all tests, with settings that it warns of nothing."""
+    with valkey_server(appendonly="yes", appendfsync="everysec") as server:
+        yield server
 
 
 @pytest.fixture

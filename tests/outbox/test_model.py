@@ -21,7 +21,7 @@ from flagsync._delivery.destinations import Backoff
 from flagsync._delivery.sender import Sending
 from flagsync._options import Tuning
 from flagsync._outbox import change, memory, sqlite
-from flagsync._outbox.backend import Status
+from flagsync._outbox.backend import Backend, Status
 from flagsync._outbox.contract import Destination, Limits, Message, Repeat
 from flagsync._outbox.options import StoreBounds
 from flagsync._outbox.sqlite import SQLiteBackend
@@ -162,7 +162,7 @@ class AnythingWithAFile(Anything):
 
 
 class AnyBackend(RuleBasedStateMachine):
-    """Processes that share a file and, beside it, a store of the reference: both always say the same."""
+    """Processes that share a store, a file here, and, beside it, a store of the reference: both always say the same."""
 
     processes = 3
 
@@ -175,7 +175,7 @@ class AnyBackend(RuleBasedStateMachine):
         self.pairs = [self.pair() for _ in range(self.processes)]
         self.batches: dict[int, tuple[list[Message], list[Message]]] = {}
 
-    def pair(self) -> tuple[SQLiteBackend, ReferenceBackend]:
+    def pair(self) -> tuple[Backend, ReferenceBackend]:
         path = str(Path(self.directory.name) / "outbox.db")
         bounds = StoreBounds(max_pending=4, prune_seconds=-1.0, prune_rows=2)
         return SQLiteBackend(path, bounds), ReferenceBackend(self.store_beside)

@@ -7,16 +7,14 @@ import json
 import sqlite3
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
-from contextlib import suppress
-from functools import cache
 from hashlib import blake2b
 from math import inf
-from pathlib import Path
 from typing import TypeVar
 
 from flagsync._clock import monotonic, time
 from flagsync._files.sqlite import read
 from flagsync._outbox import schema as sql
+from flagsync._outbox.boot import boot_number
 from flagsync._outbox.contract import Destination, Message, Repeat
 from flagsync._outbox.rows import Known, Rows, escaped
 
@@ -198,15 +196,6 @@ class Change:
     def _find_account(self) -> int:
         self._file.execute(sql.NEW_ACCOUNT, (self._process,))
         return read(self._file, sql.ACCOUNT, self._process)
-
-
-@cache
-def boot_number() -> int:
-    """Return a number that changes when the machine boots; 0 where the system does not tell."""
-    with suppress(OSError):  # Linux
-        boot = Path("/proc/sys/kernel/random/boot_id").read_bytes()
-        return int.from_bytes(blake2b(boot, digest_size=6).digest())
-    return 0
 
 
 def _by_destination(messages: Iterable[M]) -> dict[Destination, list[M]]:
