@@ -81,14 +81,12 @@ class PostgresServer:
         self._await()
 
     def kill(self) -> None:
-        """Kill all its processes at once; what is not yet written is lost."""
-        for process in self.processes():
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
+        """Kill all its processes at once."""
+        self._send_to_all("kill")
         self.stop()
 
     def stop(self) -> None:
-        """End it at once, as its own immediate shutdown does."""
+        """End it at once: its immediate shutdown, which saves nothing."""
         if self._process is not None:
             self._process.communicate()
             self._process = None
@@ -96,22 +94,21 @@ class PostgresServer:
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Stop all its processes for a while; the system goes on accepting connections."""
-        processes = self.processes()
-        for process in processes:
-            process.suspend()
+        self._send_to_all("suspend")
         try:
             yield
         finally:
-            for process in processes:
-                process.resume()
+            self._send_to_all("resume")
 
-    def processes(self) -> list[psutil.Process]:
-        """Return the server's processes, its first one last."""
-        if self._process is None:
-            return []
+    def _send_to_all(self, signal: str) -> None:
+        """Send a signal first to the process that starts the others, and then to those."""
+        assert self._process is not None
         children = psutil.Process(self._process.pid).children()
         first = next(child for child in children if child.name() == "postgres")
-        return [*first.children(recursive=True), first]
+        getattr(first, signal)()
+        for process in first.children():
+            with suppress(psutil.NoSuchProcess):
+                getattr(process, signal)()
 
     def run(self, *statements: str, user: str = "postgres") -> list[tuple[Any, ...]]:
         """Execute statements on a connection of their own; return the rows of the last one."""
