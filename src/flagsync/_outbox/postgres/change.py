@@ -38,10 +38,10 @@ class Change:
         if not (rows := transaction.rows(sql.LOCK)):
             raise EmptyError("PostgreSQL: the table outbox_store has lost its row")
         [[self.store, self._last_version, self._last_account]] = rows
+        self._clock = monotonic()  # no message seems to have waited longer than it has
         rows = transaction.rows(sql.STATE, process)
         self.now: float = rows[0][0]
-        self._clock, account = monotonic(), rows[0][1]
-        self._account = account or 0
+        self._account = rows[0][1] or 0
         self._destinations = [_Destination._make(row[2:]) for row in rows if row[2]]
         self.remembered = sum(row.remembered for row in self._destinations)
         self._numbers = {destination_of(row.url, row.project): row.number for row in self._destinations}
@@ -87,21 +87,19 @@ class Change:
 
     def settle(self, number: int, messages: Collection[Message], outcome: str, accepted_at: float) -> None:
         """Settle messages of a destination that still have the version that was sent."""
-        if messages:
-            versions = [message.version for message in messages]
-            rows = self._transaction.rows(sql.SETTLE, number, versions, accepted_at)
-            for account, replaces, count, _ in rows:
-                self._tally.count(account, outcome, count, is_event=not replaces)
-                self._tally.pending[number] -= count
-            self._tally.remembered[number] += rows[0][3] if rows else 0  # each row has it
+        versions = [message.version for message in messages]
+        rows = self._transaction.rows(sql.SETTLE, number, versions, accepted_at)
+        for account, replaces, count, _ in rows:
+            self._tally.count(account, outcome, count, is_event=not replaces)
+            self._tally.pending[number] -= count
+        self._tally.remembered[number] += rows[0][3] if rows else 0  # each row has it
 
     def postpone(self, number: int, messages: Collection[Message]) -> None:
         """Put messages of a destination that still have the version that was sent behind all others."""
-        if messages:
-            before = [message.version for message in messages]
-            later = [*range(self._last_version + 1, self._last_version + 1 + len(before))]
-            self._last_version += len(before)
-            self._transaction.run(sql.POSTPONE, before, later, number, self._last_version)
+        before = [message.version for message in messages]
+        later = [*range(self._last_version + 1, self._last_version + 1 + len(before))]
+        self._last_version += len(before)
+        self._transaction.run(sql.POSTPONE, before, later, number, self._last_version)
 
     def note_first(self, number: int, version: int) -> None:
         """Note that no message of a destination with a lower version waits, now and ever."""
