@@ -164,10 +164,8 @@ IN_TURN = """SELECT id, number, url, project, first_version FROM outbox_store, o
 FITTING = """SELECT version FROM (SELECT version, sum(size) OVER (ORDER BY version) - size AS before
     FROM outbox_waiting WHERE destination = %s AND version >= %s ORDER BY version LIMIT %s) AS first
     WHERE before < %s ORDER BY version DESC LIMIT 1"""
-CLAIM = f"""SELECT w.key, w.fingerprint, w.body, coalesce(l.boot, w.boot), coalesce(l.evaluated_at, w.evaluated_at),
-    {NOW} - coalesce(l.moment, w.waits_since), w.resend_after_seconds, w.replaces, w.version, w.tail
-    FROM outbox_waiting AS w LEFT JOIN outbox_latest AS l ON l.digest = w.digest AND l.version = w.version
-    WHERE w.destination = %s AND w.version BETWEEN %s AND %s ORDER BY w.version"""
+CLAIM = f"""SELECT key, fingerprint, body, boot, evaluated_at, {NOW} - waits_since, resend_after_seconds, replaces,
+    version, tail FROM outbox_waiting WHERE destination = %s AND version BETWEEN %s AND %s ORDER BY version"""
 TAILS = "SELECT digest, content FROM outbox_tails WHERE digest = ANY(%b::bytea[])"
 STATUS = f"""SELECT id, last_version, (SELECT coalesce(sum(pending), 0)::bigint FROM outbox_destinations), {NOW},
     coalesce(own.number, 0), {", ".join(f"coalesce(own.{name}, 0)" for name in ALL_COUNTS)},
