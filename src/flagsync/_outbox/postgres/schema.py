@@ -2,8 +2,9 @@
 
 ``outbox_latest`` knows the last message of each key, in narrow rows without an index on what changes: PostgreSQL
 updates such a row in its page. ``outbox_waiting`` has the messages that wait, which are inserted and deleted, and are
-updated only if they are put behind all others; the server vacuums it whenever its autovacuum looks. The other tables are small. The row of ``outbox_store`` is locked by
-whoever writes: versions are in the order of commits, and no two writers wait for each other.
+updated only if they are put behind all others; the server vacuums it whenever its autovacuum looks. The other tables
+are small. The row of ``outbox_store`` is locked by whoever writes: versions are in the order of commits, and no two
+writers wait for each other.
 
 Keys are found by a digest of destination and key, so that an index has no text. Text that messages contain is bytes,
 whatever the encoding of the database.
