@@ -18,6 +18,7 @@ from flagsmith import Flagsmith
 from flagsmith.offline_handlers import LocalFileHandler
 
 from flagsync import FlagSync
+from tests.support.postgres import PostgresServer, postgres_server
 from tests.support.tasks import Run
 from tests.support.valkey import ValkeyServer, valkey_server
 
@@ -117,3 +118,24 @@ def start(mixpanel: "MixpanelServer") -> Iterator[Callable[..., subprocess.Popen
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL server that all tests share: each takes a schema of its own, and leaves the server running."""
+    with postgres_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def _restless_postgres() -> Iterator[PostgresServer]:
+    with postgres_server() as server:
+        yield server
+
+
+@pytest.fixture
+def own_postgres(_restless_postgres: PostgresServer) -> Iterator[PostgresServer]:
+    """A PostgreSQL server that a test may kill, pause and configure, if it leaves it running."""
+    yield _restless_postgres
+    _restless_postgres.end_sessions()
+    _restless_postgres.drop_schemas()
