@@ -6,7 +6,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -20,8 +20,8 @@ from tests.support.sockets import free_port
 PASSWORD = "s3cret/p@ss"
 QUOTED_PASSWORD = "s3cret%2Fp%40ss"
 START_SECONDS = 30.0
-# Ends the server when its input ends: with the tests, however those end.
-SUPERVISOR = '"$@" & child=$!; echo $child; exec >/dev/null; cat; kill -KILL $child; wait $child'
+# Ends the server and itself when its input ends: with the tests, however those end.
+SUPERVISOR = '"$@" & echo $!; exec >/dev/null; cat; kill -KILL 0'
 
 
 class ValkeyServer:
@@ -66,8 +66,7 @@ class ValkeyServer:
     def kill(self) -> None:
         """Kill it, whatever it is doing."""
         if self._process is not None:
-            with suppress(ProcessLookupError):
-                os.kill(self._pid, signal.SIGKILL)
+            os.killpg(self._process.pid, signal.SIGKILL)
             self._process.communicate()
             self._process = None
 

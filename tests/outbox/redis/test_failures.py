@@ -233,6 +233,11 @@ def test_server_that_is_a_node_of_a_cluster_is_said_to_be() -> None:
     )
 
 
+def test_server_that_wants_a_password_before_it_reads_much_is_understood() -> None:
+    error = redis.ResponseError("Protocol error: unauthenticated multibulk length")  # Redis 7
+    assert f"{plain(error)}" == "the server refuses the user or the password"
+
+
 def test_client_that_fails_in_its_own_way_is_named_only() -> None:
     assert str(plain(redis.RedisError("secret"))) == "the server refused a command (RedisError)"
 

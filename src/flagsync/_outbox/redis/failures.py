@@ -5,13 +5,13 @@ Guarantee: no text of an error contains a URL, a user, a password, or what was t
 
 from redis import exceptions as redis
 
+CLOSED = "the server refuses the user or the password"
 NODE = "the server is a node of a cluster; pass RedisBackend(redis.RedisCluster(…)) as the outbox"
-MOVED = "MOVED "  # an error of its own only since redis-py 6
 ARGUMENTS = ", with args"  # what Redis writes before the arguments of a command
 # The first class that fits, so the narrower ones come before the wider ones.
 WORDS: tuple[tuple[type[Exception], str], ...] = (
-    (redis.AuthenticationError, "the server refuses the user or the password"),
-    (redis.AuthenticationWrongNumberOfArgsError, "the server refuses the user or the password"),
+    (redis.AuthenticationError, CLOSED),
+    (redis.AuthenticationWrongNumberOfArgsError, CLOSED),
     (
         redis.NoPermissionError,
         "the user may not run scripts (EVALSHA, EVAL), or not use the keys of the namespace",
@@ -22,6 +22,8 @@ WORDS: tuple[tuple[type[Exception], str], ...] = (
     (redis.MovedError, NODE),
     (redis.TimeoutError, "the server did not answer in time"),
 )
+# Errors without a class of their own: of redis-py before 6, and of Redis 7 when a client without a password sends much.
+TEXTS = {"MOVED ": NODE, "unauthenticated": CLOSED}
 
 
 def plain(error: Exception) -> OSError:
@@ -31,8 +33,9 @@ def plain(error: Exception) -> OSError:
             return OSError(words)
     if isinstance(error, redis.ConnectionError):
         return OSError(f"the server cannot be reached ({_cause(error)})")
-    if f"{error}".startswith(MOVED):
-        return OSError(NODE)
+    for part, words in TEXTS.items():
+        if part in f"{error}":
+            return OSError(words)
     # Of the server itself, such as "MISCONF …"; it does not repeat what is stored, but for the arguments of a command.
     text = (
         f"{error}".partition(ARGUMENTS)[0] if isinstance(error, redis.ResponseError) else type(error).__name__
