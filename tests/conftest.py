@@ -18,6 +18,7 @@ from flagsmith import Flagsmith
 from flagsmith.offline_handlers import LocalFileHandler
 
 from flagsync import FlagSync
+from tests.support.postgres import PostgresServer, postgres_server
 from tests.support.tasks import Run
 
 if TYPE_CHECKING:  # pytest imports it as a plugin, after this file
@@ -109,3 +110,17 @@ def start(mixpanel: "MixpanelServer") -> Iterator[Callable[..., subprocess.Popen
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL server that all tests share: each takes a schema of its own, and leaves the server running."""
+    with postgres_server() as server:
+        yield server
+
+
+@pytest.fixture
+def own_postgres(postgres: PostgresServer) -> Iterator[PostgresServer]:
+    """A PostgreSQL server that a test may kill, pause and configure."""
+    with postgres_server() as server:
+        yield server
