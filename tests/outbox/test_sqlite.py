@@ -16,9 +16,9 @@ import pytest
 
 from flagsync._outbox import change, schema, sqlite
 from flagsync._outbox.backend import Totals
-from flagsync._outbox.change import boot_number
 from flagsync._outbox.contract import Limits
 from flagsync._outbox.file import check, open_backend, totals
+from flagsync._outbox.judge import boot_number
 from flagsync._outbox.options import StoreBounds
 from flagsync._outbox.rows import escaped, unescaped
 from flagsync._outbox.schema import OUTBOX

@@ -53,45 +53,45 @@ def writer(postgres: PostgresServer) -> str:
     return postgres.url("writer")
 
 
-def write(database: Database, schema: str, text: str = "rain") -> None:
+def write(database: Database, text: str = "rain") -> None:
     with database.transaction() as transaction:
-        assert transaction.run(f'INSERT INTO "{schema}".diary_entries VALUES (%s)', text) == 1
+        assert transaction.run("INSERT INTO diary_entries VALUES (%s)", text) == 1
 
 
-def entries(database: Database, schema: str) -> list[str]:
+def entries(database: Database) -> list[str]:
     with database.transaction() as transaction:
-        return [text for [text] in transaction.rows(f'SELECT text FROM "{schema}".diary_entries')]
+        return [text for [text] in transaction.rows("SELECT text FROM diary_entries")]
 
 
 def test_tables_are_made_on_first_use(database: Database, schema: str) -> None:
-    write(database, schema)
-    assert entries(database, schema) == ["rain"]
+    write(database)
+    assert entries(database) == ["rain"]
 
 
 def test_tables_are_made_again_after_they_were_dropped(
     postgres: PostgresServer, database: Database, schema: str
 ) -> None:
-    write(database, schema)
+    write(database)
     postgres.run(f'DROP SCHEMA "{schema}" CASCADE')
     with pytest.raises(OSError, match="does not exist"):
-        write(database, schema)
-    write(database, schema)
-    assert entries(database, schema) == ["rain"]
+        write(database)
+    write(database)
+    assert entries(database) == ["rain"]
 
 
 def test_tables_are_made_once_by_many_at_the_same_moment(postgres: PostgresServer, schema: str) -> None:
     databases = [Database(postgres.url(), DIARY, schema, 10.0) for _ in range(8)]
     with ThreadPoolExecutor(8) as pool:
-        assert [*pool.map(lambda database: write(database, schema), databases)] == [None] * 8
-    assert entries(databases[0], schema) == ["rain"] * 8
+        assert [*pool.map(write, databases)] == [None] * 8
+    assert entries(databases[0]) == ["rain"] * 8
     for database in databases:
         database.close()
 
 
 def test_tables_of_two_kinds_share_a_schema(postgres: PostgresServer, database: Database, schema: str) -> None:
-    write(database, schema)
+    write(database)
     with closing(Database(postgres.url(), MEETING, schema, 10.0)) as other, other.transaction() as transaction:
-        transaction.run(f'INSERT INTO "{schema}".meetings VALUES (%s)', "ann")
+        transaction.run("INSERT INTO meetings VALUES (%s)", "ann")
     assert postgres.run(f'SELECT name FROM "{schema}".formats ORDER BY name') == [("diary",), ("meeting",)]
 
 
@@ -103,7 +103,7 @@ def test_tables_of_another_version_are_an_error(
 ) -> None:
     postgres.run(DIARY.script(schema), f'UPDATE "{schema}".formats SET version = {version}')
     with pytest.raises(OSError, match=f"format {version}, but .* uses 2: {advice}"):
-        write(database, schema)
+        write(database)
 
 
 def test_tables_made_by_an_administrator_need_no_right_to_create(
@@ -111,15 +111,15 @@ def test_tables_made_by_an_administrator_need_no_right_to_create(
 ) -> None:
     with closing(Database(writer, DIARY, schema, 10.0)) as database:
         with pytest.raises(OSError, match=r"permission denied for database postgres; grant the role"):
-            write(database, schema)
+            write(database)
         postgres.run(
             DIARY.script(schema),
             DIARY.script(schema),
             f'GRANT USAGE ON SCHEMA "{schema}" TO writer',
             f'GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA "{schema}" TO writer',
         )
-        write(database, schema)
-        assert entries(database, schema) == ["rain"]
+        write(database)
+        assert entries(database) == ["rain"]
     postgres.run(f'DROP SCHEMA "{schema}" CASCADE')
 
 
@@ -128,7 +128,7 @@ def test_tables_are_made_in_a_schema_that_an_administrator_has_made(
 ) -> None:
     postgres.run(f'CREATE SCHEMA "{schema}" AUTHORIZATION writer')
     with closing(Database(writer, DIARY, schema, 10.0)) as database:
-        write(database, schema)
+        write(database)
     postgres.run(f'DROP SCHEMA "{schema}" CASCADE')
 
 
@@ -195,37 +195,37 @@ def test_error_says_why_there_is_no_connection_without_the_password(
 
 def test_error_of_a_server_that_is_read_only_says_so(own_postgres: PostgresServer) -> None:
     with closing(Database(own_postgres.url(), DIARY, "diary", 10.0)) as database:
-        write(database, "diary")
+        write(database)
         own_postgres.run("ALTER SYSTEM SET default_transaction_read_only = on", "SELECT pg_reload_conf()")
         own_postgres.end_sessions()
         with pytest.raises(OSError, match=r"read-only transaction; the server is read-only, as a replica is"):
-            write(database, "diary")
-        assert entries(database, "diary") == ["rain"]
+            write(database)
+        assert entries(database) == ["rain"]
         own_postgres.run("ALTER SYSTEM RESET default_transaction_read_only", "SELECT pg_reload_conf()")
         own_postgres.end_sessions()
-        write(database, "diary")
+        write(database)
 
 
 def test_error_says_that_a_lock_was_kept_too_long(
     postgres: PostgresServer, database: Database, schema: str
 ) -> None:
-    write(database, schema)
+    write(database)
     with closing(Database(postgres.url(), DIARY, schema, 10.0)) as other, other.transaction() as transaction:
-        transaction.run_script(f'LOCK TABLE "{schema}".diary_entries')
+        transaction.run_script("LOCK TABLE diary_entries")
         began = monotonic()
         with (
             pytest.raises(OSError, match="lock timeout; another process kept its lock for too long"),
             database.transaction(began + 0.3) as late,
         ):
-            late.run(f'INSERT INTO "{schema}".diary_entries VALUES (%s)', "snow")
+            late.run("INSERT INTO diary_entries VALUES (%s)", "snow")
         assert monotonic() - began < 2
 
 
 def test_error_of_a_server_that_stops_is_a_timeout(own_postgres: PostgresServer) -> None:
     with closing(Database(own_postgres.url(), DIARY, "diary", 0.5)) as database:
-        write(database, "diary")
+        write(database)
         with own_postgres.paused(), pytest.raises(TimeoutError, match="does not answer in time"):
-            write(database, "diary")
+            write(database)
 
 
 def test_pool_that_has_no_connection_left_says_so(postgres: PostgresServer) -> None:

@@ -10,6 +10,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -180,3 +181,8 @@ def _make_readable() -> None:
         ensure_prefix_permissions(BIN)
         ensure_folder_permissions(BIN.parent, stat.S_IRGRP | stat.S_IROTH)
         ensure_folder_permissions(BIN, stat.S_IRGRP | stat.S_IROTH | stat.S_IXGRP | stat.S_IXOTH)
+
+
+def schema_of(path: Path) -> str:
+    """Return the name of the schema that stands for a path."""
+    return f"test_{blake2b(bytes(path), digest_size=16).hexdigest()}"

@@ -9,7 +9,7 @@ several hosts takes as long as this for each that does not answer.
 import inspect
 import selectors
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from math import inf
 from typing import Any, Protocol, TypeVar, runtime_checkable
@@ -64,10 +64,11 @@ class Connections:
     Args:
         place: A connection string or URL, or a pool. A pool is the application's, and is never closed.
         call_seconds: How long a transaction may take, waiting for a connection included.
+        settings: Settings of each transaction, such as ``"search_path = it"``.
     """
 
-    def __init__(self, place: str | Pool, call_seconds: float) -> None:
-        self._place, self._call_seconds = place, call_seconds
+    def __init__(self, place: str | Pool, call_seconds: float, settings: Sequence[str] = ()) -> None:
+        self._place, self._call_seconds, self._settings = place, call_seconds, settings
         # A connection that a forked child deleted would warn; its parent goes on using the session.
         self._idle = PerProcess[_Idle](_Idle)
 
@@ -88,7 +89,7 @@ class Connections:
             attempts, has_begun = attempts + 1, False
             with self._borrowed(until) as connection, _limited(connection, until):
                 try:
-                    _begin(connection, until)
+                    _begin(connection, until, self._settings)
                     has_begun = True
                     yield connection
                     connection.commit()
@@ -160,15 +161,16 @@ def _lend(pool: Pool, until: float) -> AbstractContextManager[Connection]:
     return pool.connection()
 
 
-def _begin(connection: Connection, until: float) -> None:
+def _begin(connection: Connection, until: float, settings: Sequence[str]) -> None:
     """Begin a transaction, in one message, that the server ends if this process does not go on."""
     milliseconds = 1000 * (until - monotonic())
     # The connection of a pool begins its transactions itself, if the application wants that.
     begin = ["BEGIN"] if connection.autocommit else []
-    settings = [f"SET LOCAL {name} = {max(1, int(part * milliseconds))}" for name, part in TIMEOUTS.items()]
+    timeouts = [f"{name} = {max(1, int(part * milliseconds))}" for name, part in TIMEOUTS.items()]
+    local = [f"SET LOCAL {setting}" for setting in (*timeouts, *settings)]
     # Each statement must see what was committed while it waited for a lock.
     level = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED"
-    psycopg.Cursor(connection).execute("; ".join([*begin, level, *settings]).encode(), prepare=False)
+    psycopg.Cursor(connection).execute("; ".join([*begin, level, *local]).encode(), prepare=False)
 
 
 def _end(connection: Connection) -> None:

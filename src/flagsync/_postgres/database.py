@@ -23,6 +23,10 @@ LOCK = int.from_bytes(blake2b(b"flagsync", digest_size=8).digest(), signed=True)
 MISSING = errors.UndefinedTable, errors.InvalidSchemaName, errors.UndefinedColumn
 
 
+class EmptyError(OSError):
+    """A table lacks a row that is made with it; what else is missing is made by the next call."""
+
+
 class Transaction:
     """A transaction in which statements are executed, none of which stays prepared."""
 
@@ -48,6 +52,8 @@ class Transaction:
 class Database:
     """The tables of one kind in a schema, and the connections to it.
 
+    In its transactions, queries name the tables without the schema.
+
     Args:
         place: A connection string or URL, or a pool of the application.
         tables: The tables.
@@ -67,7 +73,10 @@ class Database:
                 f"{tables.name}: a {type(place).__name__} is neither a connection string nor a pool, which has a "
                 "method connection()"
             )
-        self._connections, self._tables, self._schema = Connections(place, call_seconds), tables, schema
+        # Queries name tables without their schema.
+        path = f"search_path = pg_catalog, {quoted(schema)}, pg_temp"
+        self._connections = Connections(place, call_seconds, [path])
+        self._tables, self._schema = tables, schema
         self._has_tables = False
 
     def __repr__(self) -> str:
@@ -90,6 +99,9 @@ class Database:
                 self._has_tables = True
             with self._connections.transaction(deadline) as connection:
                 yield Transaction(connection)
+        except EmptyError:
+            self._has_tables = False
+            raise
         except psycopg.Error as error:
             if isinstance(error, MISSING):
                 self._has_tables = False  # the next call makes them again
@@ -102,7 +114,8 @@ class Database:
     def _find_or_make(self, deadline: float) -> None:
         with self._connections.transaction(deadline) as connection:
             transaction = Transaction(connection)
-            if (version := self._version(transaction)) is None:
+            version = self._version(transaction)
+            if version is None:
                 transaction.rows("SELECT 1 FROM pg_advisory_xact_lock(%s)", LOCK)
                 version = self._version(transaction)  # another process may have been faster
             if version is None:
