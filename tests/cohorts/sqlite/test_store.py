@@ -25,7 +25,6 @@ from flagsync.cohorts import (
     StoreUnavailableError,
 )
 from flagsync.cohorts.sqlite import schema
-from flagsync.cohorts.sqlite.change_log import SQLiteChangeLog
 from flagsync.cohorts.sqlite.store import StoreLimits
 from tests.support.flagsmith_server import Clock
 from tests.support.updates import KEY, add, after, drain, page, remove
@@ -36,7 +35,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "cohorts.db"
 
 
-def production(store: SQLiteStore) -> SQLiteChangeLog:
+def production(store: SQLiteStore) -> ChangeLog:
     """Return the log of an environment, which was started."""
     log = store.change_log("production")
     log.start()
