@@ -41,6 +41,12 @@ CREATE INDEX IF NOT EXISTS cohort_unsettled_by_position ON {schema}.cohort_unset
 CREATE INDEX IF NOT EXISTS cohort_unsettled_tried ON {schema}.cohort_unsettled (environment, due) WHERE tries > 0;
 """,
     advice="drop them, and sync the cohorts to a new connection in Mixpanel",
+    # Each query has an index for what it needs. In a table that has grown since its statistics were collected, such as
+    # during the first sync of a cohort, the planner would rather read all of it.
+    settings=[
+        *(f"enable_{way} = off" for way in ("seqscan", "bitmapscan", "hashjoin", "mergejoin", "sort")),
+        "jit = off",
+    ],
 )
 
 NOW = "extract(epoch FROM clock_timestamp())::double precision"
@@ -80,7 +86,7 @@ JOIN = """INSERT INTO cohort_members AS m (cohort, seen, changed, key, long_iden
     SELECT %s, %s, %s + place, key, long_identifier
     FROM unnest(%b::bytea[], %b::bytea[]) WITH ORDINALITY AS t (key, long_identifier, place) ORDER BY key
     ON CONFLICT (cohort, key) DO UPDATE SET seen = excluded.seen, changed = CASE
-    WHEN m.seen >= (SELECT floor FROM cohorts WHERE number = m.cohort) THEN m.changed ELSE excluded.changed END
+    WHEN m.seen >= (SELECT floor FROM cohorts WHERE number = %s) THEN m.changed ELSE excluded.changed END
     WHERE m.seen < excluded.seen"""
 LEAVE = """UPDATE cohort_members AS m SET seen = -1, changed = %s + place
     FROM unnest(%b::bytea[]) WITH ORDINALITY AS t (key, place)

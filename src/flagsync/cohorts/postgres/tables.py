@@ -112,7 +112,8 @@ class CohortTables:
         """Make identities members; those that were not members before have changed."""
         keys = [key_of(member) for member in members]
         identifiers = [long_identifier(member) for member in members]
-        self._transaction.run(sql.JOIN, cohort, seen, self._state.position, keys, identifiers)
+        values = cohort, seen, self._state.position, keys, identifiers, cohort
+        self._transaction.run(sql.JOIN, *values)
         self._state.position += len(members)
 
     def leave(self, cohort: int, members: Sequence[str]) -> None:
