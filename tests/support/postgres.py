@@ -29,7 +29,8 @@ with warnings.catch_warnings():
         ensure_user_exists,
     )
 
-BIN = POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION]
+# Another version that comes with the wheel may be chosen.
+BIN = POSTGRES_VERSIONS[int(os.environ.get("POSTGRES_VERSION", TARGET_POSTGRES_VERSION))]
 PASSWORD = "s3cret/p@ss"
 QUOTED_PASSWORD = "s3cret%2Fp%40ss"
 # Ends the server when its input ends: with the tests, however those end.

@@ -4,7 +4,7 @@ Guarantee: hosts that use the tables for the first time at the same moment make 
 anything can use tables that are there. Boundary: tables of another version are an error.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import blake2b
 from math import inf
@@ -44,6 +44,13 @@ class Transaction:
         self._cursor.execute(statement.encode(), values, prepare=False, binary=True)
         return self._cursor.rowcount
 
+    def copy(self, statement: str, types: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+        """Copy rows into a table: ``COPY … FROM STDIN (FORMAT BINARY)``."""
+        with self._cursor.copy(statement.encode()) as copy:
+            copy.set_types(types)
+            for row in rows:
+                copy.write_row(row)
+
     def run_script(self, script: str) -> None:
         """Execute statements without parameters."""
         self._cursor.execute(script.encode(), prepare=False)
@@ -75,7 +82,7 @@ class Database:
             )
         # Queries name tables without their schema.
         path = f"search_path = pg_catalog, {quoted(schema)}, pg_temp"
-        self._connections = Connections(place, call_seconds, [path])
+        self._connections = Connections(place, call_seconds, (path, *tables.settings))
         self._tables, self._schema = tables, schema
         self._has_tables = False
 

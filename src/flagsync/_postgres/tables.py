@@ -22,12 +22,14 @@ class Tables:
         version: Their version, kept in the table ``formats`` of the schema.
         sql: Makes them; ``{schema}`` stands for the schema.
         advice: What to do with those of an older version.
+        settings: Settings of each transaction, such as ``"enable_sort = off"``.
     """
 
     name: str
     version: int
     sql: str
     advice: str
+    settings: tuple[str, ...] = ()
 
     def script(self, schema: str, *, has_schema: bool = False) -> str:
         """Return SQL that makes the tables, and the schema unless it is there.

@@ -7,12 +7,13 @@ as for many.
 from collections import Counter
 from collections.abc import Collection, Sequence
 from math import inf
+from typing import NamedTuple
 
 from flagsync._clock import monotonic
 from flagsync._outbox.contract import Destination, Message, Repeat
 from flagsync._outbox.judge import ALL_COUNTS, Fate, Judge, Known, Tally
 from flagsync._outbox.postgres import schema as sql
-from flagsync._outbox.postgres.rows import Rows, as_bytes, columns, digest_of
+from flagsync._outbox.postgres.rows import Rows, as_bytes, destination_of, digest_of
 from flagsync._postgres.database import EmptyError, Transaction
 
 NEVER = -inf  # seconds since 1970
@@ -37,41 +38,47 @@ class Change:
         if not (rows := transaction.rows(sql.LOCK)):
             raise EmptyError("PostgreSQL: the table outbox_store has lost its row")
         [[self.store, self._last_version, self._last_account]] = rows
-        [[self.now, account, self.remembered]] = transaction.rows(sql.STATE, process)
-        self._clock, self._account = monotonic(), account or 0
+        self._clock = monotonic()  # no message seems to have waited longer than it has
+        rows = transaction.rows(sql.STATE, process)
+        self.now: float = rows[0][0]
+        self._account = rows[0][1] or 0
+        self._destinations = [_Destination._make(row[2:]) for row in rows if row[2]]
+        self.remembered = sum(row.remembered for row in self._destinations)
+        self._numbers = {destination_of(row.url, row.project): row.number for row in self._destinations}
         self._tally, self._firsts = Tally(), Counter[int]()  # by destination
-        self._numbers: dict[Destination, int] = {}
-        self._pending: dict[int, int] = {}  # before this change, by destination
 
     def add(self, messages: Sequence[Message]) -> None:
         """Store messages in their order. One without a body was sent already, and is only remembered."""
         if messages:
-            judge, rows = self._judge(), Rows(self._transaction, self._boot, messages, self._last_version)
+            judge, rows = self._judge(), Rows(self._transaction, messages, self._last_version)
             for message in messages:
                 self._add(judge, rows, message)
-            rows.write()
+            self._write(rows)
             self._last_version = rows.last_version
 
     def confirm(self, repeats: Sequence[Repeat]) -> list[Repeat]:
         """Note the evaluations that repeats of different keys match; return the repeats that match none."""
         if not repeats:
             return []
-        judge, rows, new = self._judge(), Rows(self._transaction, self._boot, repeats), list[Repeat]()
+        judge, rows, new = self._judge(), Rows(self._transaction, repeats), list[Repeat]()
         for repeat in repeats:
-            number, digest = self._number(repeat.destination), digest_of(repeat.destination, repeat.key)
-            fate = judge.confirm(repeat, rows.known.get(digest))
+            self._number(repeat.destination)  # the message comes next
+            digest = digest_of(repeat.destination, repeat.key)
+            row = rows.known.get(digest)
+            fate = judge.confirm(repeat, row)
             if fate is Fate.NEW:
                 new.append(repeat)
-            elif fate is Fate.TOUCHES:
-                rows.touch(number, digest, judge.moment(repeat.evaluated_at), repeat)
-        rows.write()
+            elif row is not None and fate is Fate.TOUCHES:
+                rows.touch(digest, self._later(row, repeat))
+        self._write(rows)
         return new
 
     def drop_beyond(self, max_pending: int, limit: int) -> None:
         """Drop some of the oldest waiting messages beyond a bound, of the destinations that got new ones."""
-        for number in self._numbers.values():
-            excess = self._pending[number] + self._tally.pending[number] - max_pending
-            if excess > 0:
+        pending = {row.number: row.pending for row in self._destinations}
+        for number, more in [*self._tally.pending.items()]:
+            excess = pending.get(number, 0) + more - max_pending
+            if more > 0 and excess > 0:
                 rows = self._transaction.rows(sql.OVER_BOUND, number, number, min(excess, limit))
                 for account, replaces, count, last in rows:
                     self._tally.count(account, "dropped", count, is_event=not replaces)
@@ -80,21 +87,19 @@ class Change:
 
     def settle(self, number: int, messages: Collection[Message], outcome: str, accepted_at: float) -> None:
         """Settle messages of a destination that still have the version that was sent."""
-        if messages:
-            versions = [message.version for message in messages]
-            rows = self._transaction.rows(sql.SETTLE, number, versions, accepted_at)
-            for account, replaces, count, _ in rows:
-                self._tally.count(account, outcome, count, is_event=not replaces)
-                self._tally.pending[number] -= count
-            self._tally.remembered[number] += rows[0][3] if rows else 0  # each row has it
+        versions = [message.version for message in messages]
+        rows = self._transaction.rows(sql.SETTLE, number, versions, accepted_at)
+        for account, replaces, count, _ in rows:
+            self._tally.count(account, outcome, count, is_event=not replaces)
+            self._tally.pending[number] -= count
+        self._tally.remembered[number] += rows[0][3] if rows else 0  # each row has it
 
     def postpone(self, number: int, messages: Collection[Message]) -> None:
         """Put messages of a destination that still have the version that was sent behind all others."""
-        if messages:
-            before = [message.version for message in messages]
-            later = [*range(self._last_version + 1, self._last_version + 1 + len(before))]
-            self._last_version += len(before)
-            self._transaction.run(sql.POSTPONE, before, later, number, self._last_version)
+        before = [message.version for message in messages]
+        later = [*range(self._last_version + 1, self._last_version + 1 + len(before))]
+        self._last_version += len(before)
+        self._transaction.run(sql.POSTPONE, before, later, number, self._last_version)
 
     def note_first(self, number: int, version: int) -> None:
         """Note that no message of a destination with a lower version waits, now and ever."""
@@ -124,35 +129,56 @@ class Change:
 
     def finish(self) -> None:
         """Write the counts."""
-        outcomes = self._tally.outcomes
-        if accounts := {account for account, _ in outcomes}:
-            counts = [(account, *(outcomes[account, name] for name in ALL_COUNTS)) for account in accounts]
-            self._transaction.run(sql.COUNT_MESSAGES, self._account, self.now, *columns(counts))
-        pending, remembered = self._tally.pending, self._tally.remembered
-        if numbers := {*pending, *remembered, *self._firsts}:
-            rows = [(number, pending[number], remembered[number], self._firsts[number]) for number in numbers]
-            self._transaction.run(sql.COUNT_DESTINATIONS, *columns(rows))
-        self._transaction.run(sql.FINISH, self._last_version, self._last_account)
+        outcomes, pending, remembered = self._tally.outcomes, self._tally.pending, self._tally.remembered
+        accounts = {account for account, _ in outcomes} | ({self._account} - {0})
+        names = tuple(name for name in ALL_COUNTS if any(outcomes[account, name] for account in accounts))
+        numbers = {*pending, *remembered, *self._firsts}
+        self._transaction.run(
+            sql.finish(names),
+            self._account,
+            self.now,
+            [*accounts],
+            *([outcomes[account, name] for account in accounts] for name in names),
+            [*numbers],
+            *([counter[number] for number in numbers] for counter in (pending, remembered, self._firsts)),
+            self._last_version,
+            self._last_account,
+        )
 
     def _add(self, judge: Judge, rows: Rows, message: Message) -> None:
         number, digest = self._number(message.destination), digest_of(message.destination, message.key)
-        row, moment = rows.known.get(digest), judge.moment(message.evaluated_at)
+        row = rows.known.get(digest)
         fate = judge.add(number, message, row)
-        if fate is Fate.TOUCHES:
-            rows.touch(number, digest, moment, message)
+        if row is not None and fate is Fate.TOUCHES:
+            rows.touch(digest, self._later(row, message))
         if fate in (Fate.UNCHANGED, Fate.TOUCHES, Fate.SUPERSEDED):
             return
-        if fate is Fate.REPLACES and row is not None and row.waits:
+        if row is not None and row.waits and fate is Fate.REPLACES:
             rows.remove(number, row.version)
         rows.last_version += 1
         when = self._boot, message.evaluated_at, message.evaluation
         accepted = message.fingerprint, NEVER if message.body else self.now
         owner = message.resend_after_seconds, self._account
+        moment = message.evaluated_at + self._ahead
         known = Known(rows.last_version, *when, *accepted, *owner, bool(message.body), moment)
         if message.body:
             rows.wait(number, digest, known, message)
         if fate is not Fate.PRECEDES:
             rows.note(number, digest, known)
+
+    def _later(self, row: Known, equal: Message | Repeat) -> Known:
+        """Return a row with the time of a later evaluation."""
+        evaluated_at, evaluation = equal.evaluated_at, equal.evaluation
+        moment = evaluated_at + self._ahead
+        return row._replace(boot=self._boot, evaluated_at=evaluated_at, evaluation=evaluation, moment=moment)
+
+    def _write(self, rows: Rows) -> None:
+        rows.write(self._boot, self._account, self.now, self._ahead)
+
+    @property
+    def _ahead(self) -> float:
+        """How far the server's clock is ahead of this host's."""
+        return self.now - self._clock
 
     def _judge(self) -> Judge:
         if not self._account:
@@ -162,10 +188,17 @@ class Change:
 
     def _number(self, destination: Destination) -> int:
         if destination not in self._numbers:
-            where = [as_bytes(part) for part in destination]
-            rows = self._transaction.rows(sql.DESTINATION, *where)
-            if not rows:
-                rows = self._transaction.rows(sql.NEW_DESTINATION, *where)
-            [[number, pending]] = rows
-            self._numbers[destination], self._pending[number] = number, pending
+            number = max(self._numbers.values(), default=0) + 1
+            self._transaction.run(sql.NEW_DESTINATION, number, *map(as_bytes, destination))
+            self._numbers[destination] = number
         return self._numbers[destination]
+
+
+class _Destination(NamedTuple):
+    """A row of the table of destinations."""
+
+    number: int
+    url: bytes
+    project: bytes
+    pending: int
+    remembered: int

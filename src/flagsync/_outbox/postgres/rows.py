@@ -1,6 +1,6 @@
 """Rows that a change reads together and writes together."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from hashlib import blake2b
 
@@ -17,66 +17,89 @@ class Rows:
 
     Args:
         transaction: A transaction that has the lock of the store.
-        boot: The number of this host's boot.
         keys: The messages or repeats of those keys.
         last_version: The highest version given so far.
     """
 
     def __init__(
-        self, transaction: Transaction, boot: int, keys: Iterable[Message | Repeat], last_version: int = 0
+        self, transaction: Transaction, keys: Iterable[Message | Repeat], last_version: int = 0
     ) -> None:
-        self._transaction, self._boot, self.last_version = transaction, boot, last_version
-        self._noted: dict[bytes, tuple[int, Known]] = {}
-        self._new: dict[tuple[int, int], tuple[object, ...]] = {}  # by destination and version
+        self._transaction, self.last_version = transaction, last_version
+        self._new: dict[bytes, tuple[int, Known]] = {}
+        self._touched: dict[bytes, Known] = {}
+        self._waiting: dict[tuple[int, int], Sequence[object]] = {}  # by destination and version
         self._removed: list[tuple[int, int]] = []
         self._tails: dict[bytes, bytes] = {}
         digests = [digest_of(key.destination, key.key) for key in keys]
-        self.known = {row[0]: Known(*row[2:]) for row in transaction.rows(sql.KNOWN, digests)}
+        self.known = {row[0]: Known(*row[1:]) for row in transaction.rows(sql.KNOWN, digests)}
 
     def note(self, number: int, digest: bytes, known: Known) -> None:
         """Note the last message of a key."""
         self.known[digest] = known
-        self._noted[digest] = number, known
+        self._new[digest] = number, known
+        self._touched.pop(digest, None)
 
-    def touch(self, number: int, digest: bytes, moment: float, equal: Message | Repeat) -> None:
+    def touch(self, digest: bytes, known: Known) -> None:
         """Note a later evaluation with the same result."""
-        evaluated_at, evaluation = equal.evaluated_at, equal.evaluation
-        known = self.known[digest]._replace(
-            boot=self._boot, evaluated_at=evaluated_at, evaluation=evaluation, moment=moment
-        )
-        self.note(number, digest, known)
+        self.known[digest] = known
+        if digest in self._new:
+            self._new[digest] = self._new[digest][0], known
+        else:
+            self._touched[digest] = known
 
     def wait(self, number: int, digest: bytes, known: Known, message: Message) -> None:
         """Let a message wait."""
-        tail = digest_of_tail(message.tail)
-        if tail:
+        if tail := digest_of_tail(message.tail):
             self._tails[tail] = message.tail
         when = known.boot, known.evaluated_at, known.moment, known.resend_after_seconds
         content = len(message.body) + len(message.tail), message.replaces, digest, as_bytes(message.key)
         row = number, known.version, *when, known.account, *content, known.fingerprint, tail, message.body
-        self._new[number, known.version] = row
+        self._waiting[number, known.version] = row
 
     def remove(self, number: int, version: int) -> None:
         """Let a message wait no longer."""
-        if self._new.pop((number, version), None) is None:
+        if self._waiting.pop((number, version), None) is None:
             self._removed.append((number, version))
 
-    def write(self) -> None:
-        """Write what was noted."""
+    def write(self, boot: int, account: int, now: float, ahead: float) -> None:
+        """Write what was noted.
+
+        Args:
+            boot: The number of this host's boot.
+            account: The account of this process.
+            now: The time by the server's clock.
+            ahead: How far that clock is ahead of this host's.
+        """
         run = self._transaction.run
+        self._write_tails()
+        if self._removed:
+            run(sql.REMOVE, *columns(self._removed))
+        if self._waiting:
+            self._transaction.copy(sql.NEW_WAITING, [*sql.WAITING.values()], self._waiting.values())
+        if self._new:
+            new = columns(
+                (digest, number, known.version, *_evaluated(known), known.fingerprint, *_ends(known))
+                for digest, (number, known) in self._new.items()
+            )
+            run(sql.NOTE_LATEST, boot, account, ahead, now, *new)
+        if self._touched:
+            touched = ((digest, *_evaluated(known)) for digest, known in self._touched.items())
+            run(sql.TOUCH, boot, ahead, *columns(touched))
+
+    def _write_tails(self) -> None:
         if self._tails:
             used = {row[0] for row in self._transaction.rows(sql.USE_TAILS, self.last_version, [*self._tails])}
             if new := [tail for tail in self._tails if tail not in used]:
-                run(sql.NEW_TAILS, self.last_version, new, [self._tails[tail] for tail in new])
-        if self._removed:
-            run(sql.REMOVE, *columns(self._removed))
-        if self._new:
-            run(sql.NEW_WAITING, *columns(self._new.values()))
-        if self._noted:
-            run(
-                sql.NOTE_LATEST,
-                *columns((digest, number, *known) for digest, (number, known) in self._noted.items()),
-            )
+                contents = [self._tails[tail] for tail in new]
+                self._transaction.run(sql.NEW_TAILS, self.last_version, new, contents)
+
+
+def _evaluated(known: Known) -> tuple[float, int | None]:
+    return known.evaluated_at, known.evaluation
+
+
+def _ends(known: Known) -> tuple[float, int]:
+    return known.resend_after_seconds, known.waits
 
 
 def columns(rows: Iterable[Iterable[object]]) -> list[list[object]]:

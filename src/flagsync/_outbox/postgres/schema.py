@@ -9,6 +9,8 @@ Keys are found by a digest of destination and key, so that an index has no text.
 whatever the encoding of the database.
 """
 
+from functools import cache
+
 from flagsync._outbox.judge import ALL_COUNTS, OUTCOMES
 from flagsync._postgres.tables import Tables
 
@@ -48,62 +50,55 @@ CREATE TABLE IF NOT EXISTS {{schema}}.outbox_tails (
     WITH (fillfactor = 50, toast_tuple_target = 128);
 CREATE INDEX IF NOT EXISTS outbox_last_used ON {{schema}}.outbox_tails (last_version);
 """,
-    advice="deliver its pending updates with the version that created it, and drop them",
+    advice="deliver their pending updates with the version that created them, and drop them",
+    # The planner knows nothing of tables that have just been made, or filled. Each query has an index to go by.
+    settings=(
+        *(f"enable_{way} = off" for way in ("seqscan", "bitmapscan", "hashjoin", "mergejoin", "sort")),
+        "jit = off",
+    ),
 )
 
 NOW = "extract(epoch FROM clock_timestamp())::double precision"
 
 # A change
 LOCK = "SELECT id, last_version, last_account FROM outbox_store FOR UPDATE"
-STATE = f"""SELECT {NOW}, (SELECT number FROM outbox_accounts WHERE process = %s),
-    (SELECT coalesce(sum(remembered), 0)::bigint FROM outbox_destinations)"""
+STATE = f"""SELECT {NOW}, (SELECT number FROM outbox_accounts WHERE process = %s), number, url, project, pending,
+    remembered FROM (SELECT) AS one LEFT JOIN outbox_destinations ON true"""
 NEW_ACCOUNT = "INSERT INTO outbox_accounts (number, process, used_at) VALUES (%s, %s, %s)"
-DESTINATION = "SELECT number, pending FROM outbox_destinations WHERE url = %s AND project = %s"
-NEW_DESTINATION = """INSERT INTO outbox_destinations (number, url, project)
-    SELECT coalesce(max(number), 0) + 1, %s, %s FROM outbox_destinations RETURNING number, pending"""
-KNOWN = """SELECT digest, destination, version, boot, evaluated_at, evaluation, fingerprint, accepted_at,
+NEW_DESTINATION = "INSERT INTO outbox_destinations (number, url, project) VALUES (%s, %s, %s)"
+KNOWN = """SELECT digest, version, boot, evaluated_at, evaluation, fingerprint, accepted_at,
     resend_after_seconds, account, waits, moment FROM outbox_latest WHERE digest = ANY(%b::bytea[])"""
-LATEST = {
-    "digest": "bytea",
-    "destination": "integer",
-    "version": "bigint",
-    "boot": "bigint",
-    "evaluated_at": "double precision",
-    "evaluation": "bigint",
-    "fingerprint": "bytea",
-    "accepted_at": "double precision",
-    "resend_after_seconds": "double precision",
-    "account": "integer",
-    "waits": "boolean",
-    "moment": "double precision",
-}
+NOTE_LATEST = """INSERT INTO outbox_latest (boot, account, moment, accepted_at, digest, destination, version,
+        evaluated_at, evaluation, fingerprint, resend_after_seconds, waits)
+    SELECT %s, %s, evaluated_at + %s, CASE WHEN waits THEN '-infinity' ELSE %s END, new.*
+    FROM unnest(%b::bytea[], %b::integer[], %b::bigint[], %b::double precision[], %b::bigint[], %b::bytea[],
+        %b::double precision[], %b::boolean[])
+        AS new (digest, destination, version, evaluated_at, evaluation, fingerprint, resend_after_seconds, waits)
+    ON CONFLICT (digest) DO UPDATE SET boot = excluded.boot, account = excluded.account, moment = excluded.moment,
+        accepted_at = excluded.accepted_at, version = excluded.version, evaluated_at = excluded.evaluated_at,
+        evaluation = excluded.evaluation, fingerprint = excluded.fingerprint,
+        resend_after_seconds = excluded.resend_after_seconds, waits = excluded.waits"""
+TOUCH = """UPDATE outbox_latest SET boot = %s, moment = later.evaluated_at + %s, evaluated_at = later.evaluated_at,
+    evaluation = later.evaluation
+    FROM unnest(%b::bytea[], %b::double precision[], %b::bigint[]) AS later (digest, evaluated_at, evaluation)
+    WHERE outbox_latest.digest = later.digest"""
 WAITING = {
-    "destination": "integer",
-    "version": "bigint",
-    "boot": "bigint",
-    "evaluated_at": "double precision",
-    "waits_since": "double precision",
-    "resend_after_seconds": "double precision",
-    "account": "integer",
-    "size": "integer",
-    "replaces": "boolean",
+    "destination": "int4",
+    "version": "int8",
+    "boot": "int8",
+    "evaluated_at": "float8",
+    "waits_since": "float8",
+    "resend_after_seconds": "float8",
+    "account": "int4",
+    "size": "int4",
+    "replaces": "bool",
     "digest": "bytea",
     "key": "bytea",
     "fingerprint": "bytea",
     "tail": "bytea",
     "body": "bytea",
 }
-
-
-def _arrays(columns: dict[str, str]) -> str:
-    return ", ".join(f"%b::{kind}[]" for kind in columns.values())
-
-
-NOTE_LATEST = f"""INSERT INTO outbox_latest ({", ".join(LATEST)}) SELECT * FROM unnest({_arrays(LATEST)})
-    ON CONFLICT (digest) DO UPDATE SET
-    {", ".join(f"{name} = excluded.{name}" for name in LATEST if name not in ("digest", "destination"))}"""
-NEW_WAITING = f"""INSERT INTO outbox_waiting ({", ".join(WAITING)})
-    SELECT * FROM unnest({_arrays(WAITING)})"""
+NEW_WAITING = f"COPY outbox_waiting ({', '.join(WAITING)}) FROM STDIN (FORMAT BINARY)"
 REMOVE = """DELETE FROM outbox_waiting USING unnest(%b::integer[], %b::bigint[]) AS gone (destination, version)
     WHERE outbox_waiting.destination = gone.destination AND outbox_waiting.version = gone.version"""
 USE_TAILS = "UPDATE outbox_tails SET last_version = %s WHERE digest = ANY(%b::bytea[]) RETURNING digest"
@@ -128,18 +123,24 @@ POSTPONE = """WITH moved AS (UPDATE outbox_waiting SET version = later.version
     followed AS (UPDATE outbox_latest SET version = moved.version FROM moved
         WHERE outbox_latest.digest = moved.digest AND outbox_latest.version = moved.before)
     UPDATE outbox_tails SET last_version = %s WHERE digest IN (SELECT tail FROM moved)"""
-_ADDED = ", ".join(f"{name} = outbox_accounts.{name} + more.{name}" for name in ALL_COUNTS)
-COUNT_MESSAGES = f"""UPDATE outbox_accounts SET
-    used_at = CASE outbox_accounts.number WHEN %s THEN %s ELSE used_at END, {_ADDED}
-    FROM unnest(%b::integer[]{", %b::bigint[]" * len(ALL_COUNTS)}) AS more (number, {", ".join(ALL_COUNTS)})
-    WHERE outbox_accounts.number = more.number"""
-COUNT_DESTINATIONS = """UPDATE outbox_destinations SET pending = outbox_destinations.pending + more.pending,
-    remembered = outbox_destinations.remembered + more.remembered,
-    first_version = greatest(outbox_destinations.first_version, more.first_version)
-    FROM unnest(%b::integer[], %b::bigint[], %b::bigint[], %b::bigint[])
-        AS more (number, pending, remembered, first_version)
-    WHERE outbox_destinations.number = more.number"""
-FINISH = "UPDATE outbox_store SET last_version = %s, last_account = %s"
+
+
+@cache
+def finish(counts: tuple[str, ...]) -> str:
+    """Return the statement that ends a change with some counts of accounts, and those of destinations."""
+    added = "".join(f", {name} = outbox_accounts.{name} + more.{name}" for name in counts)
+    return f"""WITH counted AS (UPDATE outbox_accounts
+        SET used_at = CASE outbox_accounts.number WHEN %s THEN %s ELSE used_at END{added}
+        FROM unnest(%b::integer[]{", %b::bigint[]" * len(counts)}) AS more ({", ".join(["number", *counts])})
+        WHERE outbox_accounts.number = more.number),
+    placed AS (UPDATE outbox_destinations SET pending = outbox_destinations.pending + more.pending,
+        remembered = outbox_destinations.remembered + more.remembered,
+        first_version = greatest(outbox_destinations.first_version, more.first_version)
+        FROM unnest(%b::integer[], %b::bigint[], %b::bigint[], %b::bigint[])
+            AS more (number, pending, remembered, first_version)
+        WHERE outbox_destinations.number = more.number)
+    UPDATE outbox_store SET last_version = %s, last_account = %s"""
+
 
 # Pruning
 SOME_LATEST = """SELECT digest, destination, accepted_at, waits FROM outbox_latest WHERE digest > %b
