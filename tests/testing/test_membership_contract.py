@@ -12,9 +12,8 @@ from flagsync.cohorts.postgres.store import StoreLimits as PostgresLimits
 from flagsync.cohorts.sqlite.store import StoreLimits
 from flagsync.testing.stores import MembershipStoreContract
 from flagsync.testing.stores.support import Memberships
-from tests.support.postgres import PostgresServer
+from tests.support.postgres import PostgresServer, schema_of
 from tests.support.reference_store import ReferenceLog, ReferenceStore
-from tests.support.schemas import schema_of
 
 
 class TestReferenceStore(MembershipStoreContract):

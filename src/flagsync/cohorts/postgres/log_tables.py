@@ -4,6 +4,7 @@ Guarantee: it keeps the contracts of ``LogDatabase`` and ``LogTables``. A proces
 changes nothing. Boundary: ``change_log`` decides what is claimed.
 """
 
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -14,6 +15,8 @@ from flagsync.cohorts.postgres import schema as sql
 from flagsync.cohorts.postgres.database import CohortDatabase
 from flagsync.cohorts.postgres.tables import CohortTables, identifier_of
 from flagsync.cohorts.store import TraitChange
+
+LAST = 2**63 - 1  # no position is higher
 
 
 class LogTables:
@@ -55,12 +58,13 @@ class LogTables:
 
     def first_unclaimed(self, environment: Environment) -> int | None:
         """Return the position of the first entry that is not claimed."""
-        rows = self._transaction.rows(sql.FIRST_UNCLAIMED, environment.cursor, environment.began)
+        rows = self._transaction.rows(sql.FIRST_UNCLAIMED, environment.cursor, LAST, environment.began)
         return rows[0][0] if rows else None
 
     def count_unclaimed(self, environment: Environment) -> int:
         """Return how many entries are not claimed."""
-        return int(self._transaction.rows(sql.COUNT_UNCLAIMED, environment.cursor, environment.began)[0][0])
+        bounds = environment.cursor, LAST, environment.began
+        return int(self._transaction.rows(sql.COUNT_UNCLAIMED, *bounds)[0][0])
 
     def unsettled(self, environment: Environment) -> Unsettled:
         """Return what is claimed."""
@@ -75,7 +79,7 @@ class LogTables:
     def claim_up_to(self, environment: Environment, last: int) -> None:
         """Give all entries up to a position a row, and move the cursor there."""
         number, cursor, began = environment
-        self._transaction.run(sql.CLAIM_UP_TO, number, cursor, began, last)
+        self._transaction.run(sql.CLAIM_UP_TO, number, cursor, last, began)
         self._transaction.run(sql.MOVE_CURSOR, last, number)
 
     def due(self, environment: Environment, limit: int) -> list[Entry]:
@@ -98,12 +102,11 @@ class LogTables:
 
     def postpone(self, environment: Environment, changes: Collection[TraitChange], seconds: float) -> None:
         """Keep claimed entries as given, and due after some time."""
-        columns = (
-            [change.position for change in changes],
-            [change.is_unsure for change in changes],
-            [change.tries for change in changes],
-        )
-        self._transaction.run(sql.POSTPONE, seconds, seconds, *columns, environment.number)
+        alike = defaultdict[tuple[bool, int], list[int]](list)
+        for change in changes:
+            alike[change.is_unsure, change.tries].append(change.position)
+        for state, positions in alike.items():
+            self._transaction.run(sql.POSTPONE, seconds, seconds, *state, environment.number, positions)
 
     def _environment(self, query: str, *values: object) -> Environment | None:
         rows = self._transaction.rows(query, *values)

@@ -36,17 +36,17 @@ CREATE TABLE IF NOT EXISTS {schema}.cohort_leases (
 CREATE TABLE IF NOT EXISTS {schema}.cohort_unsettled (
     position bigint NOT NULL, due double precision NOT NULL DEFAULT 0, environment integer, cohort integer,
     tries integer NOT NULL DEFAULT 0, unsure boolean NOT NULL DEFAULT false, key bytea,
-    PRIMARY KEY (environment, cohort, key)) WITH (fillfactor = 50);
+    PRIMARY KEY (cohort, key, environment)) WITH (fillfactor = 50);
 CREATE INDEX IF NOT EXISTS cohort_unsettled_by_position ON {schema}.cohort_unsettled (environment, position);
 CREATE INDEX IF NOT EXISTS cohort_unsettled_tried ON {schema}.cohort_unsettled (environment, due) WHERE tries > 0;
 """,
     advice="drop them, and sync the cohorts to a new connection in Mixpanel",
     # Each query has an index for what it needs. In a table that has grown since its statistics were collected, such as
     # during the first sync of a cohort, the planner would rather read all of it.
-    settings=[
+    settings=(
         *(f"enable_{way} = off" for way in ("seqscan", "bitmapscan", "hashjoin", "mergejoin", "sort")),
         "jit = off",
-    ],
+    ),
 )
 
 NOW = "extract(epoch FROM clock_timestamp())::double precision"
@@ -88,16 +88,17 @@ JOIN = """INSERT INTO cohort_members AS m (cohort, seen, changed, key, long_iden
     ON CONFLICT (cohort, key) DO UPDATE SET seen = excluded.seen, changed = CASE
     WHEN m.seen >= (SELECT floor FROM cohorts WHERE number = %s) THEN m.changed ELSE excluded.changed END
     WHERE m.seen < excluded.seen"""
-LEAVE = """UPDATE cohort_members AS m SET seen = -1, changed = %s + place
+# These insert nothing. The planner cannot look at a whole cohort to find some rows, as it could for an UPDATE.
+_LEFT = "ON CONFLICT (cohort, key) DO UPDATE SET seen = excluded.seen, changed = excluded.changed"
+LEAVE = f"""INSERT INTO cohort_members (cohort, seen, changed, key) SELECT %s, -1, %s + place, key
     FROM unnest(%b::bytea[]) WITH ORDINALITY AS t (key, place)
-    WHERE m.cohort = %s AND m.key = t.key AND m.seen >= 0"""
+    WHERE (SELECT seen FROM cohort_members AS m WHERE m.cohort = %s AND m.key = t.key) >= 0 ORDER BY key {_LEFT}"""
 
 UNSWEPT = "SELECT number, swept, floor FROM cohorts WHERE swept IS NOT NULL LIMIT 1"
 LAST_IN_RANGE = "SELECT key FROM cohort_members WHERE cohort = %s AND key > %b ORDER BY key LIMIT 1 OFFSET %s"
-SWEEP = """UPDATE cohort_members AS m SET seen = -1, changed = %s + place
-    FROM (SELECT key, row_number() OVER (ORDER BY key) AS place FROM cohort_members
-        WHERE cohort = %s AND key > %b AND (%b::bytea IS NULL OR key <= %b) AND seen >= 0 AND seen < %s) AS t
-    WHERE m.cohort = %s AND m.key = t.key"""
+SWEEP = f"""INSERT INTO cohort_members (cohort, seen, changed, key)
+    SELECT cohort, -1, %s + row_number() OVER (ORDER BY key), key FROM cohort_members
+    WHERE cohort = %s AND key > %b AND (%b::bytea IS NULL OR key <= %b) AND seen >= 0 AND seen < %s {_LEFT}"""
 SWEPT_UP_TO = "UPDATE cohorts SET swept = %b WHERE number = %s"
 
 # The change log
@@ -110,13 +111,14 @@ OWN_ENVIRONMENT = """SELECT number, cursor, began FROM cohort_environments JOIN 
 IS_SWEPT = "SELECT NOT EXISTS (SELECT 1 FROM cohorts WHERE swept IS NOT NULL)"
 
 LAST_TO_LOOK_AT = "SELECT changed FROM cohort_members WHERE changed > %s ORDER BY changed LIMIT 1 OFFSET %s"
-UNCLAIMED = """FROM cohort_members JOIN cohorts ON number = cohort
-    WHERE changed > %s AND (seen >= floor OR changed > %s)"""
+# The order has the planner use the index of ``changed``.
+UNCLAIMED = """FROM (SELECT * FROM cohort_members WHERE changed > %s AND changed <= %s ORDER BY changed) AS m
+    JOIN cohorts ON number = cohort WHERE seen >= floor OR changed > %s"""
 FIRST_UNCLAIMED = f"SELECT changed {UNCLAIMED} ORDER BY changed LIMIT 1"
 COUNT_UNCLAIMED = f"SELECT count(*) {UNCLAIMED}"
 CLAIM_UP_TO = f"""INSERT INTO cohort_unsettled AS u (environment, cohort, key, position)
-    SELECT %s, cohort, key, changed {UNCLAIMED} AND changed <= %s
-    ON CONFLICT (environment, cohort, key)
+    SELECT %s, cohort, key, changed {UNCLAIMED}
+    ON CONFLICT (cohort, key, environment)
     DO UPDATE SET position = excluded.position, unsure = u.unsure OR u.due > {NOW}, due = 0"""
 MOVE_CURSOR = "UPDATE cohort_environments SET cursor = %s WHERE number = %s"
 
@@ -129,10 +131,8 @@ FIRST_DUE = f"{DUE} AND tries = 0 ORDER BY position LIMIT %s"
 MARK_UNSURE = """UPDATE cohort_unsettled SET unsure = true
     WHERE environment = %s AND position = ANY(%b::bigint[]) AND NOT unsure"""
 SETTLE = "DELETE FROM cohort_unsettled WHERE environment = %s AND position = ANY(%b::bigint[])"
-POSTPONE = f"""UPDATE cohort_unsettled AS u SET due = CASE WHEN %s > 0 THEN {NOW} + %s ELSE 0 END,
-    unsure = t.unsure, tries = t.tries
-    FROM unnest(%b::bigint[], %b::boolean[], %b::integer[]) AS t (position, unsure, tries)
-    WHERE u.environment = %s AND u.position = t.position"""
+POSTPONE = f"""UPDATE cohort_unsettled SET due = CASE WHEN %s > 0 THEN {NOW} + %s ELSE 0 END, unsure = %s, tries = %s
+    WHERE environment = %s AND position = ANY(%b::bigint[])"""
 
 ACQUIRE = """INSERT INTO cohort_leases AS l VALUES (%s, %s, clock_timestamp() + make_interval(secs => %s))
     ON CONFLICT (environment) DO UPDATE SET owner = excluded.owner, ends_at = excluded.ends_at

@@ -119,7 +119,7 @@ class CohortTables:
     def leave(self, cohort: int, members: Sequence[str]) -> None:
         """Turn members into former members; they have changed."""
         keys = [key_of(member) for member in members]
-        self._transaction.run(sql.LEAVE, self._state.position, keys, cohort)
+        self._transaction.run(sql.LEAVE, cohort, self._state.position, keys, cohort)
         self._state.position += len(members)
 
     def raise_floor(self, cohort: int, session: int) -> None:
@@ -135,8 +135,7 @@ class CohortTables:
         cohort, after, floor = unswept
         row = self._first(sql.LAST_IN_RANGE, cohort, after, rows)
         last = None if row is None else row[0]
-        values = state.position, cohort, after, last, last, floor, cohort
-        state.position += self._transaction.run(sql.SWEEP, *values)
+        state.position += self._transaction.run(sql.SWEEP, state.position, cohort, after, last, last, floor)
         self._transaction.run(sql.SWEPT_UP_TO, last, cohort)
         return True
 
