@@ -119,8 +119,15 @@ def postgres() -> Iterator[PostgresServer]:
         yield server
 
 
-@pytest.fixture
-def own_postgres(postgres: PostgresServer) -> Iterator[PostgresServer]:
-    """A PostgreSQL server that a test may kill, pause and configure."""
+@pytest.fixture(scope="session")
+def _restless_postgres() -> Iterator[PostgresServer]:
     with postgres_server() as server:
         yield server
+
+
+@pytest.fixture
+def own_postgres(_restless_postgres: PostgresServer) -> Iterator[PostgresServer]:
+    """A PostgreSQL server that a test may kill, pause and configure, if it leaves it running."""
+    yield _restless_postgres
+    _restless_postgres.end_sessions()
+    _restless_postgres.drop_schemas()

@@ -103,18 +103,18 @@ class PostgresServer:
             self._send_to_all("resume")
 
     def _send_to_all(self, signal: str) -> None:
-        """Send a signal first to the process that starts the others, and then to those."""
+        """Send a signal to all processes; the first one, which starts the others, is stopped meanwhile."""
         assert self._process is not None
         children = psutil.Process(self._process.pid).children()
         first = next(child for child in children if child.name() == "postgres")
-        getattr(first, signal)()
-        for process in first.children():
+        first.suspend()
+        for process in [*first.children(), first]:
             with suppress(psutil.NoSuchProcess):
                 getattr(process, signal)()
 
-    def run(self, *statements: str, user: str = "postgres") -> list[tuple[Any, ...]]:
+    def run(self, *statements: str, database: str = "postgres") -> list[tuple[Any, ...]]:
         """Execute statements on a connection of their own; return the rows of the last one."""
-        with closing(psycopg.connect(self.url(user), autocommit=True)) as connection:
+        with closing(psycopg.connect(self.url(database=database), autocommit=True)) as connection:
             for statement in statements:
                 cursor = connection.execute(statement.encode())
             return cursor.fetchall() if cursor.description else []
@@ -122,6 +122,13 @@ class PostgresServer:
     def end_sessions(self) -> None:
         """End all other sessions."""
         self.run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
+
+    def drop_schemas(self) -> None:
+        """Drop all schemas but PostgreSQL's own."""
+        for [name] in self.run(
+            r"SELECT nspname FROM pg_namespace WHERE nspname !~ '^(pg_|information_schema|public)'"
+        ):
+            self.run(f'DROP SCHEMA "{name}" CASCADE')
 
     def _await(self) -> None:
         deadline = time.monotonic() + START_SECONDS

@@ -53,9 +53,11 @@ def check_conninfo(conninfo: str, option: str) -> None:
         ValueError: It is malformed. The message repeats nothing of it, since any part may belong to the password.
     """
     try:
-        conninfo_to_dict(conninfo)
+        ports = str(conninfo_to_dict(conninfo).get("port") or "").split(",")
     except (psycopg.Error, ValueError):
-        raise ValueError(f"{option}: this is no connection string of PostgreSQL; {ACCEPTED}") from None
+        ports = ["malformed"]
+    if not all(port.isdecimal() or not port for port in ports):  # the driver notices it when it connects
+        raise ValueError(f"{option}: this is no connection string of PostgreSQL; {ACCEPTED}")
 
 
 class Connections:
