@@ -134,6 +134,11 @@ class Schemas(Stores):
         schema, limits = schema_of(Path(self.directory.name)), PostgresLimits(swept_rows=1)
         return PostgresStore(self.server.url(), schema=schema, limits=limits)
 
+    def apply(self, update: CohortUpdate) -> None:
+        self.reference.apply(update)
+        with self.open() as other:  # a host that does not write traits
+            other.apply(update)
+
     def pass_time(self) -> None:
         unsettled = f"{schema_of(Path(self.directory.name))}.cohort_unsettled"
         self.server.run(f"UPDATE {unsettled} SET due = greatest(0, due - 60)")

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Collection, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from flagsync.cohorts.postgres.store import StoreLimits as PostgresLimits
 from flagsync.cohorts.sqlite.store import StoreLimits
 from flagsync.testing.stores import MembershipStoreContract
 from flagsync.testing.stores.support import Memberships
+from tests.support.pooler import Pooler
 from tests.support.postgres import PostgresServer, schema_of
 from tests.support.reference_store import ReferenceLog, ReferenceStore
 
@@ -48,6 +50,16 @@ class TestPostgresStore(PostgresStores):
 
 class TestPostgresStoreThatSweepsRowByRow(PostgresStores):
     limits = PostgresLimits(swept_rows=1)
+
+
+class TestPostgresStoreBehindAPooler(MembershipStoreContract):
+    @pytest.fixture
+    def store(self, postgres: PostgresServer, tmp_path: Path) -> Iterator[PostgresStore]:
+        with (
+            closing(Pooler(postgres.url())) as pooler,
+            PostgresStore(pooler, schema=schema_of(tmp_path)) as store,
+        ):
+            yield store
 
 
 class OnlyMemberships:
