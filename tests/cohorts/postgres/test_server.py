@@ -32,11 +32,11 @@ def store(server: PostgresServer, tmp_path: Path) -> Iterator[PostgresStore]:
 
 
 def unavailable(call: Callable[[], object]) -> str:
-    """Make a call that fails within two seconds and a moment; return what the error says."""
+    """Make a call that fails within its time and a moment; return what the error says."""
     began = monotonic()
     with pytest.raises(StoreUnavailableError) as error:
         call()
-    assert monotonic() - began < 2.5
+    assert monotonic() - began < 1.5
     assert "s3cret" not in f"{error.value!r} {error.value.__cause__!r}"
     return str(error.value)
 
@@ -52,8 +52,8 @@ def test_server_that_is_not_there_yet_is_no_error_of_the_constructor(
 ) -> None:
     server.stop()
     with PostgresStore(server.url(), schema=schema_of(tmp_path)) as store:
-        for call in (lambda: store.apply(add("ann")), store.version, lambda: store.traits_of(["ann"])):
-            assert "Connection refused" in unavailable(call)
+        for use in (lambda: store.apply(add("ann")), store.version, lambda: store.traits_of(["ann"])):
+            assert "Connection refused" in unavailable(use)
         server.start()
         assert after(store, add("ann")) == ["ann"]
 
@@ -65,8 +65,8 @@ def test_server_that_is_killed_keeps_what_was_applied(server: PostgresServer, st
     assert log.try_acquire_lease()
     changes = log.claim(10)
     server.kill()
-    for call in (store.version, lambda: log.settle(changes), log.state, lambda: [*store.members("7")]):
-        unavailable(call)
+    for use in (store.version, lambda: log.settle(changes), log.state, lambda: [*store.members("7")]):
+        unavailable(use)
     server.start()
     assert after(store, page("s", 2, 2, "bob")) == ["ann", "bob"]
     assert [change.is_unsure for change in log.claim(2)] == [True, True]
@@ -86,7 +86,7 @@ def test_server_that_stops_ends_each_call_in_time(server: PostgresServer, store:
     log = store.change_log("production")
     log.start()
     store.apply(add("ann"))
-    calls: list[Callable[[], object]] = [
+    uses: list[Callable[[], object]] = [
         store.version,
         lambda: store.traits_of(["ann"]),
         store.cohorts,
@@ -95,8 +95,8 @@ def test_server_that_stops_ends_each_call_in_time(server: PostgresServer, store:
         log.state,
     ]
     with server.paused():
-        for call in calls:
-            assert "in time" in unavailable(call) or "timeout" in unavailable(call)
+        for use in uses:
+            assert "the server does not answer in time" in unavailable(use)
     assert after(store, add("eve")) in (["ann", "eve"], ["ann", "bob", "eve"])
 
 
@@ -132,16 +132,15 @@ def test_process_that_keeps_its_lock_holds_up_no_reader_and_a_writer_for_a_momen
 def test_process_that_stops_in_the_middle_of_a_page_loses_its_lock(
     server: PostgresServer, store: PostgresStore
 ) -> None:
-    with PostgresStore(server.url(), schema=store._schema, limits=HASTY) as other:
-        other.apply(add("ann"))
-        with (
-            pytest.raises(StoreUnavailableError, match="idle-in-transaction"),
-            other._database.write() as stopped,
-        ):
+    def stop_in_the_middle() -> None:
+        with store._database.write() as stopped:
             stopped.rows("SELECT 1 FROM cohorts_state FOR UPDATE")
             with PostgresStore(server.url(), schema=store._schema) as patient:
                 assert after(patient, add("bob")) == ["ann", "bob"]
             stopped.rows("SELECT 1")
+
+    store.apply(add("ann"))
+    assert "idle-in-transaction timeout" in unavailable(stop_in_the_middle)
 
 
 def test_evaluation_does_not_wait_for_a_server_that_stops(

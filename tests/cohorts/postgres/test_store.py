@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from psycopg_pool import ConnectionPool
 
-from flagsync.cohorts import PostgresStore, StoreUnavailableError
+from flagsync.cohorts import CohortWebhook, PostgresStore, StoreUnavailableError
 from flagsync.cohorts.change_log import StoredChangeLog
 from flagsync.cohorts.postgres import schema as sql
 from flagsync.cohorts.postgres.store import StoreLimits
@@ -18,6 +18,7 @@ from flagsync.cohorts.postgres.tables import MAX_KEY
 from tests.conftest import PYTHON
 from tests.support.postgres import PostgresServer, schema_of
 from tests.support.updates import KEY, add, after, drain, page, remove
+from tests.support.webhook_calls import PASSWORD, USER, basic, call, over_wsgi
 
 Open = Callable[..., PostgresStore]
 
@@ -57,12 +58,12 @@ def test_pages_come_in_any_order_from_hosts_at_the_same_time(open_store: Open) -
     pages = [page("s", number, 20, f"{number:02}", "all") for number in range(1, 21)]
     Random(7).shuffle(pages)
 
-    def call(host: PostgresStore, updates: list[Any]) -> None:
+    def work(host: PostgresStore, updates: list[Any]) -> None:
         for update in updates:
             host.apply(update)
 
     parts = pages[::2] + pages[5:9], pages[1::2] + pages[2:6]
-    threads = [Thread(target=call, args=both) for both in zip(hosts, parts, strict=True)]
+    threads = [Thread(target=work, args=both) for both in zip(hosts, parts, strict=True)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -74,11 +75,11 @@ def test_pages_come_in_any_order_from_hosts_at_the_same_time(open_store: Open) -
 def test_hosts_that_use_a_schema_first_at_the_same_time_make_it_once(open_store: Open) -> None:
     hosts, barrier = [open_store() for _ in range(4)], Barrier(4)
 
-    def call(host: PostgresStore, member: str) -> None:
+    def work(host: PostgresStore, member: str) -> None:
         barrier.wait()
         host.apply(add(member))
 
-    threads = [Thread(target=call, args=both) for both in zip(hosts, "abcd", strict=True)]
+    threads = [Thread(target=work, args=both) for both in zip(hosts, "abcd", strict=True)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -108,6 +109,24 @@ def test_rows_of_members_that_stay_are_not_written_again(open_store: Open, postg
     assert postgres.run(written) == [(0,)]
     store.apply(page("t", 1, 1, "ann"))
     assert postgres.run(written) == [(2,)]  # one was seen, one has left
+
+
+def test_webhooks_of_two_hosts_take_the_pages_of_a_cohort_in_any_order(open_store: Open) -> None:
+    hosts = [open_store(), open_store()]
+    webhooks = [CohortWebhook(host, credentials=[(USER, PASSWORD)]) for host in hosts]
+    hosts[0].apply(add("old"))
+
+    def post(host: int, number: int, *members: str) -> int:
+        paging = {"total_pages": 3, "page_count": number}
+        body = call("members", *members, mixpanel_session_id="s", page_info=paging)
+        headers = {"authorization": basic(), "Content-Type": "application/json"}
+        [reply] = over_wsgi(webhooks[host], "POST", headers, [body])
+        return reply.status
+
+    assert [post(1, 3, "eve"), post(0, 1, "ann"), post(0, 3, "eve")] == [200] * 3
+    assert [*hosts[1].members("7")] == ["ann", "eve", "old"]
+    assert [post(1, 1, "ann"), post(1, 2, "bob"), post(0, 2, "bob")] == [200] * 3
+    assert [*hosts[0].members("7")] == [*hosts[1].members("7")] == ["ann", "bob", "eve"]
 
 
 # Identifiers
