@@ -168,6 +168,15 @@ def test_forked_child_uses_the_store_and_leaves_the_lease_to_its_parent(open_sto
         assert identifiers(log) == ["ann", "bob"]
 
 
+def test_member_that_leaves_twice_is_on_the_log_once(open_store: OpenStore) -> None:
+    with open_store() as store:
+        log = production(store)
+        after(store, add("ann", "bob"), remove("ann"))
+        assert dict(drain(log)) == {"ann": False, "bob": True}
+        after(store, remove("ann", "nobody"), page("s", 1, 1, "bob"))
+        assert drain(log) == []
+
+
 def test_apply_stores_an_update_as_a_whole_or_not_at_all(open_store: OpenStore) -> None:
     with open_store() as store:
         with pytest.raises(UnicodeEncodeError):
