@@ -40,11 +40,13 @@ def turns(transaction: Transaction, last_number: int) -> Iterator[Turn]:
 def claim(transaction: Transaction, turn: Turn, limits: Limits, boot: int) -> list[Message]:
     """Return the oldest messages of a destination that fit into one request.
 
+    They have the time of their first evaluation, on the clock of this host.
+
     Args:
         transaction: A transaction.
         turn: The destination.
         limits: Bounds of the request, which is all that the server sends.
-        boot: The number of this host's boot, whose clock the messages then have.
+        boot: The number of this host's boot.
     """
     where = turn.number, turn.first_version
     if not (fits := transaction.rows(sql.FITTING, *where, limits.max_batch_messages, limits.max_batch_bytes)):

@@ -2,8 +2,9 @@
 
 ``outbox_latest`` knows the last message of each key, in narrow rows without an index on what changes: PostgreSQL
 updates such a row in its page. ``outbox_waiting`` has the messages that wait, which are inserted and deleted, and are
-updated only if they are put behind all others. The other tables are small. The row of ``outbox_store`` is locked by
-whoever writes: versions are in the order of commits, and no two writers wait for each other.
+updated only if they are put behind all others; the server vacuums it whenever its autovacuum looks. The other tables
+are small. The row of ``outbox_store`` is locked by whoever writes: versions are in the order of commits, and no two
+writers wait for each other.
 
 Keys are found by a digest of destination and key, so that an index has no text. Text that messages contain is bytes,
 whatever the encoding of the database.
@@ -37,13 +38,16 @@ CREATE TABLE IF NOT EXISTS {{schema}}.outbox_latest (
     digest bytea PRIMARY KEY, destination integer NOT NULL, version bigint NOT NULL, boot bigint NOT NULL,
     evaluated_at double precision NOT NULL, moment double precision NOT NULL, evaluation bigint,
     accepted_at double precision NOT NULL, resend_after_seconds double precision NOT NULL, account integer NOT NULL,
-    waits boolean NOT NULL, fingerprint bytea NOT NULL) WITH (fillfactor = 70);
+    waits boolean NOT NULL, fingerprint bytea NOT NULL)
+    WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05);
 CREATE TABLE IF NOT EXISTS {{schema}}.outbox_waiting (
     destination integer, version bigint, boot bigint NOT NULL, evaluated_at double precision NOT NULL,
     waits_since double precision NOT NULL, resend_after_seconds double precision NOT NULL, account integer NOT NULL,
     size integer NOT NULL, replaces boolean NOT NULL, digest bytea NOT NULL, key bytea NOT NULL,
     fingerprint bytea NOT NULL, tail bytea NOT NULL, body bytea NOT NULL,
-    PRIMARY KEY (destination, version)) WITH (toast_tuple_target = 8160);
+    PRIMARY KEY (destination, version))
+    WITH (toast_tuple_target = 8160, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000,
+        autovacuum_vacuum_cost_delay = 0);
 ALTER TABLE {{schema}}.outbox_waiting ALTER COLUMN body SET STORAGE EXTERNAL;
 CREATE TABLE IF NOT EXISTS {{schema}}.outbox_tails (
     digest bytea PRIMARY KEY, last_version bigint NOT NULL, content bytea NOT NULL)
@@ -164,10 +168,8 @@ IN_TURN = """SELECT id, number, url, project, first_version FROM outbox_store, o
 FITTING = """SELECT version FROM (SELECT version, sum(size) OVER (ORDER BY version) - size AS before
     FROM outbox_waiting WHERE destination = %s AND version >= %s ORDER BY version LIMIT %s) AS first
     WHERE before < %s ORDER BY version DESC LIMIT 1"""
-CLAIM = f"""SELECT w.key, w.fingerprint, w.body, coalesce(l.boot, w.boot), coalesce(l.evaluated_at, w.evaluated_at),
-    {NOW} - coalesce(l.moment, w.waits_since), w.resend_after_seconds, w.replaces, w.version, w.tail
-    FROM outbox_waiting AS w LEFT JOIN outbox_latest AS l ON l.digest = w.digest AND l.version = w.version
-    WHERE w.destination = %s AND w.version BETWEEN %s AND %s ORDER BY w.version"""
+CLAIM = f"""SELECT key, fingerprint, body, boot, evaluated_at, {NOW} - waits_since, resend_after_seconds, replaces,
+    version, tail FROM outbox_waiting WHERE destination = %s AND version BETWEEN %s AND %s ORDER BY version"""
 TAILS = "SELECT digest, content FROM outbox_tails WHERE digest = ANY(%b::bytea[])"
 STATUS = f"""SELECT id, last_version, (SELECT coalesce(sum(pending), 0)::bigint FROM outbox_destinations), {NOW},
     coalesce(own.number, 0), {", ".join(f"coalesce(own.{name}, 0)" for name in ALL_COUNTS)},
