@@ -1,6 +1,8 @@
 """What the stores of this package have in common beyond the contract, which ``tests/testing`` has them pass."""
 
 import os
+import signal
+import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from threading import Thread
@@ -28,22 +30,26 @@ OpenStore = Callable[..., Store]
 NONE: Mapping[str, Any] = MappingProxyType({})
 
 
-@pytest.fixture(params=["SQLiteStore", "PostgresStore"])
-def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> OpenStore:
-    """Opens the store of a test, each time as another object."""
-    if request.param == "SQLiteStore":
-
-        def open_file(limits: Mapping[str, Any] = NONE, **options: Any) -> Store:
-            return SQLiteStore(tmp_path / "cohorts.db", limits=SQLiteLimits(**limits), **options)
-
-        return open_file
+@pytest.fixture(params=["file", "server"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """What names the store of a test: a path, or a URL and a schema."""
+    if request.param == "file":
+        return str(tmp_path / "cohorts.db")
     server: PostgresServer = request.getfixturevalue("postgres")
+    return f"{server.url()}#{schema_of(tmp_path)}"
 
-    def open_schema(limits: Mapping[str, Any] = NONE, **options: Any) -> Store:
-        options = {"schema": schema_of(tmp_path), "limits": PostgresLimits(**limits), **options}
-        return PostgresStore(server.url(), **options)
 
-    return open_schema
+@pytest.fixture
+def open_store(place: str) -> OpenStore:
+    """Opens the store of a test, each time as another object."""
+    url, _, schema = place.partition("#")
+
+    def build(limits: Mapping[str, Any] = NONE, **options: Any) -> Store:
+        if schema:
+            return PostgresStore(url, schema=schema, limits=PostgresLimits(**limits), **options)
+        return SQLiteStore(place, limits=SQLiteLimits(**limits), **options)
+
+    return build
 
 
 def production(store: Store) -> ChangeLog:
@@ -124,6 +130,20 @@ def test_store_keeps_everything_when_it_is_opened_again(open_store: OpenStore) -
         after(store, page("s", 1, 2, "ann"), add("old"))
     with open_store() as store:
         assert after(store, add("new"), page("s", 2, 2, "bob")) == ["ann", "bob", "new", "old"]
+
+
+def test_page_of_a_process_that_is_killed_in_the_middle_of_it_is_not_begun(
+    open_store: OpenStore, place: str, start: Callable[..., subprocess.Popen[str]]
+) -> None:
+    process = start("crash.py", place)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    with open_store() as store:
+        assert [*store.members("7")] == ["ann", "old"]
+        log = store.change_log("production")
+        assert drain(log) == [("old", True), ("ann", True)]
+        assert after(store, page("s", 2, 2, "bob")) == ["ann", "bob"]
+        assert dict(drain(log)) == {"bob": True, "old": False}
 
 
 def test_store_is_shared_by_several_objects(open_store: OpenStore) -> None:

@@ -1,9 +1,7 @@
 """The membership store in a file: what it adds to the contract, which ``tests/testing`` has it pass."""
 
 import re
-import signal
 import sqlite3
-import subprocess
 import threading
 from collections.abc import Callable
 from contextlib import closing
@@ -50,20 +48,6 @@ def lock_of(path: Path) -> Path:
 
 
 # The file
-
-
-def test_page_of_a_process_that_is_killed_in_the_middle_of_it_is_not_begun(
-    path: Path, start: Callable[..., subprocess.Popen[str]]
-) -> None:
-    process = start("crash.py", str(path))
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
-    with SQLiteStore(path) as store:
-        assert [*store.members("7")] == ["ann", "old"]
-        log = store.change_log("production")
-        assert drain(log) == [("old", True), ("ann", True)]
-        assert after(store, page("s", 2, 2, "bob")) == ["ann", "bob"]
-        assert dict(drain(log)) == {"bob": True, "old": False}
 
 
 def test_lease_ends_when_its_lock_file_is_removed(path: Path) -> None:
