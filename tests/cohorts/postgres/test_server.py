@@ -15,7 +15,7 @@ from tests.support.updates import KEY, add, after, drain, page
 from tests.support.webhook_calls import PASSWORD, USER, basic, call, over_wsgi
 
 JSON = {"Content-Type": "application/json"}
-HASTY = StoreLimits(busy_seconds=0.3, write_seconds=0.6)
+HASTY = StoreLimits(busy_seconds=0.3, work_seconds=0.6)
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ def test_server_that_stops_ends_each_call_in_time(server: PostgresServer, store:
         log.try_acquire_lease,
         log.state,
     ]
-    patient = StoreLimits(busy_seconds=0.3, write_seconds=60.0)
+    patient = StoreLimits(busy_seconds=0.3, work_seconds=60.0)
     with PostgresStore(server.url(), schema=store._schema, limits=patient) as new, server.paused():
         for use in [*uses, new.version]:  # a slow machine gets several chances
             assert any(seconds(use) < 1.5 for _ in range(5))
@@ -129,7 +129,7 @@ def test_process_that_keeps_its_lock_holds_up_no_reader_and_a_writer_for_a_momen
     server: PostgresServer, store: PostgresStore
 ) -> None:
     store.apply(add("ann"))
-    with PostgresStore(server.url(), schema=store._schema) as other, other._database.write() as transaction:
+    with PostgresStore(server.url(), schema=store._schema) as other, other._database.work() as transaction:
         transaction.rows("SELECT 1 FROM cohorts_state FOR UPDATE")
         assert "another process kept its lock for too long" in unavailable(lambda: store.apply(add("bob")))
         assert store.traits_of(["ann"]) == {"ann": {KEY: True}}
@@ -140,7 +140,7 @@ def test_process_that_stops_in_the_middle_of_a_page_loses_its_lock(
     server: PostgresServer, store: PostgresStore
 ) -> None:
     def stop_in_the_middle() -> None:
-        with store._database.write() as stopped:
+        with store._database.work() as stopped:
             stopped.rows("SELECT 1 FROM cohorts_state FOR UPDATE")
             with PostgresStore(server.url(), schema=store._schema) as patient:
                 assert after(patient, add("bob")) == ["ann", "bob"]

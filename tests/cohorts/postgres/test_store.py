@@ -92,7 +92,7 @@ def test_position_is_seen_only_with_all_lower_ones(open_store: Open, postgres: P
     """Otherwise a cursor could pass a change that is committed later."""
     one, other = open_store(), open_store()
     log = production(one)
-    with one._database.write() as transaction:
+    with one._database.work() as transaction:
         transaction.rows(sql.LOCK)
         writing = Thread(target=other.apply, args=(add("ann"),))
         writing.start()
@@ -308,7 +308,7 @@ def test_statements_look_for_what_they_need_in_an_index_without_statistics(
         "POSTPONE": ('"position" = ANY', (1.0, 1.0, True, 0, 1, positions)),
     }
     for name, (condition, given) in values.items():
-        with store._database.write() as transaction:
+        with store._database.work() as transaction:
             plan = [line for [line] in transaction.rows(f"EXPLAIN {getattr(sql, name)}", *given)]
         ways = [
             line for line in plan if any(way in line for way in ("Seq Scan", "Bitmap", "Hash", "Materialize"))

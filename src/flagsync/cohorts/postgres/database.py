@@ -23,15 +23,15 @@ class CohortDatabase:
         place: A connection string or URL, or a pool of the application.
         schema: Where the tables are.
         busy_seconds: How long reading takes at most.
-        write_seconds: How long writing takes at most.
+        work_seconds: How long everything else takes at most.
 
     Raises:
         ValueError: The connection string or the schema cannot be used.
     """
 
-    def __init__(self, place: str | Pool, schema: str, busy_seconds: float, write_seconds: float) -> None:
-        self._database = Database(place, COHORTS, schema, max(busy_seconds, write_seconds))
-        self._busy_seconds, self._write_seconds = busy_seconds, write_seconds
+    def __init__(self, place: str | Pool, schema: str, busy_seconds: float, work_seconds: float) -> None:
+        self._database = Database(place, COHORTS, schema, max(busy_seconds, work_seconds))
+        self._busy_seconds, self._work_seconds = busy_seconds, work_seconds
         # A forked child is another process, and leaves the lease to its parent.
         self._process = PerProcess[str](lambda _: uuid4().hex)
 
@@ -41,12 +41,12 @@ class CohortDatabase:
         return self._process.get()
 
     def read(self) -> AbstractContextManager[Transaction]:
-        """Begin a transaction that waits for no other one."""
+        """Begin a transaction that reads a little, while an evaluation may wait."""
         return self._transaction(self._busy_seconds)
 
-    def write(self) -> AbstractContextManager[Transaction]:
-        """Begin a transaction that is committed at the end."""
-        return self._transaction(self._write_seconds)
+    def work(self) -> AbstractContextManager[Transaction]:
+        """Begin any other transaction; it is committed at the end."""
+        return self._transaction(self._work_seconds)
 
     def close(self) -> None:
         """Close the connections of this process, until they are needed again."""

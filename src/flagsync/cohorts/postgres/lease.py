@@ -24,7 +24,7 @@ class LogLease:
     def try_acquire(self) -> bool:
         """Acquire or renew the lease if no other process holds it; return whether this process holds it."""
         self._may_be_held = True  # also if the answer does not come
-        with self._database.write() as transaction:
+        with self._database.work() as transaction:
             changed = transaction.run(sql.ACQUIRE, self._name, self._database.process, self.seconds)
         self._may_be_held = changed == 1
         return self._may_be_held
@@ -32,6 +32,6 @@ class LogLease:
     def release(self) -> None:
         """Release the lease."""
         if self._may_be_held:
-            with self._database.write() as transaction:
+            with self._database.work() as transaction:
                 transaction.run(sql.RELEASE, self._name, self._database.process)
             self._may_be_held = False

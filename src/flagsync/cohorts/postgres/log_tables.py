@@ -127,14 +127,14 @@ class LogDatabase:
 
     @contextmanager
     def read(self) -> Iterator[LogTables]:
-        """Begin to read."""
-        with self._database.read() as transaction:
+        """Begin to read. No evaluation waits for it, and it may count a million entries."""
+        with self._database.work() as transaction:
             yield LogTables(transaction, self._name, self._database.process)
 
     @contextmanager
     def write(self) -> Iterator[LogTables]:
         """Begin a transaction that is committed at the end."""
-        with self._database.write() as transaction:
+        with self._database.work() as transaction:
             tables = LogTables(transaction, self._name, self._database.process)
             yield tables
             tables.cohorts.finish()

@@ -31,8 +31,9 @@ class StoreLimits:
     """How much a store does at once, and how much it remembers.
 
     Attributes:
-        busy_seconds: How long reading waits for the server. A new connection may take 2 seconds.
-        write_seconds: How long writing takes at most, waiting for other processes included.
+        busy_seconds: How long reading members takes at most, connecting included.
+        work_seconds: How long everything else takes at most, such as storing a page: waiting for other processes
+            included, which wait no longer than this for a process that is suspended in the middle of it.
         kept_sessions: How many sessions of a cohort are remembered, so that their late pages are recognised.
         swept_rows: How many members one transaction looks at, to find those who left with a whole cohort, or who have
             changed.
@@ -42,7 +43,7 @@ class StoreLimits:
     """
 
     busy_seconds: float = 2.0
-    write_seconds: float = 10.0
+    work_seconds: float = 10.0
     kept_sessions: int = 100
     swept_rows: int = 2000
     page_rows: int = 10_000
@@ -78,7 +79,7 @@ class PostgresStore:
         limits: StoreLimits = StoreLimits(),
     ) -> None:
         self._catalog = CohortCatalog(TraitKeys(traits, takes))
-        self._database = CohortDatabase(place, schema, limits.busy_seconds, limits.write_seconds)
+        self._database = CohortDatabase(place, schema, limits.busy_seconds, limits.work_seconds)
         self._schema, self._limits, self._report = schema, limits, Reporter(None)
         self._sessions = Sessions(
             kept_sessions=limits.kept_sessions, swept_rows=limits.swept_rows, report=self._report
@@ -106,7 +107,7 @@ class PostgresStore:
     def apply(self, update: CohortUpdate) -> None:
         """Store one call of the webhook; the server has committed it when this returns."""
         is_included = self._catalog.includes(update.cohort_id, update.cohort_name)
-        with self._database.write() as transaction:
+        with self._database.work() as transaction:
             tables = CohortTables(transaction)
             if (cohort := tables.cohort(update, make=is_included)) is not None:
                 self._sessions.apply(tables, cohort, update)
