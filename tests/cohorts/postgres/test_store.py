@@ -298,7 +298,6 @@ def test_statements_look_for_what_they_need_in_an_index_without_statistics(
         "SWEEP": ("key <= ", (0, 1, b"5", b"6", b"6", 1)),
         "LAST_TO_LOOK_AT": ("changed > ", (5000, 2000)),
         "FIRST_UNCLAIMED": ("changed > ", (5000, 10**9, 0)),
-        "COUNT_UNCLAIMED": ("changed > ", (5000, 10**9, 0)),
         "CLAIM_UP_TO": ("changed <= ", (1, 5000, 7000, 0)),
         "UNSETTLED": ("environment = ", (1,)),
         "ONE_TRIED": ("key = cohort_unsettled.key", (1, 1.0)),

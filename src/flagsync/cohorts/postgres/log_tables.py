@@ -64,8 +64,7 @@ class LogTables:
     def count_unclaimed(self, environment: Environment) -> int:
         """Return how many entries are not claimed."""
         self._transaction.run_script(sql.COUNTING)
-        bounds = environment.cursor, LAST, environment.began
-        return int(self._transaction.rows(sql.COUNT_UNCLAIMED, *bounds)[0][0])
+        return int(self._transaction.rows(sql.COUNT_UNCLAIMED, environment.cursor, environment.began)[0][0])
 
     def unsettled(self, environment: Environment) -> Unsettled:
         """Return what is claimed."""

@@ -115,8 +115,10 @@ LAST_TO_LOOK_AT = "SELECT changed FROM cohort_members WHERE changed > %s ORDER B
 UNCLAIMED = """FROM (SELECT * FROM cohort_members WHERE changed > %s AND changed <= %s ORDER BY changed) AS m
     JOIN cohorts ON number = cohort WHERE seen >= floor OR changed > %s"""
 FIRST_UNCLAIMED = f"SELECT changed {UNCLAIMED} ORDER BY changed LIMIT 1"
-COUNTING = "SET LOCAL enable_hashjoin = on"  # these may be all members
-COUNT_UNCLAIMED = f"SELECT count(*) {UNCLAIMED}"
+# These may be all members.
+COUNTING = "SET LOCAL enable_seqscan = on; SET LOCAL enable_hashjoin = on"
+COUNT_UNCLAIMED = """SELECT count(*) FROM cohort_members JOIN cohorts ON number = cohort
+    WHERE changed > %s AND (seen >= floor OR changed > %s)"""
 CLAIM_UP_TO = f"""INSERT INTO cohort_unsettled AS u (environment, cohort, key, position)
     SELECT %s, cohort, key, changed {UNCLAIMED}
     ON CONFLICT (cohort, key, environment)
