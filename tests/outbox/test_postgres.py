@@ -131,9 +131,9 @@ def test_latest_evaluation_of_one_host_wins_though_the_server_took_long(
     host: Callable[[int, float], Host], run: Callable[..., object]
 ) -> None:
     one, other = host(1, 0.0), host(1, 0.0)
-    one.store("ann=new", ago=10.0)
-    run("UPDATE outbox_latest SET moment = moment - 60")
-    other.store("ann=old", ago=10.1)
+    one.store("ann=new", ago=10)
+    run("UPDATE outbox_latest SET moment = moment - 100")
+    other.store("ann=old", ago=60)
     assert texts(one.claim()) == ["ann=new"]
 
 

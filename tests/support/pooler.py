@@ -11,7 +11,7 @@ class Pooler:
     """As pgbouncer in transaction mode: each transaction may have another session, which keeps nothing."""
 
     def __init__(self, url: str, sessions: int = 3) -> None:
-        self._sessions = [psycopg.connect(url, prepare_threshold=None) for _ in range(sessions)]
+        self._sessions = [psycopg.connect(url, prepare_threshold=0) for _ in range(sessions)]
 
     @contextmanager
     def connection(self) -> Iterator[psycopg.Connection[Any]]:
@@ -22,7 +22,9 @@ class Pooler:
             if not session.closed:
                 assert session.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
                 session.autocommit = True
-                session.execute("DISCARD ALL")
+                kept = session.execute("SELECT count(*) FROM pg_prepared_statements", prepare=False)
+                assert kept.fetchall() == [(0,)]
+                session.execute("DISCARD ALL", prepare=False)
                 session.autocommit = False
             self._sessions.append(session)
 

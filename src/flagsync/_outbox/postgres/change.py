@@ -20,7 +20,7 @@ NEVER = -inf  # seconds since 1970
 
 
 class Change:
-    """A change to an outbox whose row is locked: nobody else writes.
+    """A change to an outbox, whose lock it takes: nobody else writes.
 
     Args:
         transaction: A transaction in which nothing has happened yet.
@@ -35,14 +35,14 @@ class Change:
 
     def __init__(self, transaction: Transaction, process: str, boot: int) -> None:
         self._transaction, self._process, self._boot = transaction, process, boot
-        if not (rows := transaction.rows(sql.LOCK)):
-            raise EmptyError("PostgreSQL: the table outbox_store has lost its row")
-        [[self.store, self._last_version, self._last_account]] = rows
+        transaction.rows(sql.LOCK)
         self._clock = monotonic()  # no message seems to have waited longer than it has
-        rows = transaction.rows(sql.STATE, process)
+        if not (rows := transaction.rows(sql.STATE, process)):
+            raise EmptyError("PostgreSQL: the table outbox_store has lost its row")
         self.now: float = rows[0][0]
-        self._account = rows[0][1] or 0
-        self._destinations = [_Destination._make(row[2:]) for row in rows if row[2]]
+        self.store, self._last_version, self._last_account, account = rows[0][1:5]
+        self._account = account or 0
+        self._destinations = [_Destination._make(row[5:]) for row in rows if row[5]]
         self.remembered = sum(row.remembered for row in self._destinations)
         self._numbers = {destination_of(row.url, row.project): row.number for row in self._destinations}
         self._tally, self._firsts = Tally(), Counter[int]()  # by destination

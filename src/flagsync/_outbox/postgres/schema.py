@@ -3,8 +3,8 @@
 ``outbox_latest`` knows the last message of each key, in narrow rows without an index on what changes: PostgreSQL
 updates such a row in its page. ``outbox_waiting`` has the messages that wait, which are inserted and deleted, and are
 updated only if they are put behind all others; the server vacuums it whenever its autovacuum looks. The other tables
-are small. The row of ``outbox_store`` is locked by whoever writes: versions are in the order of commits, and no two
-writers wait for each other.
+are small. Whoever writes has the one lock of the store: versions are in the order of commits, and no two writers wait
+for each other.
 
 Keys are found by a digest of destination and key, so that an index has no text. Text that messages contain is bytes,
 whatever the encoding of the database.
@@ -62,12 +62,14 @@ CREATE INDEX IF NOT EXISTS outbox_last_used ON {{schema}}.outbox_tails (last_ver
     ),
 )
 
+LOCK_SPACE = int.from_bytes(b"outb") << 32  # of advisory locks, beside those of the application
 NOW = "extract(epoch FROM clock_timestamp())::double precision"
 
 # A change
-LOCK = "SELECT id, last_version, last_account FROM outbox_store FOR UPDATE"
-STATE = f"""SELECT {NOW}, (SELECT number FROM outbox_accounts WHERE process = %s), number, url, project, pending,
-    remembered FROM (SELECT) AS one LEFT JOIN outbox_destinations ON true"""
+# Whoever waits gets it in turn; a row that each writer changes would be had by whoever comes last.
+LOCK = f"SELECT 1 FROM pg_advisory_xact_lock({LOCK_SPACE} + 'outbox_store'::regclass::oid::bigint)"
+STATE = f"""SELECT {NOW}, id, last_version, last_account, (SELECT number FROM outbox_accounts WHERE process = %s),
+    number, url, project, pending, remembered FROM outbox_store LEFT JOIN outbox_destinations ON true"""
 NEW_ACCOUNT = "INSERT INTO outbox_accounts (number, process, used_at) VALUES (%s, %s, %s)"
 NEW_DESTINATION = "INSERT INTO outbox_destinations (number, url, project) VALUES (%s, %s, %s)"
 KNOWN = """SELECT digest, version, boot, evaluated_at, evaluation, fingerprint, accepted_at,
