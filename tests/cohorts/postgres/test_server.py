@@ -9,6 +9,7 @@ from flagsmith import Flagsmith
 
 from flagsync import FlagSync
 from flagsync.cohorts import CohortWebhook, PostgresStore, StoreUnavailableError
+from flagsync.cohorts.postgres.schema import LOCK
 from flagsync.cohorts.postgres.store import StoreLimits
 from tests.support.postgres import PostgresServer, postgres_server, schema_of
 from tests.support.updates import KEY, add, after, drain, page
@@ -130,7 +131,7 @@ def test_process_that_keeps_its_lock_holds_up_no_reader_and_a_writer_for_a_momen
 ) -> None:
     store.apply(add("ann"))
     with PostgresStore(server.url(), schema=store._schema) as other, other._database.work() as transaction:
-        transaction.rows("SELECT 1 FROM cohorts_state FOR UPDATE")
+        transaction.rows(LOCK)
         assert "another process kept its lock for too long" in unavailable(lambda: store.apply(add("bob")))
         assert store.traits_of(["ann"]) == {"ann": {KEY: True}}
     assert after(store, add("bob")) == ["ann", "bob"]
@@ -141,7 +142,7 @@ def test_process_that_stops_in_the_middle_of_a_page_loses_its_lock(
 ) -> None:
     def stop_in_the_middle() -> None:
         with store._database.work() as stopped:
-            stopped.rows("SELECT 1 FROM cohorts_state FOR UPDATE")
+            stopped.rows(LOCK)
             with PostgresStore(server.url(), schema=store._schema) as patient:
                 assert after(patient, add("bob")) == ["ann", "bob"]
             stopped.rows("SELECT 1")

@@ -1,9 +1,9 @@
 """The tables of cohorts in PostgreSQL, and the queries on them; see ``Sessions`` for ``seen`` and ``floor``.
 
-They are those of a file of cohorts; see ``flagsync.cohorts.sqlite.schema`` for what their columns mean. The row of
-``cohorts_state`` is locked by whoever changes members: positions are in the order of commits, and no two writers wait
-for each other. Text of Mixpanel is bytes of UTF-8, whatever the encoding of the database. ``key`` is an identifier, or
-the beginning and a digest of one that is too long for an index, which is then in ``long_identifier``.
+They are those of a file of cohorts; see ``flagsync.cohorts.sqlite.schema`` for what their columns mean. Whoever changes
+members has the one lock of the store: positions are in the order of commits, and no two writers wait for each other.
+Text of Mixpanel is bytes of UTF-8, whatever the encoding of the database. ``key`` is an identifier, or the beginning
+and a digest of one that is too long for an index, which is then in ``long_identifier``.
 """
 
 from flagsync._postgres.tables import Tables
@@ -49,11 +49,14 @@ CREATE INDEX IF NOT EXISTS cohort_unsettled_tried ON {schema}.cohort_unsettled (
     ),
 )
 
+LOCK_SPACE = int.from_bytes(b"coho") << 32  # of advisory locks, beside those of the application
 NOW = "extract(epoch FROM clock_timestamp())::double precision"
 
 VERSION = "SELECT coalesce((SELECT version FROM cohorts_state), 0)"
 POSITION = "SELECT coalesce((SELECT position FROM cohorts_state), 0)"
-LOCK = "SELECT version, position FROM cohorts_state FOR UPDATE"
+# Whoever waits gets it in turn; a row that each writer changes would be had by whoever comes last.
+LOCK = f"SELECT 1 FROM pg_advisory_xact_lock({LOCK_SPACE} + 'cohorts_state'::regclass::oid::bigint)"
+STATE = "SELECT version, position FROM cohorts_state"
 NEW_STATE = "INSERT INTO cohorts_state DEFAULT VALUES ON CONFLICT DO NOTHING"
 FINISH = "UPDATE cohorts_state SET version = %s, position = %s"
 

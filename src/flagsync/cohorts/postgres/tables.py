@@ -150,10 +150,11 @@ class CohortTables:
 
     @cached_property
     def _state(self) -> _State:
-        """The row that is locked until the end of the transaction: nobody else changes members."""
-        if (row := self._first(sql.LOCK)) is None:  # somebody has emptied the table
+        """What this transaction changes, and until its end nobody else: it has the lock of the store from now on."""
+        self._transaction.rows(sql.LOCK)
+        if (row := self._first(sql.STATE)) is None:  # somebody has emptied the table
             self._transaction.run(sql.NEW_STATE)
-            [row] = self._transaction.rows(sql.LOCK)
+            [row] = self._transaction.rows(sql.STATE)
         return _State(*row)
 
     def _first(self, query: str, *values: object) -> Row | None:
