@@ -8,10 +8,27 @@ from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
 
+import pytest
+
 from flagsync.testing import MixpanelServer
 from tests.support.flagsmith_server import FlagsmithServer
+from tests.support.postgres import PostgresServer, schema_of
 
 AUTHORIZATION = f"Basic {b64encode(b'mixpanel:secret').decode()}"
+
+
+@pytest.fixture(params=["file", "server"])
+def cohorts(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """What names the store of a test."""
+    if request.param == "file":
+        return str(tmp_path / "cohorts.db")
+    server: PostgresServer = request.getfixturevalue("postgres")
+    return f"{server.url()}#{schema_of(tmp_path)}"
+
+
+def port_of(webhook: subprocess.Popen[str]) -> str:
+    assert webhook.stdout
+    return webhook.stdout.readline().strip()
 
 
 def say(process: subprocess.Popen[str], line: str) -> str:
@@ -43,23 +60,21 @@ def test_cohort_decides_which_flag_a_user_gets_and_mixpanel_shows_it(
     start: Callable[..., subprocess.Popen[str]],
     mixpanel: MixpanelServer,
     document: dict[str, Any],
-    tmp_path: Path,
+    cohorts: str,
 ) -> None:
     [segment] = document["project"]["segments"]
     condition = {"operator": "EQUAL", "property_": "mixpanel_cohort_vips", "value": "true"}
     segment["rules"][0]["rules"][0]["conditions"] = [condition]
     states = document["feature_states"]
     document["feature_states"] = [state for state in states if state["feature"]["name"] == "seg_override"]
-    cohorts = str(tmp_path / "cohorts.db")
-    webhook = start("webhook.py", cohorts)
-    assert webhook.stdout
-    port = webhook.stdout.readline().strip()
+    ports = [port_of(start("webhook.py", cohorts)) for _ in range(2)]  # processes of a host, or hosts
     with FlagsmithServer() as flagsmith:
         flagsmith.document = document
         application = start("evaluating.py", flagsmith.api_url, cohorts)
         assert say(application, "ann") == "None"
         assert mixpanel.profiles["ann"]["seg_override"] is False
-        for action, value, shown in (("add_members", "gold", "gold"), ("remove_members", "None", False)):
+        changes = ("add_members", "gold", "gold"), ("remove_members", "None", False)
+        for port, (action, value, shown) in zip(ports, changes, strict=True):
             assert call(port, action, "ann") == {"action": action, "status": "success"}
             assert any(say(application, "ann") == value for _ in range(10_000))  # a second later at most
             assert mixpanel.profiles["ann"]["seg_override"] == shown

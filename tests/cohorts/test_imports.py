@@ -13,8 +13,8 @@ from flagsync import cohorts, testing
 from tests.conftest import PYTHON
 
 
-def test_import_of_a_client_loads_neither_sqlite_nor_the_webhook() -> None:
-    lazy = ("sqlite3", "flagsync.cohorts.webhook", "flagsync.cohorts.trait_writer")
+def test_import_of_a_client_loads_no_store_and_no_webhook() -> None:
+    lazy = ("sqlite3", "psycopg", "flagsync.cohorts.webhook", "flagsync.cohorts.trait_writer")
     program = (
         f"import sys; from flagsync import FlagSync; print([name for name in {lazy} if name in sys.modules])"
     )

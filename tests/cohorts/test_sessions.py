@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from flagsync.cohorts import CohortUpdate, SQLiteStore
+from flagsync.cohorts import CohortUpdate, PostgresStore, SQLiteStore
+from flagsync.cohorts.postgres.store import StoreLimits as PostgresLimits
 from flagsync.cohorts.sessions import STARTS_OVER
 from flagsync.cohorts.sqlite.store import StoreLimits
 from tests.support.flagsmith_server import Clock
+from tests.support.postgres import PostgresServer, schema_of
 from tests.support.reference_store import ReferenceStore
 from tests.support.updates import add, after, drain, page
 
@@ -29,13 +31,17 @@ class Stores(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.directory, self.clock = TemporaryDirectory(), Clock()
-        self.reference, self.file = ReferenceStore(), self.open()
-        self.log = self.file.change_log("production")
+        self.reference, self.stored = ReferenceStore(), self.open()
+        self.log = self.stored.change_log("production")
         self.written: dict[tuple[str, str], bool] = {}
 
-    def open(self) -> SQLiteStore:
+    def open(self) -> SQLiteStore | PostgresStore:
+        """Open the store that is compared with the reference."""
         limits = StoreLimits(swept_rows=1, clock=self.clock)
         return SQLiteStore(Path(self.directory.name) / "cohorts.db", limits=limits)
+
+    def pass_time(self) -> None:
+        self.clock.sleep(60.0)
 
     @rule(
         action=st.sampled_from(["add_members", "remove_members"]),
@@ -60,7 +66,7 @@ class Stores(RuleBasedStateMachine):
 
     def apply(self, update: CohortUpdate) -> None:
         self.reference.apply(update)
-        self.file.apply(update)
+        self.stored.apply(update)
 
     @rule()
     def start(self) -> None:
@@ -85,42 +91,69 @@ class Stores(RuleBasedStateMachine):
 
     @rule()
     def time_passes(self) -> None:
-        self.clock.sleep(60.0)
+        self.pass_time()
 
     @rule()
     def reopen(self) -> None:
         self.log.release_lease()
-        self.file.close()
-        self.file = self.open()
-        self.log = self.file.change_log("production")
+        self.stored.close()
+        self.stored = self.open()
+        self.log = self.stored.change_log("production")
 
     @invariant()
     def same_members(self) -> None:
         for cohort in "12":
-            assert [*self.file.members(cohort)] == [*self.reference.members(cohort)]
-        assert self.file.traits_of("abcdef") == self.reference.traits_of("abcdef")
+            assert [*self.stored.members(cohort)] == [*self.reference.members(cohort)]
+        assert self.stored.traits_of("abcdef") == self.reference.traits_of("abcdef")
 
     def teardown(self) -> None:
         while not self.log.state().is_complete or self.log.state().first is not None:
             self.start()
             self.sweep()
             self.write(3, 3, None)
-            self.time_passes()
+            self.pass_time()
         told = Counter(key for key, value in self.written.items() if value)
-        other = drain(self.file.change_log("staging"))
+        other = drain(self.stored.change_log("staging"))
         in_cohorts = Counter(
             (identifier, cohort.trait_key)
             for cohort in self.reference.cohorts()
             for identifier in self.reference.members(cohort.id)
         )
-        self.file.close()
+        self.stored.close()
         self.directory.cleanup()
         assert told == in_cohorts
         assert Counter(who for who, value in other if value) == Counter(who for who, _ in in_cohorts)
 
 
-Stores.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
-test_sessions_hold_what_the_reference_holds_whatever_comes = Stores.TestCase
+class Schemas(Stores):
+    """A schema in a server, which the tests share, takes the place of the file."""
+
+    server: PostgresServer
+
+    def open(self) -> PostgresStore:
+        schema, limits = schema_of(Path(self.directory.name)), PostgresLimits(swept_rows=1)
+        return PostgresStore(self.server.url(), schema=schema, limits=limits)
+
+    def apply(self, update: CohortUpdate) -> None:
+        self.reference.apply(update)
+        with self.open() as other:  # a host that does not write traits
+            other.apply(update)
+
+    def pass_time(self) -> None:
+        unsettled = f"{schema_of(Path(self.directory.name))}.cohort_unsettled"
+        self.server.run(f"UPDATE {unsettled} SET due = greatest(0, due - 60)")
+
+
+SETTINGS = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+def test_sessions_hold_what_the_reference_holds_whatever_comes() -> None:
+    run_state_machine_as_test(Stores, settings=SETTINGS)
+
+
+def test_sessions_of_two_hosts_hold_what_the_reference_holds_whatever_comes(postgres: PostgresServer) -> None:
+    Schemas.server = postgres
+    run_state_machine_as_test(Schemas, settings=settings(SETTINGS, max_examples=15))
 
 
 @pytest.fixture

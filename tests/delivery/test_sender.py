@@ -545,7 +545,7 @@ def test_sender_begins_no_request_after_the_end_of_its_lease() -> None:
     assert rig.service.requests == [["ann", "bob"]]  # of the second claim
     assert rig.count("delivered") == 2
     [error] = rig.errors
-    assert "before its lease of the outbox ended" in f"{error}"
+    assert "before its lease ended" in f"{error}"
 
 
 def test_sender_ends_a_request_before_its_lease_ends() -> None:

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from itertools import count
 from pathlib import Path
 from time import monotonic
@@ -20,6 +20,7 @@ from flagsync._outbox.postgres import PostgresBackend
 from flagsync._outbox.postgres.change import Change
 from flagsync.testing.backends import OutboxBackendContract
 from tests.support.outboxes import HERE, LONG, message, repeat, texts
+from tests.support.pooler import Pooler
 from tests.support.postgres import PostgresServer, schema_of
 
 numbers = count()
@@ -250,32 +251,6 @@ def test_role_needs_no_right_to_create_in_tables_of_an_administrator(
 
 
 # Pools and poolers
-
-
-class Pooler:
-    """As pgbouncer in transaction mode: each transaction may have another session, which keeps nothing."""
-
-    def __init__(self, url: str, sessions: int = 3) -> None:
-        self._sessions = [psycopg.connect(url, prepare_threshold=0) for _ in range(sessions)]
-
-    @contextmanager
-    def connection(self) -> Iterator[psycopg.Connection[Any]]:
-        session = self._sessions.pop(0)
-        try:
-            yield session
-        finally:
-            if not session.closed:
-                assert session.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
-                session.autocommit = True
-                kept = session.execute("SELECT count(*) FROM pg_prepared_statements", prepare=False)
-                assert kept.fetchall() == [(0,)]
-                session.execute("DISCARD ALL", prepare=False)
-                session.autocommit = False
-            self._sessions.append(session)
-
-    def close(self) -> None:
-        for session in self._sessions:
-            session.close()
 
 
 class TestPostgresBackendBehindAPooler(OutboxBackendContract):

@@ -1,9 +1,11 @@
-"""Serves a cohort webhook on a free port, which it prints; the argument is the file of the store."""
+"""Serves a cohort webhook on a free port, which it prints; the argument names the store."""
 
 import sys
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
-from flagsync.cohorts import CohortWebhook, SQLiteStore
+from stores import open_store
+
+from flagsync.cohorts import CohortWebhook
 
 
 class Quiet(WSGIRequestHandler):
@@ -11,7 +13,7 @@ class Quiet(WSGIRequestHandler):
         pass
 
 
-webhook = CohortWebhook(SQLiteStore(sys.argv[1]), credentials=[("mixpanel", "secret")])
+webhook = CohortWebhook(open_store(sys.argv[1]), credentials=[("mixpanel", "secret")])
 with make_server("127.0.0.1", 0, webhook.wsgi, handler_class=Quiet) as server:
     print(server.server_port, flush=True)
     server.serve_forever()

@@ -116,6 +116,8 @@ class Entry:
 class ReferenceLog:
     """The change log of one environment; its time stands still."""
 
+    lease_seconds = 0.0
+
     def __init__(self, store: ReferenceStore) -> None:
         self._store = store
         self._began: int | None = None

@@ -1,16 +1,20 @@
 """The membership contract: what keeps it passes, and what breaks one rule fails."""
 
 import inspect
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from flagsync.cohorts import CohortUpdate, SQLiteStore, TraitChange
+from flagsync.cohorts import CohortUpdate, PostgresStore, SQLiteStore, TraitChange
+from flagsync.cohorts.postgres.store import StoreLimits as PostgresLimits
 from flagsync.cohorts.sqlite.store import StoreLimits
 from flagsync.testing.stores import MembershipStoreContract
 from flagsync.testing.stores.support import Memberships
+from tests.support.pooler import Pooler
+from tests.support.postgres import PostgresServer, schema_of
 from tests.support.reference_store import ReferenceLog, ReferenceStore
 
 
@@ -27,6 +31,35 @@ class TestSQLiteStore(MembershipStoreContract):
 class TestSQLiteStoreThatSweepsRowByRow(MembershipStoreContract):
     def make_store(self, path: Path) -> SQLiteStore:
         return SQLiteStore(path / "cohorts.db", limits=StoreLimits(swept_rows=1))
+
+
+class PostgresStores(MembershipStoreContract):
+    """Stores in a server, each in a schema of its own, which are closed after a test."""
+
+    limits = PostgresLimits()
+
+    @pytest.fixture
+    def store(self, postgres: PostgresServer, tmp_path: Path) -> Iterator[PostgresStore]:
+        with PostgresStore(postgres.url(), schema=schema_of(tmp_path), limits=self.limits) as store:
+            yield store
+
+
+class TestPostgresStore(PostgresStores):
+    pass
+
+
+class TestPostgresStoreThatSweepsRowByRow(PostgresStores):
+    limits = PostgresLimits(swept_rows=1)
+
+
+class TestPostgresStoreBehindAPooler(MembershipStoreContract):
+    @pytest.fixture
+    def store(self, postgres: PostgresServer, tmp_path: Path) -> Iterator[PostgresStore]:
+        with (
+            closing(Pooler(postgres.url())) as pooler,
+            PostgresStore(pooler, schema=schema_of(tmp_path)) as store,
+        ):
+            yield store
 
 
 class OnlyMemberships:

@@ -18,7 +18,7 @@ from flagsync._report import Reporter
 from flagsync._stats import Ledger
 from flagsync._worker import Flush, Flushes, Worker, time_left
 
-TOO_LATE = "The process was suspended, and could not send a batch before its lease of the outbox ended"
+TOO_LATE = "The process was suspended, and could not send a batch before its lease ended"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

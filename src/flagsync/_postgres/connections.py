@@ -2,8 +2,8 @@
 
 Guarantee: a call returns after a given time, even if the server has stopped and the connection has not. A connection
 is never used by a forked child of the process that opened it. Nothing is left in a session: behind pgbouncer in
-transaction mode, the next transaction may have another one. Boundary: the system resolves host names, and a URL with
-several hosts takes as long as this for each that does not answer.
+transaction mode, the next transaction may have another one. Boundary: the system resolves host names, and of a
+URL with several hosts, those behind one that does not answer are not tried.
 """
 
 import inspect
@@ -15,7 +15,8 @@ from math import inf
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict
+from psycopg import generators
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import TransactionStatus
 from psycopg.waiting import Ready
 
@@ -30,7 +31,7 @@ ACCEPTED = (
     "it takes a URL such as 'postgresql://user:password@host:5432/database', in which special characters of the "
     "user and the password are percent-encoded, as @ is by %40"
 )
-CONNECT_SECONDS = 2  # the least that the driver accepts
+TOO_LATE = "the server does not answer in time"
 LEAST_SECONDS = 0.25  # so that a server that works answers also at a deadline
 MAX_IDLE = 4
 # What the server ends, after which part of the time: it says why, before this process gives up.
@@ -115,7 +116,7 @@ class Connections:
                 yield connection
             return
         idle = self._idle.get()
-        connection = idle.take() or _connect(self._place)
+        connection = idle.take() or _connect(self._place, until)
         try:
             yield connection
         finally:
@@ -150,10 +151,29 @@ class _Idle:
             connection.close()
 
 
-def _connect(conninfo: str) -> Connection:
-    """Open a connection that prepares no statements, which would stay in a session of pgbouncer."""
-    options = {"fallback_application_name": "flagsync", "connect_timeout": CONNECT_SECONDS}
-    return psycopg.connect(conninfo, autocommit=True, prepare_threshold=None, **options)  # type: ignore[arg-type]
+def _connect(conninfo: str, until: float) -> Connection:
+    """Open a connection that prepares no statements, which would stay in a session of pgbouncer.
+
+    The driver's own ``connect`` waits for two seconds at least.
+    """
+    opening = generators.connect(make_conninfo(conninfo, fallback_application_name="flagsync"))
+    try:
+        descriptor, awaited = next(opening)
+        while True:
+            descriptor, awaited = opening.send(_select(descriptor, awaited, until))
+    except StopIteration as end:
+        connection: Connection = psycopg.Connection(end.value)
+    connection.autocommit, connection.prepare_threshold = True, None
+    return connection
+
+
+def _select(descriptor: int, awaited: Any, until: float) -> Ready:  # noqa: ANN401 - of a type that versions name apart
+    """Wait until a connection can be read or written."""
+    with selectors.DefaultSelector() as selector:
+        selector.register(descriptor, awaited)
+        if ready := selector.select(max(0.0, until - monotonic())):
+            return Ready(ready[0][1])
+    raise ConnectionTimeoutError(TOO_LATE)
 
 
 def _lend(pool: Pool, until: float) -> AbstractContextManager[Connection]:
@@ -210,7 +230,7 @@ def _wait(connection: Connection, operation: Generator[Any, Any, T], until: floa
             while True:
                 ready = selector.select(max(0.0, until - monotonic()))
                 if not ready:
-                    raise ConnectionTimeoutError("the server does not answer in time")
+                    raise ConnectionTimeoutError(TOO_LATE)
                 wanted = operation.send(Ready(ready[0][1]))
                 if wanted != awaited:
                     selector.modify(connection.fileno(), awaited := wanted)

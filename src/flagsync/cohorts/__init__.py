@@ -1,12 +1,13 @@
 """Makes Mixpanel cohorts available as Flagsmith traits.
 
     Mixpanel's webhook ─> CohortWebhook ─> CohortUpdate        webhook/, update
-                            └─> MembershipSink.apply()         store; sqlite/, sessions, keys
+                            └─> MembershipSink.apply()         store; sqlite/, postgres/
     FlagSync(…, cohorts=store) <─ MembershipReader <─┤         lookup
     Flagsmith's stored traits <─ TraitWriter <─ ChangeLogs     trait_writer/
 
-A store fills the three roles of ``store``, or those that its callers need. ``environment`` is an environment of
-Flagsmith, as a client reaches it.
+A store fills the three roles of ``store``, or those that its callers need. What the stores of this package share is in
+``sessions``, ``change_log``, ``catalog`` and ``keys``. ``environment`` is an environment of Flagsmith, as a client
+reaches it.
 """
 
 from typing import TYPE_CHECKING
@@ -26,6 +27,7 @@ from flagsync.cohorts.update import CohortUpdate
 from flagsync.exceptions import StoreUnavailableError
 
 if TYPE_CHECKING:
+    from flagsync.cohorts.postgres.store import PostgresStore
     from flagsync.cohorts.sqlite.store import SQLiteStore
     from flagsync.cohorts.trait_writer.writer import TraitStats, TraitWriter
     from flagsync.cohorts.webhook.app import CohortWebhook
@@ -40,6 +42,7 @@ __all__ = [
     "MembershipReader",
     "MembershipSink",
     "MembershipStore",
+    "PostgresStore",
     "SQLiteStore",
     "StoreUnavailableError",
     "TraitChange",
@@ -47,9 +50,10 @@ __all__ = [
     "TraitWriter",
 ]
 
-# Every client imports this package, and few need SQLite, asyncio or a second sender.
+# Every client imports this package, and few need SQLite, PostgreSQL, asyncio or a second sender.
 _IMPORTED_WHEN_USED = {
     "CohortWebhook": "flagsync.cohorts.webhook.app",
+    "PostgresStore": "flagsync.cohorts.postgres.store",
     "SQLiteStore": "flagsync.cohorts.sqlite.store",
     "TraitStats": "flagsync.cohorts.trait_writer.writer",
     "TraitWriter": "flagsync.cohorts.trait_writer.writer",

@@ -47,14 +47,6 @@ class PageTotals(NamedTuple):
     skipped: int
 
 
-class SweptRange(NamedTuple):
-    """Some rows of a cohort: those after an identifier, up to another one, or up to the end if that is None."""
-
-    cohort: int
-    after: str
-    last: str | None
-
-
 class SessionTables(Protocol):
     """The tables of a store, in one transaction: what a database must do for sessions to work.
 
@@ -98,11 +90,11 @@ class SessionTables(Protocol):
     def raise_floor(self, cohort: int, session: int) -> None:
         """Make a session the cohort's floor, start a sweep at its first row, and forget pages of older sessions."""
 
-    def next_range(self, rows: int) -> SweptRange | None:
-        """Return the next range to sweep, of at most ``rows + 1`` rows; None if there is none."""
+    def sweep(self, rows: int) -> bool:
+        """Look at the next ``rows + 1`` rows, and turn those that left into former members, who have changed.
 
-    def sweep(self, swept: SweptRange) -> None:
-        """Turn the members in a range that left into former members, who have changed; continue behind the range."""
+        The next call continues behind them. Return False if there was nothing to look at.
+        """
 
     def count_change(self) -> None:
         """Change the version of the store."""
@@ -151,10 +143,7 @@ class Sessions:
 
     def sweep(self, tables: SessionTables) -> bool:
         """Turn some of those who left into former members; return False if there was nothing to sweep."""
-        swept = tables.next_range(self._swept_rows)
-        if swept is not None:
-            tables.sweep(swept)
-        return swept is not None
+        return tables.sweep(self._swept_rows)
 
     def _note_page(self, tables: SessionTables, cohort: StoredCohort, update: CohortUpdate) -> int | None:
         """Return the number of the page's session; None if the page says nothing new."""

@@ -99,7 +99,15 @@ class ChangeLog(Protocol):
 
     Each identity and cohort has one entry at most: its last change. One thread of each process claims. Each method may
     raise ``StoreUnavailableError`` if the same call may succeed later.
+
+    Attributes:
+        lease_seconds: How long a process may write after it acquired the lease. Nobody else acquires it meanwhile,
+            unless it is released. 0.0 if the lease does not end before the process does.
     """
+
+    @property
+    def lease_seconds(self) -> float:
+        """See above."""
 
     def start(self) -> None:
         """Start the log, with all current members as the first entries. Does nothing the second time."""
@@ -122,8 +130,9 @@ class ChangeLog(Protocol):
     def try_acquire_lease(self) -> bool:
         """Acquire the lease if no other process holds it; return whether this process holds it.
 
-        Called before each claim. Each environment has a lease of its own, which ends with its process, or when the
-        store is replaced. A process whose lease has ended may not know that until it tries again.
+        Called before each claim, which renews it. Each environment has a lease of its own, which ends with its process
+        or after ``lease_seconds``, and when the store is replaced. A process whose lease has ended may not know that
+        until it tries again.
         """
 
     def release_lease(self) -> None:
@@ -140,7 +149,8 @@ class ChangeLog(Protocol):
     def settle(self, changes: Collection[TraitChange]) -> None:
         """Take claimed changes off the log: those that Flagsmith has accepted, or will never accept.
 
-        An entry whose position has changed meanwhile stays.
+        An entry whose position has changed meanwhile stays, and so does everything that another process may have
+        claimed after the lease of this one had ended.
         """
 
     def postpone(self, changes: Collection[TraitChange], seconds: float) -> None:

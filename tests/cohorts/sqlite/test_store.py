@@ -1,10 +1,7 @@
 """The membership store in a file: what it adds to the contract, which ``tests/testing`` has it pass."""
 
-import os
 import re
-import signal
 import sqlite3
-import subprocess
 import threading
 from collections.abc import Callable
 from contextlib import closing
@@ -17,15 +14,10 @@ import pytest
 
 from flagsync.cohorts import (
     ChangeLog,
-    ChangeLogs,
-    Cohort,
-    MembershipReader,
-    MembershipSink,
     SQLiteStore,
     StoreUnavailableError,
 )
 from flagsync.cohorts.sqlite import schema
-from flagsync.cohorts.sqlite.change_log import SQLiteChangeLog
 from flagsync.cohorts.sqlite.store import StoreLimits
 from tests.support.flagsmith_server import Clock
 from tests.support.updates import KEY, add, after, drain, page, remove
@@ -36,7 +28,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "cohorts.db"
 
 
-def production(store: SQLiteStore) -> SQLiteChangeLog:
+def production(store: SQLiteStore) -> ChangeLog:
     """Return the log of an environment, which was started."""
     log = store.change_log("production")
     log.start()
@@ -52,111 +44,10 @@ def lock_of(path: Path) -> Path:
     return lock
 
 
-def test_store_has_all_roles(path: Path) -> None:
-    with SQLiteStore(path) as store:
-        roles = MembershipSink, MembershipReader, ChangeLogs
-        assert [isinstance(store, role) for role in roles] == [True] * 3
-
-
 # Which cohorts, and what they are called
 
 
-def test_cohorts_are_listed_in_the_order_of_first_sight(path: Path) -> None:
-    with SQLiteStore(path) as store:
-        after(
-            store, add("ann", cohort="9"), add("ann", cohort="8", name="others"), add(cohort="9", name="VIPs")
-        )
-        assert store.cohorts() == [Cohort("9", "VIPs", KEY), Cohort("8", "others", "mixpanel_cohort_others")]
-
-
-def test_members_of_an_unknown_cohort_are_nobody(path: Path) -> None:
-    with SQLiteStore(path) as store:
-        assert [*store.members("unknown")] == []
-
-
-def test_cohort_that_is_left_out_is_not_there(path: Path) -> None:
-    with SQLiteStore(path, takes=lambda cohort_id, _: cohort_id != "7") as store:
-        assert after(store, add("ann"), add("ann", cohort="8", name="others")) == []
-        assert store.traits_of(["ann"]) == {"ann": {"mixpanel_cohort_others": True}}
-
-
-def test_cohort_can_be_renamed_out_of_what_is_included(path: Path) -> None:
-    with SQLiteStore(path, takes=lambda _, name: name == "vips") as store:
-        log = production(store)
-        after(store, add("ann"), add("bob", name="secret"))
-        assert (store.traits_of(["ann"]), store.cohorts(), drain(log)) == ({"ann": {}}, [], [])
-        log.release_lease()
-        assert after(store, add(name="vips")) == ["ann", "bob"]
-
-
-def test_version_changes_when_a_cohort_is_renamed(path: Path) -> None:
-    with SQLiteStore(path) as store:
-        versions = [store.version()]
-        for update in (add("ann"), add(name="VIPs"), page("s", 1, 1, "bob"), remove("bob")):
-            store.apply(update)
-            versions.append(store.version())
-        assert len({*versions}) == 5
-        assert store.version() == versions[-1]
-
-
-def test_cohort_that_is_made_during_a_claim_loses_no_change(path: Path) -> None:
-    is_first = [True]
-
-    def takes(cohort_id: str, _: str) -> bool:
-        if cohort_id == "7" and is_claiming and is_first:
-            is_first.clear()
-            store.apply(add("bob", cohort="8", name="others"))
-        return True
-
-    is_claiming = False
-    with SQLiteStore(path, takes=takes) as store:
-        log = production(store)
-        after(store, add("ann"))
-        is_claiming = True
-        assert identifiers(log) == ["ann"]
-        assert identifiers(log) == ["ann", "bob"]
-
-
 # The file
-
-
-def test_store_keeps_everything_when_it_is_opened_again(path: Path) -> None:
-    with SQLiteStore(path) as store:
-        after(store, page("s", 1, 2, "ann"), add("old"))
-    with SQLiteStore(path) as store:
-        assert after(store, add("new"), page("s", 2, 2, "bob")) == ["ann", "bob", "new", "old"]
-
-
-def test_page_of_a_process_that_is_killed_in_the_middle_of_it_is_not_begun(
-    path: Path, start: Callable[..., subprocess.Popen[str]]
-) -> None:
-    process = start("crash.py", str(path))
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
-    with SQLiteStore(path) as store:
-        assert [*store.members("7")] == ["ann", "old"]
-        log = store.change_log("production")
-        assert drain(log) == [("old", True), ("ann", True)]
-        assert after(store, page("s", 2, 2, "bob")) == ["ann", "bob"]
-        assert dict(drain(log)) == {"bob": True, "old": False}
-
-
-def test_file_is_shared_by_several_stores(path: Path) -> None:
-    with SQLiteStore(path) as one, SQLiteStore(path) as other:
-        one.apply(page("s", 1, 2, "ann"))
-        assert after(other, page("s", 2, 2, "bob")) == [*one.members("7")] == ["ann", "bob"]
-        assert one.traits_of(["ann"]) == other.traits_of(["ann"]) == {"ann": {KEY: True}}
-
-
-def test_lease_is_held_by_one_store_until_it_is_released(path: Path) -> None:
-    with SQLiteStore(path) as other, SQLiteStore(path) as one:
-        first, second = production(one), production(other)
-        other.apply(add("ann"))
-        assert (len(first.claim(1)), second.claim(1), second.try_acquire_lease()) == (1, [], False)
-        one.close()
-        assert second.try_acquire_lease() is False
-        first.release_lease()
-        assert identifiers(second, 1) == ["ann"]
 
 
 def test_lease_ends_when_its_lock_file_is_removed(path: Path) -> None:
@@ -178,30 +69,6 @@ def test_lease_that_cannot_be_acquired_is_unavailable(path: Path) -> None:
         lock.mkdir()
         with pytest.raises(StoreUnavailableError, match="The lock file of the cohorts cannot be used"):
             log.try_acquire_lease()
-
-
-def test_apply_takes_the_pages_of_a_session_from_many_threads_at_once(path: Path) -> None:
-    with SQLiteStore(path) as store:
-        store.apply(add("old"))
-        pages = [page("s", number, 20, f"{number:02}", "all") for number in range(1, 21)]
-        threads = [Thread(target=store.apply, args=(update,)) for update in pages * 2]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert [*store.members("7")] == [*(f"{number:02}" for number in range(1, 21)), "all"]
-
-
-def test_forked_child_uses_the_file_and_leaves_the_lease_to_its_parent(path: Path) -> None:
-    with SQLiteStore(path) as store:
-        log = production(store)
-        store.apply(add("ann"))
-        assert log.try_acquire_lease()
-        if (child := os.fork()) == 0:
-            store.apply(add("bob"))
-            os._exit(log.try_acquire_lease() or [*store.members("7")] != ["ann", "bob"])
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-        assert identifiers(log) == ["ann", "bob"]
 
 
 def test_locked_file_is_unavailable_to_write_and_can_be_read(path: Path) -> None:
@@ -231,13 +98,6 @@ def test_reading_does_not_wait_for_a_thread_that_writes(path: Path) -> None:
         other.execute("ROLLBACK")
         writing.join()
         assert [*store.members("7")] == ["ann", "bob"]
-
-
-def test_apply_stores_an_update_as_a_whole_or_not_at_all(path: Path) -> None:
-    with SQLiteStore(path) as store:
-        with pytest.raises(UnicodeEncodeError):
-            store.apply(add("ann", "\ud800"))
-        assert after(store, add("bob")) == ["bob"]
 
 
 def test_removed_file_is_made_anew(path: Path) -> None:
@@ -277,11 +137,6 @@ def test_file_of_an_outbox_is_refused(path: Path, flagsync: Callable[..., Any]) 
     flagsync(outbox=path)
     with pytest.raises(ValueError, match="belongs to another application"):
         SQLiteStore(path)
-
-
-def test_members_are_read_in_parts(path: Path) -> None:
-    with SQLiteStore(path, limits=StoreLimits(page_rows=2)) as store:
-        assert after(store, add(*"abcde")) == [*"abcde"]
 
 
 # The end of a store
@@ -391,19 +246,3 @@ def test_collected_store_in_a_process_that_never_used_it_does_nothing(path: Path
     store.close()
     del store
     assert path.exists()
-
-
-@pytest.mark.parametrize(
-    ("options", "remedy"),
-    [
-        ({"traits": ["vips"]}, "traits must be a mapping of cohort ids or names, as text, to trait keys"),
-        ({"traits": {7: "vip"}}, "traits must be a mapping of cohort ids or names, as text, to trait keys"),
-        ({"traits": {"7": "vip", "vips": "vip"}}, "and belong to one cohort"),
-        ({"traits": {"vips": ""}}, "a trait key in traits must be text of 1 to 200 characters"),
-        ({"traits": {"vips": "x" * 201}}, "a trait key in traits must be text of 1 to 200 characters"),
-        ({"takes": "vips"}, "takes must be a function of a cohort's id and name"),
-    ],
-)
-def test_invalid_option_names_what_is_accepted(path: Path, options: dict[str, Any], remedy: str) -> None:
-    with pytest.raises(ValueError, match=remedy):
-        SQLiteStore(path, **options)

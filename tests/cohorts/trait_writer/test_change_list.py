@@ -163,6 +163,14 @@ def test_claim_leaves_a_batch_that_was_refused_as_a_whole_until_later(setup: Set
     assert setup.log.wait() == dict.fromkeys("abcd", 60.0)
 
 
+def test_claim_ends_before_the_lease_if_that_ends_by_time(setup: Setup) -> None:
+    setup.store.apply(add("ann"))
+    assert setup.claim().until == inf
+    setup.log.lease_seconds = 60.0
+    before = monotonic()
+    assert before + 55 <= setup.claim().until <= monotonic() + 55
+
+
 def test_claim_waits_for_what_was_postponed(setup: Setup) -> None:
     setup.store.apply(add("ann"))
     setup.fail("ann")

@@ -1,9 +1,8 @@
 """Cohorts in a file that the processes of a host share.
 
 store       SQLiteStore, in all three roles
-change_log  SQLiteChangeLog: the changes that an environment has not been told
 file        CohortFile: in each process, one connection that reads and one that writes
-catalog     the known cohorts and their traits
-tables      the tables in one transaction
+tables      the tables in one transaction; log_tables: those of the change log
+lease       which process may claim the entries of a change log
 schema      the SQL of the tables
 """

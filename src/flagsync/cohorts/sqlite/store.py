@@ -14,12 +14,14 @@ from typing import Self
 from flagsync._clock import time
 from flagsync._files.sqlite import BUSY_SECONDS, read
 from flagsync._report import Reporter
+from flagsync.cohorts.catalog import CohortCatalog
+from flagsync.cohorts.change_log import StoredChangeLog, name_of
 from flagsync.cohorts.keys import Cohort, TraitKeys
 from flagsync.cohorts.sessions import Sessions
 from flagsync.cohorts.sqlite import schema as sql
-from flagsync.cohorts.sqlite.catalog import CohortCatalog
-from flagsync.cohorts.sqlite.change_log import SQLiteChangeLog
 from flagsync.cohorts.sqlite.file import CohortFile
+from flagsync.cohorts.sqlite.lease import LogLease
+from flagsync.cohorts.sqlite.log_tables import LogFile
 from flagsync.cohorts.sqlite.tables import CohortTables
 from flagsync.cohorts.update import CohortUpdate
 
@@ -100,7 +102,7 @@ class SQLiteStore:
     def cohorts(self) -> Sequence[Cohort]:
         """Return the included cohorts, in the order in which they were first seen."""
         with self._file.read() as file:
-            self._catalog.refresh(file)
+            self._catalog.refresh(CohortTables(file))
         return [*self._catalog.included().values()]
 
     def members(self, cohort_id: str) -> Iterator[str]:
@@ -123,11 +125,12 @@ class SQLiteStore:
         """Return identifier -> trait key of every included cohort -> whether the identity is a member."""
         with self._file.read() as file:
             found = {who: {number for [number] in file.execute(sql.COHORTS_OF, (who,))} for who in identifiers}
-            self._catalog.refresh(file)
+            self._catalog.refresh(CohortTables(file))
         cohorts = self._catalog.included().items()
         return {who: {c.trait_key: number in found[who] for number, c in cohorts} for who in found}
 
-    def change_log(self, environment: str) -> SQLiteChangeLog:
+    def change_log(self, environment: str) -> StoredChangeLog:
         """Return the change log of an environment of Flagsmith."""
-        rows, clock = self._limits.swept_rows, self._limits.clock
-        return SQLiteChangeLog(self._file, self._catalog, self._sessions, environment, rows=rows, clock=clock)
+        name, limits = name_of(environment), self._limits
+        file, lease = LogFile(self._file, name, limits.clock), LogLease(self._file.path, name)
+        return StoredChangeLog(file, lease, self._catalog, self._sessions, rows=limits.swept_rows)

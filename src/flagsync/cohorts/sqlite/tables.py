@@ -1,6 +1,7 @@
 """The tables of a file of cohorts in one transaction.
 
-Guarantee: it keeps the contract of ``SessionTables``. Boundary: ``sessions`` decides what a call changes.
+Guarantee: it keeps the contracts of ``SessionTables`` and ``CohortTable``. Boundary: ``sessions`` decides what a call
+changes.
 """
 
 import json
@@ -9,13 +10,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from flagsync._files.sqlite import read
-from flagsync.cohorts.sessions import PageTotals, StoredCohort, StoredPage, StoredSession, SweptRange
+from flagsync.cohorts.keys import KnownCohort
+from flagsync.cohorts.sessions import PageTotals, StoredCohort, StoredPage, StoredSession
 from flagsync.cohorts.sqlite import schema as sql
 from flagsync.cohorts.update import CohortUpdate
 
 
 class CohortTables:
-    """A file of cohorts, as ``SessionTables``.
+    """A file of cohorts, as ``SessionTables`` and ``CohortTable``.
 
     Args:
         file: A connection in a transaction.
@@ -23,6 +25,14 @@ class CohortTables:
 
     def __init__(self, file: sqlite3.Connection) -> None:
         self._file = file
+
+    def version(self) -> int:
+        """Return the version of the store."""
+        return read(self._file, sql.VERSION)
+
+    def known(self) -> list[KnownCohort]:
+        """Return the known cohorts."""
+        return [KnownCohort(*row) for row in self._file.execute(sql.KNOWN)]
 
     def cohort(self, update: CohortUpdate, *, make: bool) -> StoredCohort | None:
         """Return the cohort of a call, which has its new name from now on.
@@ -82,20 +92,19 @@ class CohortTables:
         self._file.execute(sql.RAISE_FLOOR, (session, cohort))
         self._file.execute(sql.FORGET_PAGES, {"cohort": cohort, "number": session})
 
-    def next_range(self, rows: int) -> SweptRange | None:
-        """Return the next range to sweep."""
-        unswept = self._first(sql.UNSWEPT)
-        if unswept is None:
-            return None
+    def sweep(self, rows: int) -> bool:
+        """Turn some of those that left into former members."""
+        if (unswept := self._first(sql.UNSWEPT)) is None:
+            return False
         cohort, after = unswept
-        last = self._first(sql.LAST_IN_RANGE, cohort, after, rows)
-        return SweptRange(cohort, after, None if last is None else last[0])
-
-    def sweep(self, swept: SweptRange) -> None:
-        """Turn the members in a range that left into former members."""
-        left = self._file.execute(sql.LEFT_IN_RANGE, swept._asdict()).fetchall()
-        self.leave(swept.cohort, [identifier for [identifier] in left])
-        self._file.execute(sql.SWEPT_UP_TO, (swept.last, swept.cohort))
+        row = self._first(sql.LAST_IN_RANGE, cohort, after, rows)
+        last = None if row is None else row[0]
+        left = self._file.execute(
+            sql.LEFT_IN_RANGE, {"cohort": cohort, "after": after, "last": last}
+        ).fetchall()
+        self.leave(cohort, [identifier for [identifier] in left])
+        self._file.execute(sql.SWEPT_UP_TO, (last, cohort))
+        return True
 
     def count_change(self) -> None:
         """Change the version of the store."""

@@ -7,7 +7,6 @@ fails is reported once, and used again when it works. Boundary: how changes are 
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping
-from hashlib import blake2b
 from math import inf
 from typing import Protocol
 
@@ -19,7 +18,7 @@ from flagsync._stats import Ledger
 from flagsync.cohorts.store import ChangeLog, LogState, TraitChange
 from flagsync.cohorts.trait_writer.pace import Pace
 from flagsync.cohorts.trait_writer.refusals import Refusals
-from flagsync.cohorts.trait_writer.service import as_json, obstacle_of
+from flagsync.cohorts.trait_writer.service import as_json, as_message, obstacle_of
 from flagsync.exceptions import DeliveryError
 
 
@@ -154,11 +153,11 @@ class ChangeList:
         if not (urgent or self._outage.is_active or self._is_due(state)):
             return Claim(next_at=self._due_at)
         self._due_at = inf
-        messages = self._claim_now()
-        return Claim(messages, has_more=state.last > self._claimed_up_to)
+        return self._claim_now()._replace(has_more=state.last > self._claimed_up_to)
 
-    def _claim_now(self) -> list[Message]:
+    def _claim_now(self) -> Claim:
         """Put the first changes in flight that may be sent together, the shortest first."""
+        until = self._pace.write_until(self._log.lease_seconds)
         while claimed := self._log.claim(self._requests.max_batch):
             self._claimed_up_to = max(self._claimed_up_to, *(change.position for change in claimed))
             usable = self._reject_unusable(claimed)
@@ -171,7 +170,9 @@ class ChangeList:
             if self._in_flight:
                 break
         # Flagsmith refuses long identifiers most often. Next to each other they are found in few requests.
-        return [self._message(body, self._in_flight[body]) for body in sorted(self._in_flight, key=len)]
+        bodies = sorted(self._in_flight, key=len)
+        messages = [as_message(body, self._in_flight[body], self._destination) for body in bodies]
+        return Claim(messages, until=until)
 
     def _is_due(self, state: LogState) -> bool:
         """Return whether changes wait long enough, or for a full batch."""
@@ -233,17 +234,6 @@ class ChangeList:
     def _postpone(self, changes: Collection[TraitChange], seconds: float) -> None:
         if changes:
             self._log.postpone(changes, seconds)
-
-    def _message(self, body: bytes, change: TraitChange) -> Message:
-        return Message(
-            f"{change.identifier}\0{change.trait_key}",
-            blake2b(body, digest_size=16).digest(),
-            body,
-            0.0,
-            self._destination,
-            0.0,
-            version=change.position,
-        )
 
     def _begin_outage(self, error: Exception) -> None:
         self._outage.begin(

@@ -4,6 +4,9 @@ Guarantee: the last state is written last, if the server ends a request within t
 """
 
 from dataclasses import dataclass
+from math import inf
+
+from flagsync._clock import monotonic
 
 MAX_DOUBLINGS = 30
 
@@ -20,6 +23,7 @@ class Pace:
         first_retry_seconds: How long a change that Flagsmith fails on is set aside. Each further failure doubles it.
         max_retry_seconds: The longest time that a change is set aside.
         max_tries: After this many tries a change is given up, if others are written meanwhile.
+        grace_seconds: How long before the end of a lease the last request must have ended.
     """
 
     interval_seconds: float = 1.0
@@ -28,6 +32,11 @@ class Pace:
     first_retry_seconds: float = 5.0
     max_retry_seconds: float = 3600.0
     max_tries: int = 20
+    grace_seconds: float = 5.0
+
+    def write_until(self, lease_seconds: float) -> float:
+        """Return when the last request must have ended if the lease is renewed now: ``time.monotonic()``."""
+        return monotonic() + lease_seconds - self.grace_seconds if lease_seconds else inf
 
     def unsure_for(self, slowest_seconds: float) -> float:
         """Return how long a request without an answer may go on, given the slowest recent one."""

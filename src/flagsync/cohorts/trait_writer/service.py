@@ -4,8 +4,10 @@ Guarantee: no message holds an identifier or a key.
 """
 
 import json
+from hashlib import blake2b
 
 from flagsync._delivery.answers import Answer, Outcome, Reply, Service, document_of, judge
+from flagsync._outbox.contract import Destination, Message
 from flagsync.cohorts.store import TraitChange
 from flagsync.cohorts.update import MAX_IDENTIFIER, is_storable
 
@@ -62,6 +64,12 @@ def as_json(change: TraitChange) -> bytes:
     identity = {"identifier": change.identifier}
     document = {"identity": identity, "trait_key": change.trait_key, "trait_value": change.value}
     return json.dumps(document).encode()
+
+
+def as_message(body: bytes, change: TraitChange, destination: Destination) -> Message:
+    """Return the message of a change with a body."""
+    key, digest = f"{change.identifier}\0{change.trait_key}", blake2b(body, digest_size=16).digest()
+    return Message(key, digest, body, 0.0, destination, 0.0, version=change.position)
 
 
 def judge_reply(reply: Reply | str) -> Answer:

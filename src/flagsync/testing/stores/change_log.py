@@ -223,6 +223,9 @@ class ChangeLogContract:
 
     # The lease
 
+    def test_lease_says_how_long_it_lasts(self, change_logs: ChangeLogs) -> None:
+        assert 0.0 <= started(change_logs).lease_seconds < inf
+
     def test_lease_can_be_released_and_acquired_again(self, change_logs: ChangeLogs) -> None:
         log = started(change_logs)
         assert log.try_acquire_lease()

@@ -1,16 +1,23 @@
-"""The known cohorts and their traits, read again only after a change.
+"""The known cohorts of a store and their traits, read again only after a change.
 
 Guarantee: the application's filter is called without a lock and outside of transactions. Boundary: ``keys`` chooses the
 keys of traits.
 """
 
-import sqlite3
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
-from flagsync._files.sqlite import read
 from flagsync.cohorts.keys import Cohort, KnownCohort, TraitKeys
-from flagsync.cohorts.sqlite import schema as sql
+
+
+class CohortTable(Protocol):
+    """The cohorts of a store, in one transaction."""
+
+    def version(self) -> int:
+        """Return the version of the store."""
+
+    def known(self) -> list[KnownCohort]:
+        """Return the known cohorts."""
 
 
 class _Known(NamedTuple):
@@ -19,7 +26,7 @@ class _Known(NamedTuple):
 
 
 class CohortCatalog:
-    """The cohorts of a file.
+    """The cohorts of a store.
 
     Args:
         keys: Which cohorts are included, and what their traits are called.
@@ -35,11 +42,11 @@ class CohortCatalog:
         """Return whether a cohort is included, as the application says."""
         return bool(self._keys.includes(cohort_id, name))
 
-    def refresh(self, file: sqlite3.Connection) -> None:
+    def refresh(self, table: CohortTable) -> None:
         """Read the known cohorts, if they may have changed. Call it after reading what refers to them."""
-        version = read(file, sql.VERSION)
+        version = table.version()
         if version != self._known.version:
-            self._known = _Known(version, [KnownCohort(*row) for row in file.execute(sql.KNOWN)])
+            self._known = _Known(version, table.known())
 
     def included(self) -> Mapping[int, Cohort]:
         """Return the included cohorts by number, in the order in which they were first seen."""
