@@ -33,7 +33,12 @@ from tests.support.evaluating_flagsmith import EvaluatingFlagsmith
 from tests.support.flagsmith_server import KEY
 from tests.support.pages import ROOT, Block, blocks
 
-DIRECTORY = "/var/lib/shop/"
+# What stands in a block, and what takes its place.
+PLACES = {"/var/lib/shop/": ""}
+SERVERS = {
+    "redis://:password@redis.example.com:6379/0": "valkey",
+    "postgresql://user:password@db.example.com/shop": "postgres",
+}
 CREDENTIALS = ("mixpanel", "a long password")
 CALL = {"action": "add_members", "parameters": {"mixpanel_cohort_id": "7", "members": []}}
 HEADERS = {"authorization": f"Basic {b64encode(':'.join(CREDENTIALS).encode()).decode()}"}
@@ -104,8 +109,20 @@ def _process_is_put_back(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     api.shutdown()
 
 
+@pytest.fixture
+def servers(block: Block, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Servers of Redis and PostgreSQL on loopback, in the place of those that a block names."""
+    for url, fixture in SERVERS.items():
+        if url in block.content:
+            server = request.getfixturevalue(fixture)
+            monkeypatch.setitem(PLACES, url, server.url if fixture == "valkey" else server.url())
+
+
 def code_of(block: Block) -> str:
-    return block.content.replace(DIRECTORY, "")
+    code = block.content
+    for place, replacement in PLACES.items():
+        code = code.replace(place, replacement)
+    return code
 
 
 def run(block: Block, names: dict[str, Any]) -> dict[str, Any]:
@@ -133,7 +150,7 @@ def prepared(block: Block, offline: Flagsmith) -> dict[str, Any]:
 
 
 @pytest.mark.filterwarnings("ignore:Using `httpx`")
-@pytest.mark.usefixtures("services", "_process_is_put_back")
+@pytest.mark.usefixtures("services", "servers", "_process_is_put_back")
 @pytest.mark.parametrize("block", [block for block in PYTHON if block not in TESTS], ids=str)
 def test_python_runs_and_what_it_evaluates_is_delivered(
     block: Block, offline: Flagsmith, mixpanel: MixpanelServer, registered: dict[str, Signal]
@@ -162,7 +179,14 @@ def test_python_runs_and_what_it_evaluates_is_delivered(
     for client in built:
         assert client.close()
         assert client.stats().delivered >= 1
+    close_connections(names)
     assert "user_42" in mixpanel.profiles or "/checkout" not in block.content
+
+
+def close_connections(names: dict[str, Any]) -> None:
+    """Close what a block has opened for the application itself."""
+    for name in ("cache", "pool", "cohorts"):
+        getattr(names.get(name), "close", lambda: None)()
 
 
 def use_application(app: Any) -> None:

@@ -9,6 +9,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -41,7 +42,7 @@ def is_known(command: list[str]) -> bool:
             | ["export", "FLAGSYNC_ENABLED=false"]
         ):
             return True
-        case ["pip", "install", "flagsync" | "." | ".[test]"]:
+        case ["pip", "install", "flagsync" | "." | ".[test]" | "flagsync[redis]" | "flagsync[postgres]"]:
             return True
         case ["python", "-m", "flagsync.testing", *options]:
             shown = subprocess.run(
@@ -77,19 +78,39 @@ def test_ini_is_a_section_for_uwsgi(block: Block) -> None:
     assert parser.sections() == ["uwsgi"]
 
 
-@pytest.mark.parametrize("block", blocks("yaml"), ids=str)
-def test_manifest_mounts_the_directory_of_the_outbox_and_gives_time_to_end(block: Block) -> None:
+MANIFESTS = [
+    (block, manifest) for block in blocks("yaml") if "kind" in (manifest := yaml.safe_load(block.content))
+]
+
+
+@pytest.mark.parametrize(
+    "manifest", [manifest for _, manifest in MANIFESTS], ids=[str(block) for block, _ in MANIFESTS]
+)
+def test_manifest_gives_time_to_end_and_an_outbox_that_outlives_the_pod(manifest: dict[str, Any]) -> None:
     from gunicorn.config import Config  # noqa: PLC0415
 
-    manifest = yaml.safe_load(block.content)
-    pod = manifest["spec"]["template"]["spec"]
+    spec = manifest["spec"]
+    pod = spec["template"]["spec"]
     [container] = pod["containers"]
     variables = {variable["name"]: variable["value"] for variable in container["env"]}
     mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
-    claims = {claim["metadata"]["name"] for claim in manifest["spec"]["volumeClaimTemplates"]}
-    assert mounts[str(Path(variables["OUTBOX"]).parent)] in claims
-    assert manifest["spec"]["selector"]["matchLabels"] == manifest["spec"]["template"]["metadata"]["labels"]
+    claims = {claim["metadata"]["name"] for claim in spec.get("volumeClaimTemplates", ())}
+    is_on_server = "://" in variables["OUTBOX"]
+    assert is_on_server or mounts[str(Path(variables["OUTBOX"]).parent)] in claims
+    assert manifest["kind"] == ("Deployment" if is_on_server else "StatefulSet")
+    assert {*mounts.values()} == claims | {volume["name"] for volume in pod["volumes"]}
+    assert spec["selector"]["matchLabels"] == spec["template"]["metadata"]["labels"]
     assert pod["terminationGracePeriodSeconds"] > Config().settings["graceful_timeout"].get()
+
+
+def test_compose_file_gives_time_to_end_and_keeps_what_redis_holds() -> None:
+    [services] = [
+        file["services"] for block in blocks("yaml") if "services" in (file := yaml.safe_load(block.content))
+    ]
+    assert services["shop"]["environment"]["OUTBOX"].startswith(f"redis://{services['shop']['depends_on'][0]}:")
+    assert int(services["shop"]["stop_grace_period"].removesuffix("s")) > 30
+    assert "--appendonly yes" in services["redis"]["command"]
+    assert services["redis"]["volumes"] == ["redis:/data"]
 
 
 @pytest.mark.parametrize("block", blocks("dockerfile"), ids=str)

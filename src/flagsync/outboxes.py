@@ -4,7 +4,8 @@
 
     client = FlagSync(…, outbox=RedisBackend(redis.Redis(…), namespace="shop"))
 
-Each client needs a backend of its own; clients with equal ones share what waits. ``RedisBackend`` needs the extra
+Each client needs a backend of its own; clients with equal ones share what waits. ``StoreBounds`` says how large the
+store gets. ``RedisBackend`` needs the extra
 ``flagsync[redis]``, ``PostgresBackend`` needs ``flagsync[postgres]``.
 """
 
@@ -13,16 +14,18 @@ from typing import TYPE_CHECKING
 from flagsync._lazy import importer
 
 if TYPE_CHECKING:
+    from flagsync._outbox.options import StoreBounds
     from flagsync._outbox.postgres import PostgresBackend
     from flagsync._outbox.redis import RedisBackend
     from flagsync._outbox.sqlite import SQLiteBackend
 
-__all__ = ["PostgresBackend", "RedisBackend", "SQLiteBackend"]
+__all__ = ["PostgresBackend", "RedisBackend", "SQLiteBackend", "StoreBounds"]
 
 _IMPORTED_WHEN_USED = {
     "PostgresBackend": "flagsync._outbox.postgres",
     "RedisBackend": "flagsync._outbox.redis",
     "SQLiteBackend": "flagsync._outbox.sqlite",
+    "StoreBounds": "flagsync._outbox.options",
 }
 
 if not TYPE_CHECKING:  # pragma: no branch - with it, type checkers would accept any name
