@@ -1,0 +1,89 @@
+"""The commands, and how they end.
+
+Guarantee: whatever a user does ends with an exit code and a sentence, without a traceback: 0 if all is well, 1 if
+something is wrong or was refused, 2 for wrong use, 130 after Ctrl-C.
+"""
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from typer.core import TyperGroup
+
+from flagsync import __version__
+from flagsync._cli.failure import Failure
+from flagsync._cli.terminal import say
+
+CLOSED_PIPE = 1
+
+
+class Commands(TyperGroup):
+    """A group of commands that turns a ``Failure`` into its sentence and exit code."""
+
+    def invoke(self, ctx: typer.Context) -> object:  # type: ignore[override] # Context's public name
+        try:
+            return super().invoke(ctx)
+        except Failure as failure:
+            say(f"Error: {failure}")
+            raise typer.Exit(failure.code) from failure
+
+
+def examples(*commands: str) -> str:
+    """Return the end of a help text."""
+    return "\n\n".join(
+        ["[bold]Examples[/bold]", *(f"[cyan]$ {escape(command)}[/cyan]" for command in commands)]
+    )
+
+
+def _print_version(is_wanted: bool) -> None:  # noqa: FBT001 - as typer calls it
+    if is_wanted:
+        typer.echo(f"flagsync {__version__}")
+        raise typer.Exit
+
+
+app = typer.Typer(
+    name="flagsync",
+    cls=Commands,
+    help="Flagsmith flags on Mixpanel profiles: check a configuration, see what is mirrored, look into an outbox.",
+    epilog="Configuration comes from the environment, as in FlagSync.from_env(): FLAGSMITH_ENVIRONMENT_KEY, "
+    "MIXPANEL_TOKEN, MIXPANEL_REGION, FLAGSYNC_OUTBOX and others; see docs/configuration.md.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,  # they would show local variables, and so tokens
+    context_settings={"help_option_names": ["--help", "-h"]},
+)
+
+
+@app.callback()
+def _options(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
+    ] = False,
+) -> None:
+    """Take the options before a command."""
+
+
+def run() -> int:
+    """Run the command of this process's arguments; return the exit code."""
+    code = 0
+    try:
+        app(prog_name="flagsync")
+    except SystemExit as ended:
+        code = ended.code if isinstance(ended.code, int) else 0
+    except KeyboardInterrupt:  # before or after typer looked for it
+        code = 130
+    return code or _flush()
+
+
+def _flush() -> int:
+    """Write what is left to stdout; a pipe whose reader has ended is an error without a text."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return CLOSED_PIPE
+    return 0
