@@ -166,7 +166,9 @@ def _described(message: Message, *, reveal: bool) -> dict[str, Any]:
 
 def _without_token(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return a record whose token is masked, in the record itself or in the properties of an event."""
-    found: dict[str, Any] = {name: masked(value) if name in TOKENS else value for name, value in record.items()}
+    found: dict[str, Any] = {
+        name: masked(f"{value}") if name in TOKENS else value for name, value in record.items()
+    }
     return {**found, "properties": _without_token(found["properties"])} if "event" in found else found
 
 

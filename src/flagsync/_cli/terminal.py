@@ -38,8 +38,7 @@ def show(*what: str | Text | Table) -> None:
 
 def show_json(value: Mapping[str, object]) -> None:
     """Print one JSON object, on stdout."""
-    sys.stdout.write(json.dumps(value, indent=2) + "
-")
+    sys.stdout.write(json.dumps(value, indent=2) + "\n")
 
 
 def table(
