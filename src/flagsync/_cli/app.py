@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from flagsync import __version__
-from flagsync._cli import outbox
+from flagsync._cli import outbox, preview
 from flagsync._cli.failure import Failure
 from flagsync._cli.terminal import say
 
@@ -32,11 +32,17 @@ class Commands(TyperGroup):
             raise typer.Exit(failure.code) from failure
 
 
-class Said(logging.Handler):
-    """Says what is logged."""
+class _Said(logging.Handler):
+    """Says each message once, without a traceback."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._said = set[str]()
 
     def emit(self, record: logging.LogRecord) -> None:
-        say(f"{record.levelname.capitalize()}: {record.getMessage()}")
+        if (text := f"{record.levelname.capitalize()}: {record.getMessage()}") not in self._said:
+            self._said.add(text)
+            say(text)
 
 
 def _print_version(is_wanted: bool) -> None:  # noqa: FBT001 - as typer calls it
@@ -69,6 +75,7 @@ def _options(
     """Take the options before a command."""
 
 
+app.command(epilog=preview.EXAMPLES)(preview.preview)
 app.add_typer(outbox.app, name="outbox")
 
 
@@ -90,7 +97,9 @@ def _prepare() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    logging.basicConfig(handlers=[Said()], level=logging.WARNING, force=True)
+    logging.getLogger().addHandler(logging.NullHandler())  # urllib3 would say each attempt, with its URL
+    for name in ("flagsync", "flagsmith"):
+        logging.getLogger(name).addHandler(_Said())
 
 
 def _flush() -> int:
