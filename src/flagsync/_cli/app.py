@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 
 from flagsync import __version__
 from flagsync._cli import outbox, preview
+from flagsync._cli.doctor import command as doctor
 from flagsync._cli.failure import Failure
 from flagsync._cli.terminal import say
 
@@ -75,6 +76,7 @@ def _options(
     """Take the options before a command."""
 
 
+app.command(epilog=doctor.EXAMPLES)(doctor.doctor)
 app.command(epilog=preview.EXAMPLES)(preview.preview)
 app.add_typer(outbox.app, name="outbox")
 
