@@ -2,10 +2,12 @@
 
 app        the commands, and how they end
 terminal   what is printed: data to stdout, all else to stderr
+commands   how a command is registered, with its help
 settings   options that commands share, and the configuration from the environment
+stores     opens the outbox that a command names
 failure    what ends a command with a sentence in place of a traceback
 
-A command is a function in a module of its own; ``app`` registers it.
+A command is a function in a module of its own, and ``app`` registers it.
 """
 
 import sys

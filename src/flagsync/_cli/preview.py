@@ -14,7 +14,7 @@ from flagsmith.models import Flag, Flags
 
 from flagsync._cli.failure import WRONG, Failure
 from flagsync._cli.settings import Document, Json, flagsmith_client, options_of
-from flagsync._cli.terminal import examples, say, show, show_json, table
+from flagsync._cli.terminal import say, show, show_json, table
 from flagsync._cli.traits import traits_of
 from flagsync._encoding.distinct_id import NotMirrored
 from flagsync._encoding.evaluation import context_of, evaluate
@@ -28,9 +28,9 @@ from flagsync._report import Reporter, described
 
 NO_TOKEN = "preview"  # noqa: S105 - it is none; nothing is sent
 SEGMENT = "TARGETING_MATCH; segment="
-DEFAULTS = {"STATIC": "the environment's value", OUTSIDE: "no segment matches"}
-SHOWN_CHARACTERS = 60  # of a value; --json has all of it
-EXAMPLES = examples(
+DEFAULTS = {"STATIC": "default", OUTSIDE: "default, no segment matches"}
+SHOWN_CHARACTERS = 32  # of a value; --json has all of it
+EXAMPLES = (
     "flagsync preview user_42 -t plan=pro -t age:int=30",
     "flagsync preview user_42 --document environment.json --json",
 )
