@@ -8,7 +8,6 @@ import logging
 import os
 import sys
 from io import TextIOWrapper
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -101,9 +100,10 @@ def run() -> int:
 
 def _prepare() -> None:
     """Print what a stream cannot encode escaped, and log messages without a traceback."""
-    sys.stdout, sys.stderr = sys.stdout or Path(os.devnull).open("w"), sys.stderr or Path(os.devnull).open("w")
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
+    for name in ("stdout", "stderr"):
+        if (stream := getattr(sys, name)) is None:  # the caller has closed it
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
+        elif isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     logging.getLogger().addHandler(logging.NullHandler())  # urllib3 would say each attempt, with its URL
     for name in ("flagsync", "flagsmith"):
