@@ -30,11 +30,6 @@ class Commands(TyperGroup):
         except Failure as failure:
             say(f"Error: {failure}")
             raise typer.Exit(failure.code) from failure
-        except OSError as error:  # of stdout, such as a full disk
-            if isinstance(error, BrokenPipeError):
-                raise
-            say(f"Error: {error.strerror or error}")
-            raise typer.Exit(WRONG) from error
 
 
 class _Said(logging.Handler):
@@ -95,7 +90,21 @@ def run() -> int:
         code = ended.code if isinstance(ended.code, int) else 0
     except KeyboardInterrupt:  # before or after typer looked for it
         code = 130
-    return code or _flush()
+    except OSError as error:
+        code = _give_up_output(error)
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        code = code or _give_up_output(error)
+    return code
+
+
+def _give_up_output(error: OSError) -> int:
+    """Write to stdout no more, and say why, unless its reader has ended; return the exit code."""
+    if not isinstance(error, BrokenPipeError):
+        say(f"Error: {error.strerror or error}")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python, which flushes it again
+    return WRONG
 
 
 def _prepare() -> None:
@@ -108,15 +117,3 @@ def _prepare() -> None:
     logging.getLogger().addHandler(logging.NullHandler())  # urllib3 would say each attempt, with its URL
     for name in ("flagsync", "flagsmith"):
         logging.getLogger(name).addHandler(_Said())
-
-
-def _flush() -> int:
-    """Write what is left to stdout. A pipe whose reader has ended needs no message."""
-    try:
-        sys.stdout.flush()
-    except OSError as error:
-        if not isinstance(error, BrokenPipeError):
-            say(f"Error: {error.strerror}")
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python, which tries it again
-        return WRONG
-    return 0
