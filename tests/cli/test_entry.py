@@ -99,8 +99,7 @@ def test_ctrl_c_ends_without_a_traceback(start: Start, mixpanel: MixpanelServer,
     ended = end(process)
     assert (ended.code, ended.output) == (130, [])
     assert ended.errors.startswith("1 message waiting, ")
-    assert ended.errors.count("
-") == 1
+    assert ended.errors.count("\n") == 1
 
 
 def test_ctrl_c_outside_of_a_command_ends_without_a_traceback(
