@@ -12,6 +12,7 @@ from flagsync._cli.app import app
 from flagsync._outbox.contract import Destination, Message
 from flagsync._outbox.sqlite import SQLiteBackend
 
+ENTRY = "import sys; from flagsync._cli import main; sys.exit(main())"
 TOKEN = "0123456789abcdef0123456789abcdef"
 
 

@@ -7,7 +7,6 @@ something is wrong or was refused, 2 for wrong use, 130 after Ctrl-C.
 import logging
 import os
 import sys
-from io import TextIOWrapper
 from typing import Annotated
 
 import typer
@@ -112,7 +111,7 @@ def _prepare() -> None:
     for name in ("stdout", "stderr"):
         if (stream := getattr(sys, name)) is None:  # the caller has closed it
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
-        elif isinstance(stream, TextIOWrapper):
+        else:
             stream.reconfigure(errors="backslashreplace")
     logging.getLogger().addHandler(logging.NullHandler())  # urllib3 would say each attempt, with its URL
     for name in ("flagsync", "flagsmith"):
