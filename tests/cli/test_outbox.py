@@ -245,7 +245,9 @@ def test_drain_waits_for_the_process_that_sends(path: Path, mixpanel: MixpanelSe
     store(path, profile("ann", mixpanel.url))
     sender = SQLiteBackend(path)
     assert sender.try_acquire_lease()
+    began = monotonic()
     ran = run("outbox", "drain", path, "--timeout", 0.3)
+    assert monotonic() - began >= 0.3
     assert (ran.code, mixpanel.requests) == (1, [])
     with opened(f"{path}") as found:
         waiting = threading.Thread(target=drain, args=(found.backend, monotonic() + LONG_SECONDS))
