@@ -73,7 +73,14 @@ def services(
         monkeypatch.setattr("flagsmith.flagsmith.DEFAULT_API_URL", server.api_url)
         for region in HOSTS:
             monkeypatch.setitem(HOSTS, region, mixpanel.url)
-        for name in ("MIXPANEL_URL", "MIXPANEL_REGION", "FLAGSMITH_API_URL", "FLAGSYNC_ENABLED", "OUTBOX"):
+        for name in (
+            "MIXPANEL_URL",
+            "MIXPANEL_REGION",
+            "FLAGSMITH_API_URL",
+            "FLAGSYNC_ENABLED",
+            "FLAGSYNC_OUTBOX",
+            "OUTBOX",
+        ):
             monkeypatch.delenv(name, raising=False)
         monkeypatch.setenv("FLAGSMITH_ENVIRONMENT_KEY", KEY)
         monkeypatch.setenv("MIXPANEL_TOKEN", "token")

@@ -1,6 +1,7 @@
 """The options of a client that come from the environment."""
 
 import inspect
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +20,8 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(f"FLAGSMITH_{name}", raising=False)
     for name in ("TOKEN", "REGION", "URL"):
         monkeypatch.delenv(f"MIXPANEL_{name}", raising=False)
-    monkeypatch.delenv("FLAGSYNC_ENABLED", raising=False)
+    for name in ("ENABLED", "OUTBOX"):
+        monkeypatch.delenv(f"FLAGSYNC_{name}", raising=False)
 
 
 def test_from_env_builds_a_client_of_both_services(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,6 +104,28 @@ def test_from_env_mirrors_while_it_is_not_switched_off(value: str, monkeypatch: 
     monkeypatch.setenv(KEY, "key")
     monkeypatch.setenv(TOKEN, "token")
     assert FlagSync.from_env()._options.token == "token"
+
+
+@pytest.mark.parametrize(("options", "name"), [({}, "one.db"), ({"outbox": "two.db"}, "two.db")])
+def test_from_env_takes_the_outbox_of_the_environment_unless_one_is_passed(
+    options: Any, name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(KEY, "key")
+    monkeypatch.setenv(TOKEN, "token")
+    monkeypatch.setenv("FLAGSYNC_OUTBOX", " one.db ")
+    client = FlagSync.from_env(**options)
+    assert client._options.outbox == f"{tmp_path / name}"
+    assert [path.name for path in tmp_path.glob("*.db")] == [name]
+
+
+def test_from_env_needs_no_outbox_of_the_environment_while_it_is_switched_off(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(KEY, "key")
+    monkeypatch.setenv("FLAGSYNC_ENABLED", "false")
+    monkeypatch.setenv("FLAGSYNC_OUTBOX", "/nowhere/outbox.db")
+    assert FlagSync.from_env()._options.outbox is None
 
 
 def test_from_env_passes_flagsmiths_own_options_on(monkeypatch: pytest.MonkeyPatch) -> None:

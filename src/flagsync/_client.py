@@ -132,8 +132,8 @@ class FlagSync:
         """Build both clients from ``FLAGSMITH_ENVIRONMENT_KEY`` and ``MIXPANEL_TOKEN``.
 
         Optional are ``FLAGSMITH_API_URL``, ``FLAGSMITH_LOCAL_EVALUATION`` (true or false), ``MIXPANEL_REGION`` (us, eu
-        or in) and ``MIXPANEL_URL``, which replaces any region. ``FLAGSYNC_ENABLED=false`` switches mirroring off: flags
-        are evaluated, and no token is needed.
+        or in), ``MIXPANEL_URL``, which replaces any region, and ``FLAGSYNC_OUTBOX``. ``FLAGSYNC_ENABLED=false``
+        switches mirroring off: flags are evaluated, and neither a token nor the outbox is needed.
 
         Args:
             options: Those of ``FlagSync`` and of ``Flagsmith``, which win over the environment.

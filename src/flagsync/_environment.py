@@ -99,7 +99,7 @@ def read_environment(options: Mapping[str, object]) -> Environment:
     _refuse_unknown(options, EnvironmentOptions.__optional_keys__ | {*of_flagsmith})
     key, api_url, local = _variables("FLAGSMITH", "ENVIRONMENT_KEY", "API_URL", "LOCAL_EVALUATION")
     token, region, url = _variables("MIXPANEL", "TOKEN", "REGION", "URL")
-    [enabled] = _variables("FLAGSYNC", "ENABLED")
+    enabled, outbox = _variables("FLAGSYNC", "ENABLED", "OUTBOX")
     needs_key = not (options.get("environment_key") or options.get("offline_mode"))
     is_enabled = BOOLEANS.get(enabled.lower() or "true", True)
     if options.get("mixpanel_url", url if is_url(url) else None) is not None:
@@ -128,6 +128,7 @@ def read_environment(options: Mapping[str, object]) -> Environment:
         "mixpanel_token": token or None,
         "region": region if region in HOSTS else "us",
         "mixpanel_url": url if is_url(url) else None,
+        "outbox": outbox or None,
     }
     for name, value in options.items():
         (flagsmith if name in of_flagsmith else flagsync)[name] = value

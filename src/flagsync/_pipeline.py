@@ -70,7 +70,7 @@ class Pipeline:
         enough = min(MAX_BATCH_MESSAGES, max(1, options.max_pending // 2))
         self._inbox = Inbox(options.bound, enough, self._ledger, self.report)
         pacer = Pacer()
-        profile = _profile_encoder(options, token, pacer, self.report)
+        profile = profile_encoder(options, token, pacer, self.report)
         self.encoder = Encoder(
             self._inbox,
             profile,
@@ -194,7 +194,8 @@ class Pipeline:
         return DeliveryError(reason, lost, misconfigured=misconfigured, answer=why.text)
 
 
-def _profile_encoder(options: Options, token: str, pacer: Pacer, report: Reporter) -> ProfileEncoder:
+def profile_encoder(options: Options, token: str, pacer: Pacer, report: Reporter) -> ProfileEncoder:
+    """Return what turns the calls of a client into messages."""
     return ProfileEncoder(
         token,
         Calls(),
