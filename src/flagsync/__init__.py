@@ -43,7 +43,7 @@ from flagsync._lazy import importer
 if TYPE_CHECKING:
     from flagsync._client import FlagSync
     from flagsync._encoding.properties import PropertyValue
-    from flagsync._pipeline import outbox_stats
+    from flagsync._outbox.place import outbox_stats
     from flagsync._signals import close_on_sigterm
     from flagsync._stats import Stats
     from flagsync.exceptions import DeliveryError
@@ -61,7 +61,7 @@ _IMPORTED_WHEN_USED = {
     "close_on_sigterm": "flagsync._signals",
     "cohorts": "flagsync.cohorts",
     "exceptions": "flagsync.exceptions",
-    "outbox_stats": "flagsync._pipeline",
+    "outbox_stats": "flagsync._outbox.place",
 }
 
 if not TYPE_CHECKING:  # pragma: no branch - with it, type checkers would accept any name

@@ -45,10 +45,12 @@ class StoreTotals(NamedTuple):
     Attributes:
         every: Of all messages.
         events: Of those that do not replace others.
+        oldest_seconds: How long the first message in line has waited since it was evaluated; 0.0 if none waits.
     """
 
     every: Totals = Totals()
     events: Totals = Totals()
+    oldest_seconds: float = 0.0
 
 
 class Status(NamedTuple):
