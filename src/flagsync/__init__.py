@@ -22,6 +22,9 @@ _report       logs problems and passes them to ``on_error``
 _messages     warnings about how an application uses its client
 _loss         reports what a closing client gives up
 _stats        counts the outcomes of calls
+_health       says whether mirroring works and, if not, why
+_refresh      how old the environment document is
+_oldest       the first of what other threads change meanwhile
 _recent       a bounded map of the entries used last
 _clock        clocks that keep running while a test freezes the time
 _experiments  records exposures with Flagsmith as well, where its events are enabled
@@ -32,6 +35,7 @@ _rules        rules that options must meet
 _environment  reads options from environment variables
 _lazy         imports names when they are first used
 exceptions    what flagsync reports and raises
+metrics       for OpenTelemetry and Prometheus
 openfeature   records exposures of flags that OpenFeature evaluates
 testing       a loopback Mixpanel, and the contracts of stores
 """

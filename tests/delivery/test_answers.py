@@ -50,7 +50,8 @@ def test_answer_of_mixpanel_has_an_outcome(status: int, body: bytes, outcome: Ou
 @pytest.mark.parametrize("name", SERVICES)
 def test_misconfiguration_says_itself_what_to_check(name: str) -> None:
     answer = judge(SERVICES[name], Misconfiguration("it is wrong; check it"))
-    assert answer == Answer(MISCONFIGURED, f"{name} cannot be reached (it is wrong; check it)")
+    reason = f"{name} cannot be reached (it is wrong; check it)"
+    assert answer == Answer(MISCONFIGURED, reason, error_type="configuration")
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -112,7 +113,8 @@ def test_misconfigured_answer_says_what_to_check(service: Service, reason: str) 
 @pytest.mark.parametrize("service", SERVICES.values(), ids=[*SERVICES])
 def test_missing_reply_is_unavailable_and_says_why(service: Service) -> None:
     answer = judge(service, "ReadTimeout")
-    assert answer == Answer(UNAVAILABLE, f"{service.name} cannot be reached (ReadTimeout)")
+    reason = f"{service.name} cannot be reached (ReadTimeout)"
+    assert answer == Answer(UNAVAILABLE, reason, error_type="no_answer")
 
 
 def test_accepted_answer_says_nothing_more() -> None:

@@ -29,7 +29,7 @@ def absolute(place: Place | None) -> Place | None:
     return os.path.realpath(os.fsdecode(place)) if is_file else place  # type: ignore[arg-type]
 
 
-def check(place: Place) -> None:
+def check(place: Place | None) -> None:
     """Check what can be checked without a server: a file is created, or the one that is there is checked.
 
     Raises:
