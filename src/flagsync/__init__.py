@@ -23,6 +23,7 @@ _messages     warnings about how an application uses its client
 _loss         reports what a closing client gives up
 _stats        counts the outcomes of calls
 _health       says whether mirroring works and, if not, why
+_thresholds   what a health check tolerates
 _refresh      how old the environment document is
 _oldest       the first of what other threads change meanwhile
 _recent       a bounded map of the entries used last

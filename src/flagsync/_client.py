@@ -123,7 +123,7 @@ class FlagSync:
         self._pipelines = pipelines_of(self, self.flagsmith, self._options)
         self._evaluator = Evaluator(self.flagsmith, self._pipelines, self._options)
         self._async = AsyncCalls(self._evaluator)
-        self._health = HealthCheck(self.flagsmith, self._pipelines, self._options.flush_interval_seconds)
+        self._health = HealthCheck(self.flagsmith, self._pipelines, self._options)
 
     @classmethod
     def from_env(cls, **options: Unpack[EnvironmentOptions]) -> Self:

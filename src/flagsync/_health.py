@@ -10,13 +10,11 @@ from dataclasses import dataclass
 from flagsmith import Flagsmith
 
 from flagsync._messages import NO_THREADS
+from flagsync._options import Options
 from flagsync._pipeline import Pipeline
 from flagsync._process import PerProcess, threads_run
 from flagsync._refresh import Refresh
 
-# What heals by itself sooner is no reason: a retry follows after at most a minute.
-LASTING_SECONDS = 60.0
-OLD_SECONDS = 300.0
 CLOSED = "The client is closed, and mirrors nothing any more"
 
 
@@ -42,17 +40,17 @@ class HealthCheck:
     Args:
         flagsmith: Its Flagsmith client.
         pipelines: What mirrors; None if nothing is mirrored.
-        flush_interval_seconds: How long an update waits without anything being wrong.
+        options: The client's options.
 
     Attributes:
         refresh: How old the environment document is.
     """
 
-    def __init__(
-        self, flagsmith: Flagsmith, pipelines: PerProcess[Pipeline] | None, flush_interval_seconds: float
-    ) -> None:
-        self._pipelines, self._flush_interval_seconds = pipelines, flush_interval_seconds
-        self.refresh = Refresh(flagsmith)
+    def __init__(self, flagsmith: Flagsmith, pipelines: PerProcess[Pipeline] | None, options: Options) -> None:
+        self._pipelines, thresholds = pipelines, options.tuning.thresholds
+        self._lasting_seconds = thresholds.lasting_seconds
+        self._old_seconds = thresholds.old_seconds + options.flush_interval_seconds
+        self.refresh = Refresh(flagsmith, thresholds)
 
     def check(self) -> ClientHealth:
         """Return the health now, in this process."""
@@ -68,11 +66,10 @@ class HealthCheck:
         if not threads_run():
             yield NO_THREADS
         for outage in pipeline.outages():
-            reason, seconds = outage.reason, outage.seconds
-            if outage.needs_action and seconds:
-                yield f"Configuration error: {reason}"
-            elif seconds > LASTING_SECONDS:
-                yield f"{reason}, for {seconds:.0f} seconds"
+            if outage.is_active and outage.needs_action:
+                yield f"Configuration error: {outage.reason}"
+            elif outage.seconds > self._lasting_seconds:
+                yield f"{outage.reason}, for {outage.seconds:.0f} seconds"
         waited = pipeline.stats().oldest_seconds
-        if waited > OLD_SECONDS + self._flush_interval_seconds:
+        if waited > self._old_seconds:
             yield f"The oldest pending update has waited for {waited:.0f} seconds"

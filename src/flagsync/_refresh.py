@@ -10,9 +10,8 @@ from flagsmith import Flagsmith
 
 from flagsync._clock import monotonic
 from flagsync._messages import refresher
+from flagsync._thresholds import Thresholds
 
-# A document is stale once as many refreshes are missing, but no earlier than after a few minutes.
-MISSING_REFRESHES, STALE_SECONDS = 3, 300.0
 NO_THREAD = (
     "The thread that refreshes Flagsmith's environment document does not run in this process: build Flagsmith and "
     "FlagSync after the fork"
@@ -32,10 +31,11 @@ class Refresh:
 
     Args:
         flagsmith: The client.
+        thresholds: When its document is stale.
     """
 
-    def __init__(self, flagsmith: Flagsmith) -> None:
-        self._flagsmith = flagsmith
+    def __init__(self, flagsmith: Flagsmith, thresholds: Thresholds) -> None:
+        self._flagsmith, self._thresholds = flagsmith, thresholds
         self._seen: tuple[object, float] = None, 0.0
         self.age_seconds()
 
@@ -64,7 +64,7 @@ class Refresh:
         interval = getattr(
             thread, "refresh_interval_seconds", inf
         )  # a stream refreshes when something has changed
-        is_stale = seconds > max(STALE_SECONDS, MISSING_REFRESHES * interval)
+        is_stale = seconds > max(self._thresholds.stale_seconds, self._thresholds.missing_refreshes * interval)
         return STALE_DOCUMENT.format(seconds) if is_stale else None
 
     def _is_local(self) -> bool:

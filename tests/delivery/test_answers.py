@@ -136,3 +136,18 @@ def test_answer_in_no_known_encoding_is_kept_as_far_as_it_can_be_read() -> None:
 def test_reason_of_an_answer_does_not_quote_its_text() -> None:
     answer = judge(MIXPANEL, Reply(400, b'{"status": 0, "error": "ann@example.com"}'))
     assert "ann" not in answer.reason
+
+
+@pytest.mark.parametrize(
+    ("reply", "error_type"),
+    [
+        (Reply(503, b""), "503"),
+        (Reply(401, b""), "401"),
+        (Reply(200, b"<html>"), "200"),
+        ("ReadTimeout", "no_answer"),
+        (Misconfiguration("it is wrong; check it"), "configuration"),
+    ],
+)
+@pytest.mark.parametrize("service", SERVICES.values(), ids=[*SERVICES])
+def test_failure_has_a_type_of_few_values(service: Service, reply: Reply | str, error_type: str) -> None:
+    assert judge(service, reply).error_type == error_type

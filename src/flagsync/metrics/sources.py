@@ -22,8 +22,9 @@ class Sources:
         """
         kinds = tuple({metric.of for metric in METRICS})
         require({WRONG.format(shown(source)): isinstance(source, kinds) for source in observed})
-        new = [weakref.ref(source) for source in observed]
-        self._references = (*dict.fromkeys([*self._references, *new]),)
+        new = (weakref.ref(source) for source in observed)
+        alive = (reference for reference in self._references if reference() is not None)
+        self._references = (*dict.fromkeys((*alive, *new)),)
 
     def read(self, metric: AnyMetric) -> Values:
         """Return the values of a metric: those of all objects that have it and that are not garbage-collected."""
