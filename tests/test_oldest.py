@@ -27,7 +27,7 @@ def test_first_of_a_collection_that_another_thread_changes_is_read_again(changed
             self.items, self.is_first = changed([1, 2]), True  # type: ignore[operator]
 
         def __iter__(self) -> Iterator[int]:
-            found = iter(self.items)
+            found: Iterator[int] = iter(self.items)
             if self.is_first:
                 self.is_first = False
                 self.items.pop() if isinstance(self.items, deque) else self.items.pop(1)
