@@ -43,6 +43,8 @@ def is_known(command: list[str]) -> bool:
             return True
         case ["pip", "install", "flagsync" | "." | ".[test]"]:
             return True
+        case ["pip", "install", "flagsync[otel]" | "flagsync[prometheus]"]:
+            return True
         case ["python", "-m", "flagsync.testing", *options]:
             shown = subprocess.run(
                 [sys.executable, "-m", "flagsync.testing", "--help"],
