@@ -18,7 +18,9 @@ from flagsmith import Flagsmith
 from flagsmith.offline_handlers import LocalFileHandler
 
 from flagsync import FlagSync
+from tests.support.postgres import PostgresServer, postgres_server
 from tests.support.tasks import Run
+from tests.support.valkey import ValkeyServer, valkey_server
 
 if TYPE_CHECKING:  # pytest imports it as a plugin, after this file
     from flagsync.testing import MixpanelServer
@@ -51,6 +53,13 @@ def run(request: pytest.FixtureRequest) -> Run:
 def mixpanel(mixpanel_server: "MixpanelServer") -> "MixpanelServer":
     """A loopback Mixpanel."""
     return mixpanel_server
+
+
+@pytest.fixture(scope="session")
+def valkey() -> Iterator[ValkeyServer]:
+    """A Valkey server of all tests, with settings that it warns of nothing."""
+    with valkey_server(appendonly="yes", appendfsync="everysec") as server:
+        yield server
 
 
 @pytest.fixture
@@ -109,3 +118,24 @@ def start(mixpanel: "MixpanelServer") -> Iterator[Callable[..., subprocess.Popen
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL server that all tests share: each takes a schema of its own, and leaves the server running."""
+    with postgres_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def _restless_postgres() -> Iterator[PostgresServer]:
+    with postgres_server() as server:
+        yield server
+
+
+@pytest.fixture
+def own_postgres(_restless_postgres: PostgresServer) -> Iterator[PostgresServer]:
+    """A PostgreSQL server that a test may kill, pause and configure, if it leaves it running."""
+    yield _restless_postgres
+    _restless_postgres.end_sessions()
+    _restless_postgres.drop_schemas()

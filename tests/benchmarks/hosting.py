@@ -17,8 +17,6 @@ from time import monotonic, perf_counter, sleep, time_ns
 from typing import Any, NamedTuple
 
 import psutil  # type: ignore[import-untyped]
-from tests.support.postgres import PostgresServer, postgres_server
-from tests.support.valkey import ValkeyServer, valkey_server
 
 from flagsync import FlagSync, outbox_stats
 from flagsync._delivery.sender import Sending
@@ -36,6 +34,8 @@ from tests.benchmarks.inputs import local_client
 from tests.benchmarks.server import Server
 from tests.benchmarks.surviving import FLUSH_SECONDS, USERS, Child, now
 from tests.benchmarks.table import judge, show
+from tests.support.postgres import PostgresServer, postgres_server
+from tests.support.valkey import ValkeyServer, valkey_server
 
 MESSAGES, BODY_BYTES, REPEATS = 20_000, 1200, 3
 HOSTS, KILLS, FAULTS, ONCE_USERS = 4, 200, 0.05, 1000

@@ -15,10 +15,12 @@ import pytest
 from flagsync._outbox.backend import Status
 from flagsync._outbox.contract import Destination, Limits, Message, Repeat
 from flagsync._outbox.options import StoreBounds
+from flagsync._outbox.postgres import PostgresBackend
 from flagsync._outbox.sqlite import SQLiteBackend
 from flagsync.testing import contracts
 from flagsync.testing.backends import OutboxBackendContract
 from flagsync.testing.backends.support import HERE, connections
+from tests.support.postgres import PostgresServer, schema_of
 from tests.support.reference_backend import Last, ReferenceBackend, ReferenceStore
 
 
@@ -30,6 +32,26 @@ class TestSQLiteBackend(OutboxBackendContract):
 class TestSQLiteBackendThatPrunesAllTheTime(OutboxBackendContract):
     def make_backend(self, path: Path) -> SQLiteBackend:
         return SQLiteBackend(str(path / "outbox.db"), StoreBounds(prune_seconds=-1.0, prune_rows=1))
+
+
+class TestPostgresBackend(OutboxBackendContract):
+    @pytest.fixture(autouse=True)
+    def server(self, postgres: PostgresServer) -> None:
+        self.url = postgres.url()
+
+    def make_backend(self, path: Path) -> PostgresBackend:
+        return PostgresBackend(self.url, schema_of(path))
+
+
+class TestPostgresBackendThatPrunesAllTheTime(TestPostgresBackend):
+    def make_backend(self, path: Path) -> PostgresBackend:
+        bounds = StoreBounds(prune_seconds=-1.0, prune_rows=1)
+        return PostgresBackend(self.url, schema_of(path), bounds=bounds)
+
+
+class TestPostgresBackendThatMakesShortCalls(TestPostgresBackend):
+    def make_backend(self, path: Path) -> PostgresBackend:
+        return PostgresBackend(self.url, schema_of(path), bounds=StoreBounds(call_messages=1))
 
 
 class TestReferenceBackend(OutboxBackendContract):

@@ -4,6 +4,7 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
@@ -21,13 +22,17 @@ from flagsync._delivery.destinations import Backoff
 from flagsync._delivery.sender import Sending
 from flagsync._options import Tuning
 from flagsync._outbox import change, memory, sqlite
-from flagsync._outbox.backend import Status
+from flagsync._outbox.backend import Backend, Status
 from flagsync._outbox.contract import Destination, Limits, Message, Repeat
 from flagsync._outbox.options import StoreBounds
+from flagsync._outbox.postgres import PostgresBackend
+from flagsync._outbox.postgres.schema import NOW
 from flagsync._outbox.sqlite import SQLiteBackend
+from flagsync._postgres.database import Row, Transaction
 from flagsync.testing import MixpanelServer
 from tests.support import reference_backend
 from tests.support.outboxes import HERE, THERE, message, repeat
+from tests.support.postgres import PostgresServer, schema_of
 from tests.support.reference_backend import ReferenceBackend, ReferenceStore
 
 DOCUMENT = str(Path(__file__).parents[1] / "data" / "environment-document.json")
@@ -162,9 +167,10 @@ class AnythingWithAFile(Anything):
 
 
 class AnyBackend(RuleBasedStateMachine):
-    """Processes that share a file and, beside it, a store of the reference: both always say the same."""
+    """Processes that share a store, a file here, and, beside it, a store of the reference: both always say the same."""
 
     processes = 3
+    bounds = StoreBounds(max_pending=4, prune_seconds=-1.0, prune_rows=2)
 
     def __init__(self) -> None:
         super().__init__()
@@ -175,10 +181,14 @@ class AnyBackend(RuleBasedStateMachine):
         self.pairs = [self.pair() for _ in range(self.processes)]
         self.batches: dict[int, tuple[list[Message], list[Message]]] = {}
 
-    def pair(self) -> tuple[SQLiteBackend, ReferenceBackend]:
-        path = str(Path(self.directory.name) / "outbox.db")
-        bounds = StoreBounds(max_pending=4, prune_seconds=-1.0, prune_rows=2)
-        return SQLiteBackend(path, bounds), ReferenceBackend(self.store_beside)
+    def pair(self) -> tuple[Backend, ReferenceBackend]:
+        return self.backend(Path(self.directory.name)), ReferenceBackend(self.store_beside)
+
+    def backend(self, path: Path) -> Backend:
+        return SQLiteBackend(path / "outbox.db", self.bounds)
+
+    def contents(self, batch: list[Message]) -> list[Message]:
+        return [one._replace(version=0) for one in batch]
 
     messages = st.lists(
         st.builds(
@@ -238,7 +248,7 @@ class AnyBackend(RuleBasedStateMachine):
         assert may_send == other.try_acquire_lease()
         if may_send:
             batch, expected = one.claim(resting, limits), other.claim(resting, limits)
-            assert _contents(batch) == _contents(expected)
+            assert self.contents(batch) == self.contents(expected)
             self.batches = {process: (batch, expected)}
 
     @rule(
@@ -298,16 +308,38 @@ class AnyBackend(RuleBasedStateMachine):
         assert one.totals().every.pending == other.totals().every.pending == 0
 
 
+class AnyPostgresBackend(AnyBackend):
+    """The same with a schema of a server."""
+
+    server: ClassVar[PostgresServer]
+
+    def __init__(self) -> None:
+        super().__init__()
+        rows = Transaction.rows
+
+        def rows_now(transaction: Transaction, query: str, *values: object) -> list[Row]:
+            return rows(transaction, query.replace(NOW, f"{self.now!r}::double precision"), *values)
+
+        self.patch.setattr(Transaction, "rows", rows_now)
+
+    def backend(self, path: Path) -> Backend:
+        return PostgresBackend(self.server.url(), schema_of(path), bounds=replace(self.bounds, prune_rows=99))
+
+    def contents(self, batch: list[Message]) -> list[Message]:
+        """Return what is sent; a message keeps the time of its first evaluation."""
+        return [one._replace(evaluated_at=0.0) for one in super().contents(batch)]
+
+    def teardown(self) -> None:
+        super().teardown()
+        self.server.run(f"DROP SCHEMA IF EXISTS {schema_of(Path(self.directory.name))} CASCADE")
+
+
 def _divided(batch: list[Message], fates: list[str]) -> tuple[list[Message], list[Message], list[Message]]:
     """Return what is accepted, rejected, and to be last of a batch; the rest is kept."""
     by_fate = {fate: list[Message]() for fate in "arlk"}
     for one, fate in zip(batch, fates, strict=False):
         by_fate[fate].append(one)
     return by_fate["a"], by_fate["r"], by_fate["l"]
-
-
-def _contents(batch: list[Message]) -> list[Message]:
-    return [one._replace(version=0) for one in batch]
 
 
 def _numbers(status: Status) -> tuple[object, ...]:
@@ -327,3 +359,11 @@ TestInAFile = AnythingWithAFile.TestCase
 TestInAFile.settings = some
 TestBackends = AnyBackend.TestCase
 TestBackends.settings = settings(some, max_examples=50, stateful_step_count=30)
+
+
+class TestPostgresBackends(AnyPostgresBackend.TestCase):  # type: ignore[misc, valid-type]
+    settings = settings(some, max_examples=25, stateful_step_count=30)
+
+    @pytest.fixture(autouse=True)
+    def server(self, postgres: PostgresServer) -> None:
+        AnyPostgresBackend.server = postgres

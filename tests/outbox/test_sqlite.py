@@ -16,7 +16,7 @@ import pytest
 
 from flagsync._outbox import change, schema, sqlite
 from flagsync._outbox.backend import Totals
-from flagsync._outbox.change import boot_number
+from flagsync._outbox.boot import boot_number
 from flagsync._outbox.contract import Limits
 from flagsync._outbox.file import check, open_backend, totals
 from flagsync._outbox.options import StoreBounds

@@ -5,20 +5,18 @@ Guarantee: the counts of the file change in the transaction that changes its mes
 
 import json
 import sqlite3
-from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
-from contextlib import suppress
-from functools import cache
 from hashlib import blake2b
 from math import inf
-from pathlib import Path
 from typing import TypeVar
 
 from flagsync._clock import monotonic, time
 from flagsync._files.sqlite import read
 from flagsync._outbox import schema as sql
+from flagsync._outbox.boot import boot_number
 from flagsync._outbox.contract import Destination, Message, Repeat
-from flagsync._outbox.rows import Known, Rows, escaped
+from flagsync._outbox.judge import Fate, Judge, Known, Tally
+from flagsync._outbox.rows import Rows, escaped
 
 NEVER = -inf  # seconds since 1970
 
@@ -35,12 +33,10 @@ class Change:
 
     def __init__(self, file: sqlite3.Connection, process: str) -> None:
         self._file, self._process = file, process
-        self._now, self._clock, self._boot = time(), monotonic(), boot_number()
-        self._account = 0
+        self._now, self._clock, self._account = time(), monotonic(), 0
+        self._tally = Tally()
         self._numbers: dict[Destination, int] = {}
         self._tails: dict[bytes, int] = {}
-        self._outcomes = Counter[tuple[int, str]]()  # by account and outcome
-        self._pending, self._remembered = Counter[int](), Counter[int]()  # by destination
         self._rows = Rows()
 
     def add(self, messages: Sequence[Message]) -> None:
@@ -48,9 +44,10 @@ class Change:
         for destination, those in _by_destination(messages).items():
             number = self._number(destination)
             known = self._known(number, those)
+            judge = self._judge()
             for message in those:
                 key = escaped(message.key)
-                self._add(number, key, message, known.get(key))
+                self._add(judge, number, key, message, known.get(key))
         self._rows.write(self._file)
         self._file.executemany(sql.USE_TAIL, [(number,) for number in self._tails.values()])
 
@@ -59,14 +56,14 @@ class Change:
         new = list[Repeat]()
         for destination, those in _by_destination(repeats).items():
             known = self._known(self._number(destination), those)
+            judge = self._judge()
             for repeat in those:
                 row = known.get(escaped(repeat.key))
-                if row is None or row.evaluation != repeat.evaluation or not self._is_current(row, row):
+                fate = judge.confirm(repeat, row)
+                if fate is Fate.NEW:
                     new.append(repeat)
-                    continue
-                self._outcomes[self._account, "accepted"] += 1
-                self._outcomes[self._account, "unchanged"] += 1
-                self._touch(row, repeat)
+                elif fate is Fate.TOUCHES and row is not None:
+                    self._rows.touch(row, repeat, judge.boot)
         self._rows.write(self._file)
         return new
 
@@ -76,9 +73,9 @@ class Change:
             return
         versions = json.dumps([message.version for message in messages])
         for account, replaces, count, latest in self._file.execute(sql.CLAIMED_OF, (versions,)).fetchall():
-            self._count(account, outcome, count, is_event=not replaces)
-            self._pending[destination] -= count
-            self._remembered[destination] += latest
+            self._tally.count(account, outcome, count, is_event=not replaces)
+            self._tally.pending[destination] -= count
+            self._tally.remembered[destination] += latest
         self._file.execute(sql.SETTLE_OLDER, (versions,))
         self._file.execute(sql.SETTLE, (accepted_at, versions))
 
@@ -92,18 +89,18 @@ class Change:
     def drop_beyond(self, max_pending: int) -> None:
         """Drop the oldest waiting messages beyond a bound, of the destinations that got new ones."""
         for number in [*self._numbers.values()]:
-            excess = read(self._file, sql.PENDING, number) + self._pending[number] - max_pending
+            excess = read(self._file, sql.PENDING, number) + self._tally.pending[number] - max_pending
             if excess > 0:
                 rows = self._file.execute(sql.OVER_BOUND, (number, excess)).fetchall()
                 self._file.executemany(sql.DELETE, [(version,) for version, *_ in rows])
                 for _, account, replaces in rows:
-                    self._count(account, "dropped", is_event=not replaces)
-                self._pending[number] -= len(rows)
+                    self._tally.count(account, "dropped", is_event=not replaces)
+                self._tally.pending[number] -= len(rows)
 
     def forget(self, rows: Sequence[tuple[int, int]]) -> None:
         """Delete remembered rows, given by version and destination."""
         self._file.executemany(sql.DELETE, [(version,) for version, _ in rows])
-        self._remembered.subtract(destination for _, destination in rows)
+        self._tally.remembered.subtract(destination for _, destination in rows)
 
     def forget_tails(self, before_version: int, limit: int) -> None:
         """Delete the tails that no message of this or a higher version has."""
@@ -117,70 +114,40 @@ class Change:
 
     def finish(self) -> None:
         """Write the counts."""
-        for (account, outcome), count in self._outcomes.items():
+        for (account, outcome), count in self._tally.outcomes.items():
             self._file.execute(sql.COUNT[outcome], (count, account))
-        for number in {*self._pending, *self._remembered}:
-            self._file.execute(sql.COUNT_MESSAGES, (self._pending[number], self._remembered[number], number))
+        for number in {*self._tally.pending, *self._tally.remembered}:
+            self._file.execute(
+                sql.COUNT_MESSAGES, (self._tally.pending[number], self._tally.remembered[number], number)
+            )
         if self._account:
             self._file.execute(sql.USE_ACCOUNT, (self._now, self._account))
 
-    def _add(self, number: int, key: str, message: Message, row: "Known | None") -> None:
-        is_event = not message.replaces
-        if message.body:
-            self._count(self._account, "accepted", is_event=is_event)
-        is_late = row is not None and self._is_late(message, row)
-        if row is not None:
-            if message.body and row.fingerprint == message.fingerprint and self._is_current(row, message):
-                self._count(self._account, "unchanged", is_event=is_event)
-                self._touch(row, message)
-                return
-            if is_late and message.replaces:
-                self._outcomes[self._account, "superseded"] += bool(message.body)
-                return
-            if not is_late:
-                self._displace(number, message, row)
-        (self._pending if message.body else self._remembered)[number] += 1
-        waits_since = self._now - (self._clock - message.evaluated_at)
-        when = self._boot, message.evaluated_at, waits_since, message.evaluation
+    def _add(self, judge: Judge, number: int, key: str, message: Message, row: Known | None) -> None:
+        fate = judge.add(number, message, row)
+        if fate is Fate.UNCHANGED or fate is Fate.SUPERSEDED:
+            return
+        if row is not None and fate is Fate.TOUCHES:
+            self._rows.touch(row, message, judge.boot)
+            return
+        if row is not None and fate is Fate.FOLLOWS:
+            self._rows.older.append((row.version,))
+        when = message.evaluated_at, judge.moment(message.evaluated_at), message.evaluation
         accepted = message.fingerprint, NEVER if message.body else self._now
         owner = message.resend_after_seconds, self._account, message.replaces
         content = (self._tail(message.tail), message.body) if message.body else (None, None)
-        self._rows.new.append((number, key, not is_late, *when, *accepted, *owner, *content))
+        is_latest = fate is not Fate.PRECEDES
+        self._rows.new.append((number, key, is_latest, judge.boot, *when, *accepted, *owner, *content))
 
-    def _count(self, account: int, outcome: str, number: int = 1, *, is_event: bool) -> None:
-        self._outcomes[account, outcome] += number
-        if is_event:
-            self._outcomes[account, f"event_{outcome}"] += number
-
-    def _displace(self, number: int, message: Message, row: "Known") -> None:
-        """Count the row that a message replaces, or keep both."""
-        if not row.waits:
-            self._remembered[number] -= 1
-        elif message.replaces:
-            self._outcomes[row.account, "superseded"] += 1
-            self._pending[number] -= 1
-        else:
-            self._rows.older.append((row.version,))
-
-    def _touch(self, row: "Known", message: Message | Repeat) -> None:
-        """Note the time of an evaluation with the same result, unless a later one is noted."""
-        if not self._is_late(message, row):
-            self._rows.touched.append((self._boot, message.evaluated_at, message.evaluation, row.version))
-
-    def _is_late(self, message: Message | Repeat, row: "Known") -> bool:
-        """Whether the row was evaluated later. All processes of a host share one clock until it reboots."""
-        return row.boot == self._boot and message.evaluated_at < row.evaluated_at <= self._clock
-
-    def _is_current(self, row: "Known", equal: "Message | Known") -> bool:
-        """Whether an equal message need not be sent."""
-        return bool(row.waits) or 0 <= self._now - row.accepted_at < equal.resend_after_seconds
+    def _judge(self) -> Judge:
+        return Judge(self._tally, account=self._account, now=self._now, clock=self._clock, boot=boot_number())
 
     def _known(self, number: int, those: Sequence[Message | Repeat]) -> "dict[str, Known]":
         """Return the latest row of each key; the keys are escaped."""
         self._account = self._account or self._find_account()
         keys = json.dumps([escaped(one.key) for one in those])
         rows = self._file.execute(sql.KNOWN, (keys, number)).fetchall()
-        return {row[0]: Known._make(row[1:]) for row in rows}
+        return {row[0]: Known(*row[1:]) for row in rows}
 
     def _number(self, destination: Destination) -> int:
         if destination not in self._numbers:
@@ -198,15 +165,6 @@ class Change:
     def _find_account(self) -> int:
         self._file.execute(sql.NEW_ACCOUNT, (self._process,))
         return read(self._file, sql.ACCOUNT, self._process)
-
-
-@cache
-def boot_number() -> int:
-    """Return a number that changes when the machine boots; 0 where the system does not tell."""
-    with suppress(OSError):  # Linux
-        boot = Path("/proc/sys/kernel/random/boot_id").read_bytes()
-        return int.from_bytes(blake2b(boot, digest_size=6).digest())
-    return 0
 
 
 def _by_destination(messages: Iterable[M]) -> dict[Destination, list[M]]:

@@ -1,28 +1,15 @@
-"""Rows of an outbox file: what it knows of a key, and rows that are written together."""
+"""Rows of an outbox file that are written together."""
 
 import sqlite3
 from functools import cache
 from itertools import chain
-from typing import NamedTuple
 
 from flagsync._outbox import schema as sql
+from flagsync._outbox.contract import Message, Repeat
+from flagsync._outbox.judge import Known
 
 # With one statement per row, another thread may get the interpreter after each, and keep it for milliseconds.
 ROWS_AT_ONCE = 50
-
-
-class Known(NamedTuple):
-    """What a file knows of a key."""
-
-    version: int
-    boot: int
-    evaluated_at: float
-    evaluation: int | None
-    fingerprint: bytes
-    accepted_at: float
-    resend_after_seconds: float
-    account: int
-    waits: int
 
 
 class Rows:
@@ -32,6 +19,10 @@ class Rows:
         self.older: list[tuple[object, ...]] = []
         self.touched: list[tuple[object, ...]] = []
         self.new: list[tuple[object, ...]] = []
+
+    def touch(self, row: Known, message: Message | Repeat, boot: int) -> None:
+        """Note the time of a later evaluation with the same result."""
+        self.touched.append((boot, message.evaluated_at, message.evaluation, row.version))
 
     def write(self, file: sqlite3.Connection) -> None:
         """Write the rows, in an order that leaves each key only one latest row."""

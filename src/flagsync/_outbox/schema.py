@@ -6,12 +6,8 @@ behind all others.
 """
 
 from flagsync._files.sqlite import Format
+from flagsync._outbox.judge import ALL_COUNTS, OUTCOMES
 
-OUTCOMES = ("delivered", "unchanged", "superseded", "dropped", "rejected")
-# Counts of all messages, and of those that do not replace others.
-COUNTS = ("accepted", *OUTCOMES)
-EVENT_COUNTS = tuple(f"event_{count}" for count in COUNTS)
-ALL_COUNTS = (*COUNTS, *EVENT_COUNTS)
 TABLES = f"""
 CREATE TABLE stores (id INTEGER);
 INSERT INTO stores VALUES (abs(random() / 2) + 1);

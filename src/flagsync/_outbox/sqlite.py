@@ -19,6 +19,7 @@ from flagsync._outbox import schema as sql
 from flagsync._outbox.backend import Status, StoreTotals, Totals
 from flagsync._outbox.change import NEVER, Change
 from flagsync._outbox.contract import Destination, Limits, Message, Repeat, fitting
+from flagsync._outbox.judge import COUNTS
 from flagsync._outbox.options import StoreBounds
 from flagsync._outbox.rows import unescaped
 from flagsync._outbox.schema import OUTBOX
@@ -93,7 +94,7 @@ class SQLiteBackend:
             numbers = [number for where in destinations for [number] in file.execute(sql.DESTINATION, where)]
             firsts = [first for number in numbers for [first] in file.execute(sql.FIRST, (number,)) if first]
             account, *own = file.execute(sql.OWN_TOTALS, (self._process.get(),)).fetchone() or (0,)
-            counts = len(sql.COUNTS)
+            counts = len(COUNTS)
             status = Status(
                 store=read(file, sql.STORE),
                 account=account,
@@ -151,7 +152,7 @@ class _Claimed(NamedTuple):
 def read_totals(file: sqlite3.Connection) -> StoreTotals:
     """Return what became of all messages in a file."""
     counts = file.execute(sql.ALL_TOTALS).fetchone()
-    every, events = Totals(*counts[: len(sql.COUNTS)]), Totals(*counts[len(sql.COUNTS) :])
+    every, events = Totals(*counts[: len(COUNTS)]), Totals(*counts[len(COUNTS) :])
     return StoreTotals(every, events, _oldest_seconds(file))
 
 

@@ -1,0 +1,46 @@
+"""What went wrong, in plain words.
+
+Guarantee: no text of an error contains a URL, a user, a password, or what was to be stored.
+"""
+
+from redis import exceptions as redis
+
+NODE = "the server is a node of a cluster; pass RedisBackend(redis.RedisCluster(…)) as the outbox"
+MOVED = "MOVED "  # an error of its own only since redis-py 6
+ARGUMENTS = ", with args"  # what Redis writes before the arguments of a command
+# The first class that fits, so the narrower ones come before the wider ones.
+WORDS: tuple[tuple[type[Exception], str], ...] = (
+    (redis.AuthenticationError, "the server refuses the user or the password"),
+    (redis.AuthenticationWrongNumberOfArgsError, "the server refuses the user or the password"),
+    (
+        redis.NoPermissionError,
+        "the user may not run scripts (EVALSHA, EVAL), or not use the keys of the namespace",
+    ),
+    (redis.BusyLoadingError, "the server is still loading its data"),
+    (redis.OutOfMemoryError, "the server's memory is full (maxmemory)"),
+    (redis.ReadOnlyError, "the server is a read-only replica"),
+    (redis.MovedError, NODE),
+    (redis.TimeoutError, "the server did not answer in time"),
+)
+
+
+def plain(error: Exception) -> OSError:
+    """Return an error that says what a library's error says, in plain words."""
+    for kind, words in WORDS:
+        if isinstance(error, kind):
+            return OSError(words)
+    if isinstance(error, redis.ConnectionError):
+        return OSError(f"the server cannot be reached ({_cause(error)})")
+    if f"{error}".startswith(MOVED):
+        return OSError(NODE)
+    # Of the server itself, such as "MISCONF …"; it does not repeat what is stored, but for the arguments of a command.
+    text = (
+        f"{error}".partition(ARGUMENTS)[0] if isinstance(error, redis.ResponseError) else type(error).__name__
+    )
+    return OSError(f"the server refused a command ({text})")
+
+
+def _cause(error: BaseException) -> str:
+    """Return what the system says about a connection, without naming its other end."""
+    cause = error.__context__ if isinstance(error.__context__, OSError) else None
+    return (cause and cause.strerror) or "the connection was closed"

