@@ -101,6 +101,12 @@ def test_thread_that_does_not_run_in_a_forked_child_is_a_trouble(local: Polling)
     assert in_child(lambda: refresh.trouble() == NO_THREAD)
 
 
+def test_thread_that_has_ended_is_a_trouble(local: Polling) -> None:
+    refresh = Refresh(local, THRESHOLDS)
+    local.close()
+    assert refresh.trouble() == NO_THREAD
+
+
 def test_document_that_never_came_is_a_trouble(server: EvaluatingFlagsmith) -> None:
     server.fail(status=503)
     client = Polling(server)

@@ -405,6 +405,17 @@ def test_bound_counts_messages_in_flight_but_the_newest_always_gets_a_place(buil
     assert client.claim() == ["bob=1", "dan=1"]
 
 
+def test_bound_of_a_destination_does_not_count_messages_in_flight_to_another_one(
+    build_in_memory: Build,
+) -> None:
+    client = build_in_memory(max_pending=3)
+    put(client, "ann=1", "bob=1", "cid=1")
+    client.claim()
+    client.put("ann=x", "bob=x", "cid=x", "dan=x", destination=THERE, replaces=False)
+    assert [message.key for message in waiting(client.memory)] == ["bob", "cid", "dan"]
+    assert client.ledger.events()["dropped"] == 1
+
+
 @pytest.mark.parametrize(
     ("max_pending", "count", "full"), [(5, 4, False), (5, 5, True), (9999, 1999, False), (9999, 2000, True)]
 )

@@ -235,8 +235,11 @@ class MemoryOutbox:
         self._ledger.count(outcome, events, is_event=True)
 
     def _keep_bounds(self, queue: "Queue") -> None:
-        # Messages in flight count, too, but there is always room for the newest one.
-        bound = 0 if self._is_abandoned else max(1, self._limits.max_pending - len(self._in_flight))
+        # Messages in flight to the same destination count, too, but there is always room for the newest one.
+        flying = first_of(self._in_flight.values())
+        is_own = flying is not None and self._queues.get(flying.destination) is queue
+        room = self._limits.max_pending - (len(self._in_flight) if is_own else 0)
+        bound = 0 if self._is_abandoned else max(1, room)
         while len(queue.waiting) > bound:
             key, fingerprint, *_, replaces, _version, _since = queue.remove(next(iter(queue.waiting)))
             queue.know(key, fingerprint, -inf)
