@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from flagsmith import Flagsmith
+from flagsmith.models import Flag
 
 from flagsync import FlagSync
 from flagsync._delivery.destinations import Backoff
@@ -72,6 +73,14 @@ def test_closed_client_is_not_healthy(build: Build) -> None:
     client.close()
     assert client.health() == ClientHealth(ok=False, reasons=(CLOSED,))
     assert not client.health()
+
+
+def test_closed_client_says_nothing_of_what_it_gave_up(build: Build, mixpanel: MixpanelServer) -> None:
+    mixpanel.fail(status=401)
+    client = build()
+    client.get_identity_flags("user_1")
+    assert client.close(0.2) is False
+    assert client.health().reasons == (CLOSED,)
 
 
 def test_configuration_error_is_a_reason_at_once(build: Build, mixpanel: MixpanelServer) -> None:
@@ -177,3 +186,40 @@ def test_health_and_stats_wait_for_no_lock(
         thread.start()
         thread.join(5)
         assert len(answers) == 2
+
+
+def test_oldest_seconds_are_those_of_calls_that_nobody_has_encoded_yet(build: Build) -> None:
+    is_encoding, may_go_on = threading.Event(), threading.Event()
+
+    def slow(flag: Flag) -> str:
+        is_encoding.set()
+        assert may_go_on.wait(10)
+        return flag.feature_name
+
+    client = build(property_value=slow)
+    client.get_identity_flags("user_1")
+    assert is_encoding.wait(10)
+    client.get_identity_flags("user_2")
+    assert client.flush(0.1) is False
+    assert client.stats().oldest_seconds >= 0.1
+    may_go_on.set()
+    assert client.flush()
+    assert client.stats().oldest_seconds == 0.0
+
+
+def test_calls_that_were_given_up_wait_no_longer(build: Build, mixpanel: MixpanelServer) -> None:
+    is_encoding, may_go_on = threading.Event(), threading.Event()
+
+    def slow(flag: Flag) -> str:
+        is_encoding.set()
+        assert may_go_on.wait(10)
+        return flag.feature_name
+
+    client = build(property_value=slow)
+    client.get_identity_flags("user_1")
+    assert is_encoding.wait(10)
+    client.get_identity_flags("user_2")
+    assert client.close(0.1) is False
+    stats = client.stats()
+    assert (stats.dropped, stats.pending, stats.oldest_seconds) == (2, 0, 0.0)
+    may_go_on.set()
