@@ -25,9 +25,11 @@ import pytest
 from flagsmith import Flagsmith
 from flagsmith.polling_manager import EnvironmentDataPollingManager
 from openfeature import api
+from prometheus_client import REGISTRY
 
 from flagsync import FlagSync, cohorts
 from flagsync._options import HOSTS
+from flagsync.metrics import PrometheusCollector
 from flagsync.testing import MixpanelServer
 from tests.support.evaluating_flagsmith import EvaluatingFlagsmith
 from tests.support.flagsmith_server import KEY
@@ -114,6 +116,9 @@ def _process_is_put_back(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     signal.signal(signal.SIGTERM, handler)
     api.shutdown()
+    for collector in [*REGISTRY._collector_to_names]:
+        if isinstance(collector, PrometheusCollector):
+            REGISTRY.unregister(collector)
 
 
 @pytest.fixture
@@ -236,6 +241,7 @@ USES: dict[str, Callable[[Any], object]] = {
     "evaluate": lambda evaluate: asyncio.run(evaluate("user_42")),
     "post_fork": lambda post_fork: post_fork(None, None),
     "start": lambda start: start(),
+    "mirroring": lambda mirroring: json.dumps(mirroring()),
     "work": lambda work: work("user_42"),
     "mirror_again": lambda mirror_again: mirror_again("user_42", {"plan": "pro"}),
 }

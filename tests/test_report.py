@@ -217,3 +217,24 @@ def test_described_exception_whose_text_raises_has_its_type() -> None:
 def test_interrupt_of_the_main_thread_gets_through_a_description() -> None:
     with pytest.raises(KeyboardInterrupt):
         described(MuteError(KeyboardInterrupt()))
+
+
+def test_outage_lasts_from_its_first_failure_until_it_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(_report, "monotonic", lambda: now[0])
+    outage = Outage(Reporter(None))
+    assert outage.seconds == 0.0
+    outage.begin("down")
+    now[0] += 5
+    outage.begin("down again", "otherwise")
+    assert (outage.seconds, outage.reason) == (5.0, "down again")
+    outage.end("works")
+    assert outage.seconds == 0.0
+
+
+def test_outage_says_what_happened_without_the_count_and_whether_it_needs_action() -> None:
+    outage = Outage(Reporter(None))
+    outage.begin(DeliveryError("Wrong token", 3, will_retry=True, misconfigured=True, identifiers=("ann",)))
+    assert (outage.reason, outage.needs_action) == ("Wrong token", True)
+    outage.begin(DeliveryError("Down", 3, will_retry=True))
+    assert (outage.reason, outage.needs_action) == ("Down", False)

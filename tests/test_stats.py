@@ -1,9 +1,13 @@
 """Ledger and Stats: the counts add up, whatever is counted when."""
 
 import threading
+from math import inf
+from time import monotonic
+
+import pytest
 
 from flagsync import Stats
-from flagsync._stats import OUTCOMES, ExposureStats, Ledger, exposure_stats_of, stats_of
+from flagsync._stats import OUTCOMES, ExposureStats, Ledger, Tally, age, exposure_stats_of, stats_of
 from tests.support.signals import interrupted
 
 
@@ -77,3 +81,36 @@ def test_exposures_are_counted_apart_from_calls() -> None:
 def test_given_up_exposures_count_as_dropped_but_for_those_that_a_store_keeps() -> None:
     exposures = exposure_stats_of(Ledger().events(), submitted=10, kept=4)
     assert exposures == ExposureStats(accepted=10, dropped=6, pending=4)
+
+
+def test_stats_are_equal_if_their_counts_are() -> None:
+    moments = {"oldest_seconds": 1.0, "last_success_at": 2.0, "last_error": "down"}
+    assert stats_of(Ledger().counts(), 3, **moments) == Stats(accepted=3, pending=3)  # type: ignore[arg-type]
+
+
+def test_age_is_that_of_a_moment_and_never_below_zero() -> None:
+    assert age(monotonic() - 5) == pytest.approx(5, abs=1)
+    assert (age(monotonic() + 5), age(inf)) == (0.0, 0.0)
+
+
+def test_tally_loses_no_count_of_threads_that_count_at_once() -> None:
+    tally, together = Tally(), threading.Barrier(4)
+
+    def work() -> None:
+        together.wait()
+        for _ in range(5000):
+            tally.count("503")
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    tally.count("401")
+    assert tally.counts() == {"503": 20_000, "401": 1}
+
+
+def test_tally_may_be_used_by_a_signal_handler_that_interrupts_it() -> None:
+    tally = Tally()
+    assert interrupted(tally.counts, "copy", lambda: tally.count("503"))
+    assert tally.counts() == {"503": 1}

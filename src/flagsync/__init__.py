@@ -22,6 +22,10 @@ _report       logs problems and passes them to ``on_error``
 _messages     warnings about how an application uses its client
 _loss         reports what a closing client gives up
 _stats        counts the outcomes of calls
+_health       says whether mirroring works and, if not, why
+_thresholds   what a health check tolerates
+_refresh      how old the environment document is
+_oldest       the first of what other threads change meanwhile
 _recent       a bounded map of the entries used last
 _clock        clocks that keep running while a test freezes the time
 _experiments  records exposures with Flagsmith as well, where its events are enabled
@@ -32,6 +36,7 @@ _rules        rules that options must meet
 _environment  reads options from environment variables
 _lazy         imports names when they are first used
 exceptions    what flagsync reports and raises
+metrics       for OpenTelemetry and Prometheus
 openfeature   records exposures of flags that OpenFeature evaluates
 testing       a loopback Mixpanel, and the contracts of stores
 """
@@ -43,7 +48,7 @@ from flagsync._lazy import importer
 if TYPE_CHECKING:
     from flagsync._client import FlagSync
     from flagsync._encoding.properties import PropertyValue
-    from flagsync._pipeline import outbox_stats
+    from flagsync._outbox.place import outbox_stats
     from flagsync._signals import close_on_sigterm
     from flagsync._stats import Stats
     from flagsync.exceptions import DeliveryError
@@ -61,7 +66,7 @@ _IMPORTED_WHEN_USED = {
     "close_on_sigterm": "flagsync._signals",
     "cohorts": "flagsync.cohorts",
     "exceptions": "flagsync.exceptions",
-    "outbox_stats": "flagsync._pipeline",
+    "outbox_stats": "flagsync._outbox.place",
 }
 
 if not TYPE_CHECKING:  # pragma: no branch - with it, type checkers would accept any name

@@ -16,8 +16,8 @@ from flagsync._delegation import delegated, names
 from flagsync._encoding.properties import PropertyValue
 from flagsync._environment import EnvironmentOptions, read_environment
 from flagsync._evaluator import Evaluator
+from flagsync._health import ClientHealth, HealthCheck
 from flagsync._messages import UNPICKLABLE
-from flagsync._observation import Evaluation, observed
 from flagsync._options import (
     CLIENT,
     SAME_IDENTIFIER,
@@ -117,15 +117,13 @@ class FlagSync:
         flagsmith = flagsmith.strip() if isinstance(flagsmith, str) else flagsmith
         fault = client_fault(flagsmith, FlagSync)
         require({f"{CLIENT}, not {fault}": not fault, **self._options.rules()})
-        if self._options.outbox is not None:
-            check(self._options.outbox)
+        check(self._options.outbox)
         self.flagsmith = Flagsmith(environment_key=flagsmith) if isinstance(flagsmith, str) else flagsmith
         """The wrapped client. Its public names work on this client, too, but type checkers know them only here."""
         self._pipelines = pipelines_of(self, self.flagsmith, self._options)
         self._evaluator = Evaluator(self.flagsmith, self._pipelines, self._options)
         self._async = AsyncCalls(self._evaluator)
-        if self._pipelines is not None:
-            self._pipelines.get().resume()
+        self._health = HealthCheck(self.flagsmith, self._pipelines, self._options)
 
     @classmethod
     def from_env(cls, **options: Unpack[EnvironmentOptions]) -> Self:
@@ -168,7 +166,7 @@ class FlagSync:
 
     def get_environment_flags(self) -> Flags:
         """Return Flagsmith's answer, unchanged. Nothing is mirrored, since no identity is evaluated."""
-        return observed(Evaluation(self.flagsmith, None, self.flagsmith.get_environment_flags()))
+        return self._evaluator.environment_flags()
 
     def mirror(self, identifier: str, flags: Flags) -> None:
         """Mirror flags that were evaluated elsewhere: on an async path, by another client. Never raises."""
@@ -225,6 +223,10 @@ class FlagSync:
     def stats(self) -> Stats:
         """Return what became of the calls of this process. Waits for nothing."""
         return Stats() if self._pipelines is None else self._pipelines.get().stats()
+
+    def health(self) -> ClientHealth:
+        """Return whether mirroring works and, if not, why. Waits for nothing. Evaluating does not depend on it."""
+        return self._health.check()
 
     if not TYPE_CHECKING:  # pragma: no branch - with it, type checkers would accept any name
         __getattr__, __dir__ = delegated, names

@@ -79,6 +79,10 @@ class Evaluator:
             return observed(Evaluation(self._flagsmith, identifier, flags, transient))
         return flags
 
+    def environment_flags(self) -> Flags:
+        """Return the environment's own flags, as the Flagsmith client gives them."""
+        return observed(Evaluation(self._flagsmith, None, self._flagsmith.get_environment_flags()))
+
     def experiment_flag(
         self, feature_name: str, identifier: str, traits: TraitMapping | None, merged: TraitMapping | None
     ) -> Flag | DefaultFlag:

@@ -26,6 +26,7 @@ from flagsync._outbox.options import Staging, StoreBounds
 from flagsync._outbox.place import Place
 from flagsync._process import EXIT_SECONDS
 from flagsync._rules import call_fault, is_instance_of, is_number, is_url, key_fault, shown
+from flagsync._thresholds import Thresholds
 from flagsync.cohorts.store import MembershipReader
 from flagsync.exceptions import DeliveryError
 
@@ -91,6 +92,7 @@ class Tuning:
         sending: Requests, retries and pauses.
         staging: How messages get from memory into a shared store.
         store: How large a shared store gets.
+        thresholds: What a health check tolerates.
     """
 
     gather_seconds: float = GATHER_SECONDS
@@ -99,6 +101,7 @@ class Tuning:
     sending: Sending = field(default_factory=Sending)
     staging: Staging = field(default_factory=Staging)
     store: StoreBounds = field(default_factory=StoreBounds)
+    thresholds: Thresholds = field(default_factory=Thresholds)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

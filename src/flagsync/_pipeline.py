@@ -23,11 +23,11 @@ from flagsync._options import Options
 from flagsync._outbox.contract import MAX_BATCH_MESSAGES, Destination, Limits, Outbox
 from flagsync._outbox.durable import DurableOutbox
 from flagsync._outbox.memory import MemoryOutbox
-from flagsync._outbox.place import Place, open_backend, totals
+from flagsync._outbox.place import open_backend
 from flagsync._process import close_before_child_exit, close_before_exit, python_exits, this_process
-from flagsync._report import Reporter
+from flagsync._report import Outage, Reporter
 from flagsync._signals import sigterm_advice
-from flagsync._stats import Ledger, Stats, exposure_stats_of, stats_of
+from flagsync._stats import Ledger, Stats, age, exposure_stats_of, stats_of
 from flagsync.exceptions import DeliveryError
 
 # How long a closing client without calls of its own keeps sending the messages of other processes.
@@ -156,8 +156,25 @@ class Pipeline:
         """Return counts that add up. The calls are read last, so that they include every counted one."""
         counts, events = self._ledger.counts(), self._ledger.events()
         calls, exposures = self._inbox.submitted_apart()
-        kept, kept_events = self._outbox.kept() if self._loss.is_certain else (None, None)
-        return stats_of(counts, calls, kept, exposure_stats_of(events, exposures, kept_events))
+        is_lost, waits_since = self._loss.is_certain, self._outbox.waits_since()
+        kept, kept_events = self._outbox.kept() if is_lost else (None, None)
+        return stats_of(
+            counts,
+            calls,
+            kept,
+            exposure_stats_of(events, exposures, kept_events),
+            oldest_seconds=age(waits_since if is_lost else min(waits_since, self._inbox.waits_since())),
+            last_success_at=self._ledger.last_success_at,
+            last_error=self._ledger.last_error,
+        )
+
+    def failures(self) -> dict[str, int]:
+        """Return how many requests were not accepted, by the kind of failure."""
+        return self._ledger.failures.counts()
+
+    def outages(self) -> list[Outage]:
+        """Return what may have failed: Mixpanel and a shared store. Takes no lock."""
+        return [*self._sender.outages(), *self._outbox.outages()]
 
     def _start(self) -> bool:
         """Start the threads; False if Python is exiting and cannot start any."""
@@ -221,22 +238,3 @@ def _outbox(options: Options, destinations: list[Destination], ledger: Ledger, r
         report=report,
         destinations=destinations,
     )
-
-
-def outbox_stats(outbox: Place) -> Stats:
-    """Return what became of all updates ever put into an outbox, by any process.
-
-    ``requests``, ``retries`` and ``skipped`` stay 0: each process counts its own, outside the outbox.
-
-    Args:
-        outbox: What the client got as its ``outbox``: a path, a URL or a backend.
-
-    Raises:
-        FileNotFoundError: There is no file.
-        ValueError: The path does not lead to an outbox file, or the URL is malformed.
-        OSError: The server does not answer.
-    """
-    every, events = totals(outbox)
-    calls = every.without(events)
-    exposures = exposure_stats_of({**events._asdict(), "skipped": 0}, events.accepted)
-    return stats_of({**calls._asdict(), "skipped": 0}, calls.accepted, exposures=exposures)

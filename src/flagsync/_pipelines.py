@@ -15,7 +15,10 @@ from flagsync._process import EXIT_SECONDS, PerProcess, threads_run
 
 
 def pipelines_of(client: object, flagsmith: Flagsmith, options: Options) -> PerProcess[Pipeline] | None:
-    """Return the pipelines of a client; None without a token. A forked child gets its own, empty one."""
+    """Return the pipelines of a client; None without a token. A forked child gets its own, empty one.
+
+    That of this process begins to send what waits in a shared store.
+    """
     token = options.token
     if token is None:
         return None
@@ -36,7 +39,9 @@ def pipelines_of(client: object, flagsmith: Flagsmith, options: Options) -> PerP
         if thread and (not thread.is_alive() or (inherited and thread is built_with)):
             pipeline.report.warn_once(STALE)
 
-    return PerProcess(make, on_first)
+    pipelines = PerProcess(make, on_first)
+    pipelines.get().resume()
+    return pipelines
 
 
 def _stop(pipeline: Pipeline) -> None:

@@ -100,22 +100,37 @@ class Outage:
     """Something that has failed: reported once when it fails, and once when it works again.
 
     The reports are deferred, so a lock may be held.
+
+    Attributes:
+        reason: What happened last.
+        needs_action: Whether it lasts until a person acts.
     """
 
     def __init__(self, report: Reporter) -> None:
         self._report = report
         self._lock = threading.RLock()  # held for a few instructions only
         self._kind: object = None
+        self._began_at = 0.0
+        self.reason, self.needs_action = "", False
 
     @property
     def is_active(self) -> bool:
         """Whether it has failed and not recovered yet."""
         return self._kind is not None
 
+    @property
+    def seconds(self) -> float:
+        """How long it has lasted; 0.0 if it works."""
+        return monotonic() - self._began_at if self.is_active else 0.0
+
     def begin(self, problem: DeliveryError | str, kind: object = "failed") -> None:
         """Report a failure, unless the last report was a failure of the same kind."""
         with self._lock:
             before, self._kind = self._kind, kind
+            if before is None:
+                self._began_at = monotonic()
+            self.reason = problem.reason if isinstance(problem, DeliveryError) else problem
+            self.needs_action = isinstance(problem, DeliveryError) and problem.misconfigured
         if kind != before:
             self._report.defer(problem)
 

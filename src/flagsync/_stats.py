@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from flagsync._clock import monotonic
+
 OUTCOMES = ("delivered", "unchanged", "superseded", "dropped", "rejected")
 
 
@@ -55,7 +57,14 @@ class Stats:
             without flags, or after ``close``.
         requests: HTTP requests to Mixpanel.
         retries: Requests that followed a failed one.
+        oldest_seconds: How long the message that is first in line has waited; 0.0 if none waits. With an outbox, of
+            all messages in it, as this process saw it last: whoever has put them there.
+        last_success_at: When Mixpanel last accepted a request of this process: ``time.time()``; None if it never did.
+        last_error: Why Mixpanel did not accept the last batch of this process, or a part of it; None if it accepted
+            all of it. It holds no token, identifier or payload.
         exposures: What became of the exposures. No count of calls includes them.
+
+    Two are equal if their counts are: ``==`` ignores ``oldest_seconds``, ``last_success_at`` and ``last_error``.
     """
 
     accepted: int = 0
@@ -68,16 +77,45 @@ class Stats:
     skipped: int = 0
     requests: int = 0
     retries: int = 0
+    oldest_seconds: float = field(default=0.0, compare=False)
+    last_success_at: float | None = field(default=None, compare=False)
+    last_error: str | None = field(default=None, compare=False)
     exposures: ExposureStats = field(default_factory=ExposureStats)
+
+
+class Tally:
+    """Counts things by name. Any thread may count and read, also a signal handler that interrupts either."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()  # held for a few instructions only
+        self._counts: dict[str, int] = {}
+
+    def count(self, name: str) -> None:
+        """Count one more."""
+        with self._lock:
+            self._counts[name] = self._counts.get(name, 0) + 1
+
+    def counts(self) -> dict[str, int]:
+        """Return the count of each name that was counted."""
+        with self._lock:
+            return self._counts.copy()
 
 
 class Ledger:
     """Counts what became of the calls of one process.
 
     Any thread may count and read, also a signal handler that interrupts either.
+
+    Attributes:
+        failures: Counts the requests that were not accepted, by their ``error_type``.
+        last_success_at: When a request was last accepted: ``time.time()``.
+        last_error: What was wrong with the last batch; None if all of it was accepted.
     """
 
     def __init__(self) -> None:
+        self.failures = Tally()
+        self.last_success_at: float | None = None
+        self.last_error: str | None = None
         self._lock = threading.RLock()  # held for a few instructions only
         self._counts = dict.fromkeys((*OUTCOMES, "skipped", "requests", "retries"), 0)
         self._events = dict.fromkeys((*OUTCOMES, "skipped"), 0)
@@ -109,18 +147,33 @@ class Ledger:
         return _added(counts, stored)
 
 
+def age(since: float) -> float:
+    """Return the seconds since a time of ``time.monotonic()``; 0.0 for ``inf``, which stands for never."""
+    return max(0.0, monotonic() - since)
+
+
 def stats_of(
     counts: Mapping[str, int],
     submitted: int,
     kept: int | None = None,
     exposures: ExposureStats = ExposureStats(),
+    *,
+    oldest_seconds: float = 0.0,
+    last_success_at: float | None = None,
+    last_error: str | None = None,
 ) -> Stats:
     """Put counts together with the number of calls, which must be read after them.
 
     ``kept`` is given when the client has given up: how many pending messages a store keeps. The others were
     dropped.
     """
-    return Stats(**_settled(counts, submitted, kept), exposures=exposures)
+    return Stats(
+        **_settled(counts, submitted, kept),
+        oldest_seconds=oldest_seconds,
+        last_success_at=last_success_at,
+        last_error=last_error,
+        exposures=exposures,
+    )
 
 
 def exposure_stats_of(counts: Mapping[str, int], submitted: int, kept: int | None = None) -> ExposureStats:

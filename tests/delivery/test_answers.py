@@ -50,7 +50,8 @@ def test_answer_of_mixpanel_has_an_outcome(status: int, body: bytes, outcome: Ou
 @pytest.mark.parametrize("name", SERVICES)
 def test_misconfiguration_says_itself_what_to_check(name: str) -> None:
     answer = judge(SERVICES[name], Misconfiguration("it is wrong; check it"))
-    assert answer == Answer(MISCONFIGURED, f"{name} cannot be reached (it is wrong; check it)")
+    reason = f"{name} cannot be reached (it is wrong; check it)"
+    assert answer == Answer(MISCONFIGURED, reason, error_type="configuration")
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -112,7 +113,8 @@ def test_misconfigured_answer_says_what_to_check(service: Service, reason: str) 
 @pytest.mark.parametrize("service", SERVICES.values(), ids=[*SERVICES])
 def test_missing_reply_is_unavailable_and_says_why(service: Service) -> None:
     answer = judge(service, "ReadTimeout")
-    assert answer == Answer(UNAVAILABLE, f"{service.name} cannot be reached (ReadTimeout)")
+    reason = f"{service.name} cannot be reached (ReadTimeout)"
+    assert answer == Answer(UNAVAILABLE, reason, error_type="no_answer")
 
 
 def test_accepted_answer_says_nothing_more() -> None:
@@ -134,3 +136,18 @@ def test_answer_in_no_known_encoding_is_kept_as_far_as_it_can_be_read() -> None:
 def test_reason_of_an_answer_does_not_quote_its_text() -> None:
     answer = judge(MIXPANEL, Reply(400, b'{"status": 0, "error": "ann@example.com"}'))
     assert "ann" not in answer.reason
+
+
+@pytest.mark.parametrize(
+    ("reply", "error_type"),
+    [
+        (Reply(503, b""), "503"),
+        (Reply(401, b""), "401"),
+        (Reply(200, b"<html>"), "200"),
+        ("ReadTimeout", "no_answer"),
+        (Misconfiguration("it is wrong; check it"), "configuration"),
+    ],
+)
+@pytest.mark.parametrize("service", SERVICES.values(), ids=[*SERVICES])
+def test_failure_has_a_type_of_few_values(service: Service, reply: Reply | str, error_type: str) -> None:
+    assert judge(service, reply).error_type == error_type

@@ -106,17 +106,18 @@ def test_answer_with_a_false_content_encoding_is_unavailable(
 
 def test_post_without_an_answer_is_unavailable(mixpanel: MixpanelServer, post: Callable[..., Answer]) -> None:
     mixpanel.fail(times=1, drop=True)
-    assert post() == Answer(UNAVAILABLE, "Mixpanel cannot be reached (ConnectionError)")
+    reason = "Mixpanel cannot be reached (ConnectionError)"
+    assert post() == Answer(UNAVAILABLE, reason, error_type="no_answer")
 
 
 def test_post_to_a_server_that_is_not_there_is_unavailable() -> None:
     api, url = MixpanelApi(), f"http://127.0.0.1:{free_port()}/engage"
-    assert api.post(url, [UPDATE], 5) == Answer(
-        UNAVAILABLE, "Mixpanel cannot be reached (ConnectionError: Connection refused)"
-    )
+    reason = "Mixpanel cannot be reached (ConnectionError: Connection refused)"
+    assert api.post(url, [UPDATE], 5) == Answer(UNAVAILABLE, reason, error_type="no_answer")
 
 
 def test_post_ends_in_time(mixpanel: MixpanelServer, post: Callable[..., Answer]) -> None:
     mixpanel.fail(times=1, delay_seconds=3600)
     answer = post(seconds=0.1)
-    assert answer == Answer(UNAVAILABLE, "Mixpanel cannot be reached (ReadTimeout)")
+    reason = "Mixpanel cannot be reached (ReadTimeout)"
+    assert answer == Answer(UNAVAILABLE, reason, error_type="no_answer")

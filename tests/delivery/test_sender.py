@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from math import inf
 from pathlib import Path
-from time import monotonic
+from time import monotonic, time
 
 import pytest
 
@@ -683,3 +683,64 @@ def test_sender_with_a_deadline_that_never_comes_waits_without_a_bound() -> None
     with Rig() as rig:
         rig.put("ann")
         assert rig.sender.flush(inf)
+
+
+# What is remembered for statistics
+
+
+def test_last_error_is_that_of_the_last_batch_and_gone_once_all_of_one_is_accepted() -> None:
+    rig = Rig(answers(DOWN))
+    seen = list[str | None]()
+
+    def look(texts: list[str]) -> Answer:
+        seen.append(rig.ledger.last_error)
+        return DOWN if len(seen) == 1 else ACCEPTED
+
+    rig.service.answer = look
+    rig.put("ann")
+    rig.deliver()
+    assert [*seen, rig.ledger.last_error] == [None, "Down", None]
+
+
+def test_last_error_of_a_batch_is_why_a_part_of_it_was_rejected() -> None:
+    rig = Rig(refuse("bad"))
+    rig.put("good", "bad")
+    rig.deliver()
+    assert rig.count("rejected") == 1
+    assert rig.ledger.last_error == "Refused"
+
+
+def test_batch_that_was_bisected_and_accepted_leaves_no_last_error() -> None:
+    rig = Rig(lambda texts: REFUSED if len(texts) > 1 else ACCEPTED)
+    rig.put("ann", "bob")
+    rig.deliver()
+    assert (rig.count("delivered"), rig.ledger.last_error) == (2, None)
+
+
+def test_failed_requests_are_counted_by_kind() -> None:
+    kinds = (DOWN._replace(error_type="503"), DOWN._replace(error_type="no_answer"))
+    rig = Rig(answers(*kinds, kinds[0]))
+    rig.put("ann")
+    rig.deliver()
+    assert rig.ledger.failures.counts() == {"503": 2, "no_answer": 1}
+
+
+def test_last_success_is_when_a_request_was_accepted() -> None:
+    rig, began = Rig(answers(DOWN)), time()
+    rig.put("ann")
+    assert rig.ledger.last_success_at is None
+    rig.deliver()
+    assert rig.ledger.last_success_at is not None
+    assert began <= rig.ledger.last_success_at <= time()
+
+
+def test_outages_of_a_sender_are_those_of_each_destination() -> None:
+    rig = Rig(answers(DOWN), backoff=NEVER)
+    rig.put("ann")
+    rig.put("bob", destination=THERE)
+    with rig:
+        assert rig.flush(0.2) is False
+        assert [(outage.is_active, outage.reason) for outage in rig.sender.outages()] == [
+            (True, "Down"),
+            (False, ""),
+        ]

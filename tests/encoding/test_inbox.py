@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable
+from math import inf
 from typing import Any
 
 import pytest
@@ -326,3 +327,18 @@ def test_exposures_beyond_the_bound_are_dropped_and_counted_apart() -> None:
     calls.inbox.collect()
     assert (calls.ledger.events()["dropped"], calls.ledger.counts()["dropped"]) == (2, 0)
     assert calls.inbox.submitted_apart() == (1, 2)
+
+
+def test_inbox_waits_since_its_first_call_at_either_stage() -> None:
+    calls = Calls()
+    assert calls.inbox.waits_since() == inf
+    calls.inbox.calls.append(Exposure("ann", 0, None, 3.0))
+    calls.inbox.calls.append(call("bob", at=4.0))
+    assert calls.inbox.waits_since() == 3.0
+    calls.inbox.collect()
+    calls.inbox.calls.append(call("cid", at=5.0))
+    assert calls.inbox.waits_since() == 3.0
+    calls.inbox.pop()
+    assert calls.inbox.waits_since() == 4.0
+    calls.inbox.pop()
+    assert calls.inbox.waits_since() == 5.0

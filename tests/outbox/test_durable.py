@@ -1263,3 +1263,30 @@ def _raise(*_: object) -> None:
 
 def test_default_staging_saves_in_a_tenth_of_a_second() -> None:
     assert Staging().save_seconds <= 0.1
+
+
+# What is said of it
+
+
+def test_outbox_that_cannot_be_used_waits_since_the_oldest_message_that_it_knew(
+    client: Client, backend: UnreliableBackend
+) -> None:
+    client.save("ann=1", second=5)
+    assert client.claim() == ["ann=1"]
+    backend.break_all()
+    client.save("bob=1", second=6)
+    assert client.outbox.waits_since() - BEGAN == pytest.approx(5, abs=1)
+    assert [outage.is_active for outage in client.outbox.outages()] == [True, False]
+    assert client.outbox.outages()[0].reason.startswith(CANNOT)
+
+
+def test_state_of_an_outbox_is_read_while_its_backend_hangs(client: Client, backend: UnreliableBackend) -> None:
+    client.save("ann=1", second=5)
+    pause = Pause(backend, "store")
+    client.put("bob=1", second=6)
+    join = in_thread(client.outbox.save)
+    assert pause.is_reached.wait(LONG)
+    assert client.outbox.waits_since() - BEGAN == pytest.approx(5, abs=1)
+    assert [outage.is_active for outage in client.outbox.outages()] == [False, False]
+    pause.go_on()
+    join()

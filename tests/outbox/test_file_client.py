@@ -430,3 +430,29 @@ def test_close_and_stats_keep_their_time_while_the_file_is_locked(path: Path, bu
     client.close(0.3)
     assert monotonic() - began < 2.0
     unlock()
+
+
+def test_stats_of_an_outbox_say_how_long_its_first_message_waits(
+    path: Path, build: Build, mixpanel: MixpanelServer
+) -> None:
+    mixpanel.fail(status=503)
+    client = build(flush_interval_seconds=0.01)
+    began = monotonic()
+    client.get_identity_flags("user_1")
+    assert client.flush(0.2) is False
+    waited = [stats.oldest_seconds for stats in (client.stats(), outbox_stats(path))]
+    assert all(0.1 < seconds <= monotonic() - began + 0.1 for seconds in waited)
+    assert (outbox_stats(path).last_success_at, outbox_stats(path).last_error) == (None, None)
+
+
+def test_stats_of_a_client_say_how_long_the_messages_of_another_process_wait(
+    path: Path, build: Build, mixpanel: MixpanelServer
+) -> None:
+    mixpanel.fail(status=503)
+    former = build(flush_interval_seconds=0.01)
+    former.get_identity_flags("user_1")
+    assert former.close(0.2) is True  # it is safe in the file
+    waited = outbox_stats(path).oldest_seconds
+    stats = build().stats()
+    assert stats.pending == 0
+    assert stats.oldest_seconds >= waited > 0

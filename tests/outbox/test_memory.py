@@ -405,6 +405,17 @@ def test_bound_counts_messages_in_flight_but_the_newest_always_gets_a_place(buil
     assert client.claim() == ["bob=1", "dan=1"]
 
 
+def test_bound_of_a_destination_does_not_count_messages_in_flight_to_another_one(
+    build_in_memory: Build,
+) -> None:
+    client = build_in_memory(max_pending=3)
+    put(client, "ann=1", "bob=1", "cid=1")
+    client.claim()
+    client.put("ann=x", "bob=x", "cid=x", "dan=x", destination=THERE, replaces=False)
+    assert [message.key for message in waiting(client.memory)] == ["bob", "cid", "dan"]
+    assert client.ledger.events()["dropped"] == 1
+
+
 @pytest.mark.parametrize(
     ("max_pending", "count", "full"), [(5, 4, False), (5, 5, True), (9999, 1999, False), (9999, 2000, True)]
 )
@@ -660,3 +671,67 @@ def test_distinct_id_of_a_message_is_its_key_up_to_nul() -> None:
 
 def test_record_of_a_message_is_its_body_and_its_tail() -> None:
     assert message("ann=1", tail=b"+").record == b"1+"
+
+
+# How long messages wait
+
+
+def waits_since(client: Client) -> float:
+    """Return the second since which the first message in line waits."""
+    return round(client.outbox.waits_since() - BEGAN, 6)
+
+
+def test_outbox_waits_since_the_first_message_in_line_was_evaluated(build: Build) -> None:
+    client = build()
+    assert client.outbox.waits_since() == inf
+    client.save("ann=1", second=1)
+    client.save("bob=1", second=2, destination=THERE)
+    assert waits_since(client) == pytest.approx(1, abs=0.1)
+    client.outbox.claim({THERE: inf}, urgent=True)
+    assert waits_since(client) == pytest.approx(1, abs=0.1)
+
+
+def test_outbox_in_which_nothing_waits_any_more_waits_since_no_time(build: Build) -> None:
+    client = build()
+    client.save("ann=1")
+    client.deliver()
+    client.save()
+    assert client.outbox.waits_since() == inf
+
+
+def test_unchanged_message_makes_the_first_one_wait_no_shorter(build: Build) -> None:
+    client = build()
+    client.save("ann=1", second=1)
+    client.save("ann=1", second=900)
+    assert waits_since(client) == pytest.approx(1, abs=0.1)
+
+
+def test_message_that_comes_back_has_waited_since_it_was_first_evaluated(build_in_memory: Build) -> None:
+    client = build_in_memory()
+    client.save("ann=1", second=1)
+    client.claim()
+    client.save("ann=1", second=900)
+    client.outbox.settle((), ())
+    assert waits_since(client) == 1
+    [again] = waiting(client.memory)
+    assert again.evaluated_at == BEGAN + 900
+
+
+def test_superseding_message_waits_since_it_was_evaluated_itself(build: Build) -> None:
+    client = build()
+    client.save("ann=1", second=1)
+    client.save("ann=2", second=900)
+    assert waits_since(client) == pytest.approx(900, abs=0.1)
+
+
+def test_message_that_is_handed_over_waits_meanwhile(build_in_memory: Build) -> None:
+    client = build_in_memory()
+    client.put("ann=1", second=1)
+    with client.memory.hand_over():
+        client.put("bob=1", second=2)
+        assert waits_since(client) == 1
+    assert waits_since(client) == 2
+
+
+def test_memory_has_no_outages(build_in_memory: Build) -> None:
+    assert [*build_in_memory().outbox.outages()] == []

@@ -215,7 +215,10 @@ class ReferenceBackend:
 
     def totals(self) -> StoreTotals:
         every, events = self.shared.counts.values(), self.shared.event_counts.values()
-        return StoreTotals(Totals(**sum(every, Counter[str]())), Totals(**sum(events, Counter[str]())))
+        oldest_seconds = self.status([]).oldest_seconds
+        return StoreTotals(
+            Totals(**sum(every, Counter[str]())), Totals(**sum(events, Counter[str]())), oldest_seconds
+        )
 
     def try_acquire_lease(self) -> bool:
         if self.shared.lease_holder is None:

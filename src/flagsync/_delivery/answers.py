@@ -32,6 +32,8 @@ class Answer(NamedTuple):
         text: The beginning of the server's answer, which may quote the request.
         refused: The indexes of the messages that were refused while the others were accepted; empty if the answer
             does not name them.
+        error_type: What kind of failure it is: the HTTP status, ``no_answer``, or ``configuration``, if no request can
+            be made or get through until a person acts.
     """
 
     outcome: Outcome
@@ -39,6 +41,7 @@ class Answer(NamedTuple):
     retry_after_seconds: float = 0.0
     text: str = ""
     refused: frozenset[int] = frozenset()
+    error_type: str = ""
 
 
 class Misconfiguration(str):
@@ -90,7 +93,8 @@ def judge(service: Service, reply: Reply | str) -> Answer:
     if isinstance(reply, str):
         is_wrong = isinstance(reply, Misconfiguration)
         outcome = Outcome.MISCONFIGURED if is_wrong else Outcome.UNAVAILABLE
-        return Answer(outcome, f"{service.name} cannot be reached ({reply})")
+        kind = "configuration" if is_wrong else "no_answer"
+        return Answer(outcome, f"{service.name} cannot be reached ({reply})", error_type=kind)
     outcome, note = _outcome(service, reply)
     if outcome is Outcome.ACCEPTED:
         return Answer(outcome)
@@ -99,7 +103,7 @@ def judge(service: Service, reply: Reply | str) -> Answer:
         note += f"; check {'the credentials of the proxy' if is_of_proxy else service.remedy}"
     reason = f"{service.name} does not accept {service.content} (HTTP {reply.status}{note})"
     text = reply.body.decode(errors="replace")[:MAX_TEXT]
-    return Answer(outcome, reason, reply.retry_after_seconds, text)
+    return Answer(outcome, reason, reply.retry_after_seconds, text, error_type=f"{reply.status}")
 
 
 def _outcome(service: Service, reply: Reply) -> tuple[Outcome, str]:

@@ -101,6 +101,10 @@ class Destinations:
             health = self._healths[destination] = Health(self._report)
         return health
 
+    def outages(self) -> list[Outage]:
+        """Return the outages of all destinations. Takes no lock."""
+        return [health.outage for health in [*self._healths.values()]]
+
     def resting(self) -> dict[Destination, float]:
         """Return the destinations that rest, and until when."""
         now = monotonic()

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Protocol
 
-from flagsync._clock import monotonic
+from flagsync._clock import monotonic, time
 from flagsync._delivery.answers import Answer, Outcome
 from flagsync._delivery.bisection import Bisection
 from flagsync._delivery.destinations import Backoff, Destinations, Health, delivery_error
 from flagsync._outbox.contract import Claim, Delivery, Mark, Message
-from flagsync._report import Reporter
+from flagsync._report import Outage, Reporter
 from flagsync._stats import Ledger
 from flagsync._worker import Flush, Flushes, Worker, time_left
 
@@ -86,6 +86,10 @@ class Sender:
     def failure(self) -> Answer | None:
         """Why nothing is accepted, if that is so."""
         return self._destinations.failure
+
+    def outages(self) -> list[Outage]:
+        """Return the outages of all destinations, over or not. Takes no lock."""
+        return self._destinations.outages()
 
     @property
     def is_misconfigured(self) -> bool:
@@ -189,6 +193,8 @@ class Sender:
             health.note_refused(bisection.rejected)
         health.has_accepted = bool(bisection.accepted) or (health.has_accepted and not all_refused)
         self._outbox.settle(bisection.accepted, rejected, last=all_refused)
+        is_complete = len(bisection.accepted) == len(batch)
+        self._ledger.last_error = None if is_complete else (failure or refusal).reason
         if rejected:
             self._report.report(delivery_error(refusal, rejected, will_retry=False))
         health.is_suspect = health.is_suspect and not bisection.accepted
@@ -217,7 +223,12 @@ class Sender:
             self._ledger.count("retries")
         seconds = self._sending.request_seconds * min(1 + failures, 3)
         seconds = max(0.1, min(seconds, until - monotonic()))
-        return self._transport.post(destination.url, [message.record for message in part], seconds)
+        answer = self._transport.post(destination.url, [message.record for message in part], seconds)
+        if answer.outcome is Outcome.ACCEPTED:
+            self._ledger.last_success_at = time()
+        else:
+            self._ledger.failures.count(answer.error_type)
+        return answer
 
     def _fail(self, answer: Answer, kept: Sequence[Message]) -> None:
         until = self._destinations.fail(kept[0].destination, answer)

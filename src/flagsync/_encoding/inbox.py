@@ -7,10 +7,12 @@ import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from contextlib import suppress
+from math import inf
 
 from flagsync._encoding.calls import Call, Exposure
 from flagsync._encoding.evaluation import is_evaluated
 from flagsync._identifiers import content_of
+from flagsync._oldest import first_of
 from flagsync._report import MAX_PENDING_REACHED, Reporter, is_interrupt_of_application
 from flagsync._stats import Ledger
 
@@ -84,6 +86,11 @@ class Inbox:
     def has_calls(self) -> bool:
         """Whether anything waits, at either stage."""
         return bool(self.calls or self._latest)
+
+    def waits_since(self) -> float:
+        """Return when the first call in line was made: ``time.monotonic()``; ``inf`` if none waits. Takes no lock."""
+        firsts = first_of(self._latest.values()), first_of(self.calls)
+        return min((call[-1] for call in firsts if call is not None), default=inf)
 
     def wait_for_first(self) -> None:
         """Have the next caller attend: the thread is about to sleep."""

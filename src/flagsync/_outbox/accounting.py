@@ -4,8 +4,10 @@ Guarantee: each message that the process has stored counts once in the statistic
 back.
 """
 
+from math import inf
 from typing import NamedTuple
 
+from flagsync._clock import monotonic
 from flagsync._outbox.backend import Status, Totals
 from flagsync._outbox.contract import Kept
 from flagsync._report import Outage, Reporter
@@ -34,12 +36,19 @@ class Former(NamedTuple):
 
 
 class Accounting:
-    """Keeps the ledger up to date with what a backend says."""
+    """Keeps the ledger up to date with what a backend says.
+
+    Attributes:
+        status: What it said last.
+        waits_since: When the message that is first in line there was evaluated: ``time.monotonic()``; ``inf`` if none
+            waits.
+        silence: The process that sends shows no sign of life.
+    """
 
     def __init__(self, ledger: Ledger, report: Reporter) -> None:
-        self._ledger, self._report, self._silence = ledger, report, Outage(report)
+        self._ledger, self._report, self.silence = ledger, report, Outage(report)
         self._messages, self._events = _Accounts(), _Accounts()
-        self.status = Status()
+        self.status, self.waits_since = Status(), inf
 
     @property
     def pending(self) -> Kept:
@@ -54,6 +63,7 @@ class Accounting:
     def update(self, status: Status) -> None:
         """Apply a new status."""
         before, self.status = self.status, status
+        self.waits_since = monotonic() - status.oldest_seconds if status.pending else inf
         is_other_store = before.store and status.store != before.store
         is_other_account = not is_other_store and before.account and status.account != before.account
         lost = sum(self.pending) if is_other_store else 0
@@ -70,9 +80,9 @@ class Accounting:
             self._report.count_loss(FULL, dropped)
         self._ledger.set_stored(self._messages.counts(), self._events.counts())
         if status.pending and min(status.silent_seconds, status.oldest_seconds) > SILENT_SECONDS:
-            self._silence.begin(SILENT)
+            self.silence.begin(SILENT)
         else:
-            self._silence.end("The process that sends updates from the outbox works again")
+            self.silence.end("The process that sends updates from the outbox works again")
 
 
 class _Accounts:

@@ -45,10 +45,12 @@ class StoreTotals(NamedTuple):
     Attributes:
         every: Of all messages.
         events: Of those that do not replace others.
+        oldest_seconds: How long the first message in line has waited since it was evaluated; 0.0 if none waits.
     """
 
     every: Totals = Totals()
     events: Totals = Totals()
+    oldest_seconds: float = 0.0
 
 
 class Status(NamedTuple):
@@ -146,7 +148,7 @@ class Backend(Protocol):
         """Return the state of the store. Changes nothing, and does not wait for other processes."""
 
     def totals(self) -> StoreTotals:
-        """Return what became of all messages that any process has stored."""
+        """Return what became of all messages that any process has stored, and how long the first in line has waited."""
 
     def try_acquire_lease(self) -> bool:
         """Acquire or renew the lease if no other process holds it; return whether this process holds it.

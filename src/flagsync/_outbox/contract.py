@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from math import inf
 from typing import NamedTuple, Protocol
 
+from flagsync._report import Outage
+
 # https://developer.mixpanel.com/reference/profile-batch-update; the total of a request is not documented.
 MAX_BATCH_MESSAGES, MAX_BATCH_BYTES, MAX_MESSAGE_BYTES = 2000, 2_000_000, 1_000_000
 
@@ -203,13 +205,25 @@ class Delivery(Protocol):
 
 
 class Accounts(Protocol):
-    """The outbox as the statistics, the beginning and the end of a client see it. Does no I/O, but for the first."""
+    """The outbox as the statistics, the beginning and the end of a client see it. Does no I/O, but for the first.
+
+    ``kept``, ``waits_since`` and ``outages`` take no lock.
+    """
 
     def has_pending(self) -> bool:
         """Return whether messages wait, of this process or of another one that has shared the store."""
 
     def kept(self) -> Kept:
         """Return how many pending messages of this process are safe in a shared store."""
+
+    def waits_since(self) -> float:
+        """Return when the message that is first in line was evaluated: ``time.monotonic()``; ``inf`` if none waits.
+
+        With a shared store these are the messages of all processes, as this one saw them last.
+        """
+
+    def outages(self) -> Sequence[Outage]:
+        """Return what may have failed: the outages of a shared store, over or not."""
 
     def set_deadline(self, deadline: float) -> None:
         """Have no call wait for a shared store beyond a time of ``time.monotonic()``."""

@@ -21,7 +21,7 @@ from flagsync._outbox.options import Staging
 from flagsync._outbox.outage import BackendOutage
 from flagsync._outbox.schedule import Schedule
 from flagsync._outbox.sent import SentMessages
-from flagsync._report import Reporter
+from flagsync._report import Outage, Reporter
 from flagsync._stats import Ledger
 
 
@@ -153,6 +153,12 @@ class DurableOutbox:
 
     def kept(self) -> Kept:
         return self._accounting.pending
+
+    def waits_since(self) -> float:
+        return min(self._memory.waits_since(), self._accounting.waits_since)
+
+    def outages(self) -> Sequence[Outage]:
+        return [self._outage.outage, self._accounting.silence]
 
     def set_deadline(self, deadline: float) -> None:
         self._schedule.deadline = deadline

@@ -8,8 +8,10 @@ import threading
 from collections.abc import Collection, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from math import inf
+from typing import NamedTuple
 
 from flagsync._clock import monotonic
+from flagsync._oldest import first_of
 from flagsync._outbox.contract import (
     Claim,
     Destination,
@@ -21,9 +23,17 @@ from flagsync._outbox.contract import (
     count_events,
     fitting,
 )
-from flagsync._outbox.queue import UNKNOWN, Queue, message_of, slot_of
-from flagsync._report import MAX_PENDING_REACHED, Reporter
+from flagsync._outbox.queue import UNKNOWN, Entry, Queue, evaluated_again, message_of, slot_of
+from flagsync._report import MAX_PENDING_REACHED, Outage, Reporter
 from flagsync._stats import Ledger
+
+
+class Flying(NamedTuple):
+    """A message in flight: where it goes, and what takes which slot of the queue again if it is not settled."""
+
+    destination: Destination
+    slot: str
+    entry: Entry
 
 
 class MemoryOutbox:
@@ -41,7 +51,7 @@ class MemoryOutbox:
         self._limits, self._ledger, self._report = limits, ledger, report
         self._lock = threading.RLock()  # held while dictionaries change, and never while calling out
         self._queues: dict[Destination, Queue] = {}
-        self._in_flight: dict[str, Message] = {}
+        self._in_flight: dict[str, Flying] = {}  # by slot
         self._version = 0
         self._is_abandoned = False
 
@@ -89,7 +99,7 @@ class MemoryOutbox:
                 if not queue.waiting:
                     continue
                 gathered = urgent or self._is_full(queue)
-                due_at = -inf if gathered else queue.waits_since + self._limits.flush_interval_seconds
+                due_at = -inf if gathered else queue.gathers_since + self._limits.flush_interval_seconds
                 due_at = max(due_at, resting.get(destination, -inf))
                 if due_at <= monotonic():
                     return self._take(destination, queue)
@@ -109,9 +119,9 @@ class MemoryOutbox:
             self._count("delivered", accepted)
             self._count("rejected", rejected)
             left, self._in_flight = [*self._in_flight.values()], {}
-            for message in left if last else reversed(left):
-                queue = self._queue(message.destination)
-                if not queue.put_back(message, last=last):
+            for destination, slot, entry in left if last else reversed(left):
+                queue = self._queue(destination)
+                if not queue.put_back(slot, entry, last=last):
                     self._ledger.count("superseded")
                 self._keep_bounds(queue)
 
@@ -120,15 +130,23 @@ class MemoryOutbox:
 
     def is_settled(self, mark: Mark) -> bool:
         with self._lock:
-            waiting = (entry[-1] for queue in self._queues.values() for entry in queue.waiting.values())
-            flying = (message.version for message in self._in_flight.values())
-            return all(version > mark.memory for versions in (flying, waiting) for version in versions)
+            waiting = (entry for queue in self._queues.values() for entry in queue.waiting.values())
+            flying = (entry for _, _, entry in self._in_flight.values())
+            return all(version > mark.memory for entries in (flying, waiting) for *_, version, _ in entries)
 
     def has_pending(self) -> bool:
         return bool(len(self) or self._in_flight)
 
     def kept(self) -> Kept:
         return Kept()
+
+    def waits_since(self) -> float:
+        flying = first_of(self._in_flight.values())
+        since = [queue.waits_since() for queue in [*self._queues.values()]]
+        return min(*since, inf, inf if flying is None else flying.entry[-1])
+
+    def outages(self) -> Sequence[Outage]:
+        return ()  # memory does not fail
 
     def set_deadline(self, deadline: float) -> None:
         """Do nothing: memory is never waited for."""
@@ -184,8 +202,8 @@ class MemoryOutbox:
         self._queue(destination).bring_forward(key, evaluation, evaluated_at)
         flying = self._in_flight.get(key)
         if flying is not None and flying.destination == destination:
-            evaluated_at = max(flying.evaluated_at, evaluated_at)
-            self._in_flight[key] = flying._replace(evaluation=evaluation, evaluated_at=evaluated_at)
+            again = evaluated_again(flying.entry, evaluation, evaluated_at)
+            self._in_flight[key] = flying._replace(entry=again)
 
     def _queue(self, destination: Destination) -> "Queue":
         if (queue := self._queues.get(destination)) is None:
@@ -201,13 +219,14 @@ class MemoryOutbox:
     def _take(self, destination: Destination, queue: "Queue") -> Claim:
         batch = fitting((message_of(entry, destination) for entry in queue.waiting.values()), self._limits)
         for message in batch:
-            queue.remove(slot_of(message))
-            self._in_flight[slot_of(message)] = message
+            slot = slot_of(message.key, message.replaces, message.version)
+            self._in_flight[slot] = Flying(destination, slot, queue.waiting[slot])
+            queue.remove(slot)
         self._queues[destination] = self._queues.pop(destination)  # destinations take turns
         return Claim(batch, has_more=bool(queue.waiting))
 
     def _end(self, message: Message, until: float) -> None:
-        del self._in_flight[slot_of(message)]
+        del self._in_flight[slot_of(message.key, message.replaces, message.version)]
         self._queue(message.destination).know(message.key, message.fingerprint, until)
 
     def _count(self, outcome: str, messages: Collection[Message]) -> None:
@@ -216,10 +235,13 @@ class MemoryOutbox:
         self._ledger.count(outcome, events, is_event=True)
 
     def _keep_bounds(self, queue: "Queue") -> None:
-        # Messages in flight count, too, but there is always room for the newest one.
-        bound = 0 if self._is_abandoned else max(1, self._limits.max_pending - len(self._in_flight))
+        # Messages in flight to the same destination count, too, but there is always room for the newest one.
+        flying = first_of(self._in_flight.values())
+        is_own = flying is not None and self._queues.get(flying.destination) is queue
+        room = self._limits.max_pending - (len(self._in_flight) if is_own else 0)
+        bound = 0 if self._is_abandoned else max(1, room)
         while len(queue.waiting) > bound:
-            key, fingerprint, *_, replaces, _version = queue.remove(next(iter(queue.waiting)))
+            key, fingerprint, *_, replaces, _version, _since = queue.remove(next(iter(queue.waiting)))
             queue.know(key, fingerprint, -inf)
             self._ledger.count("dropped", is_event=not replaces)
             if not self._is_abandoned:

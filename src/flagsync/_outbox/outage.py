@@ -11,17 +11,21 @@ from flagsync.exceptions import DeliveryError
 
 
 class BackendOutage:
-    """An outage of one backend."""
+    """An outage of one backend.
+
+    Attributes:
+        outage: What is reported.
+    """
 
     def __init__(self, staging: Staging, report: Reporter) -> None:
-        self._staging, self._outage = staging, Outage(report)
+        self._staging, self.outage = staging, Outage(report)
         self._began_at = self._retry_at = 0.0
         self._pause = staging.retry_seconds
 
     @property
     def is_active(self) -> bool:
         """Whether the backend has failed and does not work again yet."""
-        return self._outage.is_active
+        return self.outage.is_active
 
     def may_use_backend(self) -> bool:
         """Return whether the backend works, or it is time to try it again."""
@@ -42,8 +46,8 @@ class BackendOutage:
         self._retry_at = monotonic() + self._pause
         self._pause = min(2 * self._pause, self._staging.max_retry_seconds)
         reason = f"The outbox cannot be used, and memory takes its place ({error})"
-        self._outage.begin(DeliveryError(reason, pending, will_retry=True))
+        self.outage.begin(DeliveryError(reason, pending, will_retry=True))
 
     def end(self) -> None:
         """Note that the backend works."""
-        self._outage.end("The outbox is in use again")
+        self.outage.end("The outbox is in use again")

@@ -11,6 +11,7 @@ from types import ModuleType
 
 from flagsync._outbox.backend import Backend, StoreTotals
 from flagsync._outbox.options import StoreBounds
+from flagsync._stats import Stats, exposure_stats_of, stats_of
 
 Place = str | os.PathLike[str] | Backend
 
@@ -28,7 +29,7 @@ def absolute(place: Place | None) -> Place | None:
     return os.path.realpath(os.fsdecode(place)) if is_file else place  # type: ignore[arg-type]
 
 
-def check(place: Place) -> None:
+def check(place: Place | None) -> None:
     """Check what can be checked without a server: a file is created, or the one that is there is checked.
 
     Raises:
@@ -45,11 +46,26 @@ def open_backend(place: Place, bounds: StoreBounds) -> Backend:
     return backend
 
 
-def totals(place: Place) -> StoreTotals:
-    """Return what became of all messages ever stored at a place."""
-    place = os.fsdecode(place) if isinstance(place, os.PathLike) else place
-    found: StoreTotals = _module(place).totals(place) if isinstance(place, str) else place.totals()
-    return found
+def outbox_stats(outbox: Place) -> Stats:
+    """Return what became of all updates ever put into an outbox, by any process.
+
+    ``requests``, ``retries`` and ``skipped`` stay 0, and ``last_success_at`` and ``last_error`` None: each process has
+    its own, outside the outbox.
+
+    Args:
+        outbox: What the client got as its ``outbox``: a path, a URL or a backend.
+
+    Raises:
+        FileNotFoundError: There is no file.
+        ValueError: The path does not lead to an outbox file, or the URL is malformed.
+        OSError: The server does not answer.
+    """
+    place = os.fsdecode(outbox) if isinstance(outbox, os.PathLike) else outbox
+    totals: StoreTotals = _module(place).totals(place) if isinstance(place, str) else place.totals()
+    events, calls = totals.events, totals.every.without(totals.events)
+    exposures = exposure_stats_of({**events._asdict(), "skipped": 0}, events.accepted)
+    counts = {**calls._asdict(), "skipped": 0}
+    return stats_of(counts, calls.accepted, exposures=exposures, oldest_seconds=totals.oldest_seconds)
 
 
 def _module(place: str) -> ModuleType:

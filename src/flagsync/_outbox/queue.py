@@ -9,11 +9,15 @@ from math import inf
 from typing import TypeAlias
 
 from flagsync._clock import monotonic
+from flagsync._oldest import first_of
 from flagsync._outbox.contract import Destination, Message
 from flagsync._recent import Recent
 
-Entry: TypeAlias = tuple[str, bytes, bytes, float, float, int | None, bytes, bool, int]
-"""A waiting message without its destination, in the order of ``Message``'s attributes."""
+Entry: TypeAlias = tuple[str, bytes, bytes, float, float, int | None, bytes, bool, int, float]
+"""A waiting message without its destination, in the order of ``Message``'s attributes; and when it was first evaluated.
+
+The other time is that of its last evaluation: an equal message does not take its place in the line.
+"""
 Known: TypeAlias = tuple[int | None, bytes, float]
 """The last message of a key that Mixpanel has or will get: its evaluation, its fingerprint, and when it expires."""
 UNKNOWN: Known = (None, b"", -inf)
@@ -25,33 +29,36 @@ class Queue:
     def __init__(self, max_remembered: int) -> None:
         self.waiting: OrderedDict[str, Entry] = OrderedDict()
         self.size = 0  # bytes of bodies and tails
-        self.waits_since = -inf
+        self.gathers_since = -inf
         self._max_remembered = max_remembered
         self.known: Recent[str, Known] = Recent(max_remembered)
         self._handed_over: OrderedDict[str, Entry] = OrderedDict()
 
     def add(self, message: Message, version: int) -> bool:
         """Append a message; return whether it took the place of another one."""
-        slot = message.key if message.replaces else slot_of_event(message.key, version)
+        slot = slot_of(message.key, message.replaces, version)
         if replaced := slot in self.waiting:
             self.remove(slot)
-        self._insert(slot, entry_of(message, version))
+        self._insert(slot, (*message[:4], *message[5:9], version, message.evaluated_at))
         return replaced
 
-    def put_back(self, message: Message, *, last: bool) -> bool:
+    def put_back(self, slot: str, entry: Entry, *, last: bool) -> bool:
         """Let a message wait again; False if a newer one took its place."""
-        slot = slot_of(message)
         if slot in self.waiting:
             return False
-        self._insert(slot, entry_of(message, message.version))
+        self._insert(slot, entry)
         self.waiting.move_to_end(slot, last=last)
         return True
 
     def bring_forward(self, key: str, evaluation: int | None, evaluated_at: float) -> None:
         """Note that a waiting message was evaluated again, with an equal result."""
         if (entry := self.waiting.get(key)) is not None:
-            times = max(entry[3], evaluated_at), entry[4]
-            self.waiting[key] = (*entry[:3], *times, evaluation, *entry[6:])
+            self.waiting[key] = evaluated_again(entry, evaluation, evaluated_at)
+
+    def waits_since(self) -> float:
+        """Return when the first message in line was first evaluated; ``inf`` if none waits. Takes no lock."""
+        firsts = first_of(self._handed_over.values()), first_of(self.waiting.values())
+        return min((entry[-1] for entry in firsts if entry is not None), default=inf)
 
     def hand_over(self) -> Iterable[Entry]:
         """Return what waits. Nothing of it waits any more, unless it is taken back."""
@@ -85,7 +92,7 @@ class Queue:
 
     def _insert(self, slot: str, entry: Entry) -> None:
         if not self.waiting:
-            self.waits_since = monotonic()
+            self.gathers_since = monotonic()
         self.waiting[slot] = entry
         self.size += size_of(entry)
 
@@ -94,18 +101,15 @@ def size_of(entry: Entry) -> int:
     return len(entry[2]) + len(entry[6])
 
 
-def slot_of(message: Message) -> str:
+def slot_of(key: str, replaces: bool, version: int) -> str:  # noqa: FBT001 - as in a message
     """Return the slot of a message: its key or, if it replaces no other one, a text of its own."""
-    return message.key if message.replaces else slot_of_event(message.key, message.version)
-
-
-def slot_of_event(key: str, version: int) -> str:
-    return f"{key}\0{version}"
-
-
-def entry_of(message: Message, version: int) -> Entry:
-    return (*message[:4], *message[5:9], version)
+    return key if replaces else f"{key}\0{version}"
 
 
 def message_of(entry: Entry, destination: Destination) -> Message:
-    return Message._make((*entry[:4], destination, *entry[4:]))
+    return Message._make((*entry[:4], destination, *entry[4:9]))
+
+
+def evaluated_again(entry: Entry, evaluation: int | None, evaluated_at: float) -> Entry:
+    """Return a message that was evaluated once more, with an equal result."""
+    return (*entry[:3], max(entry[3], evaluated_at), entry[4], evaluation, *entry[6:])

@@ -152,7 +152,8 @@ class _Claimed(NamedTuple):
 def read_totals(file: sqlite3.Connection) -> StoreTotals:
     """Return what became of all messages in a file."""
     counts = file.execute(sql.ALL_TOTALS).fetchone()
-    return StoreTotals(Totals(*counts[: len(COUNTS)]), Totals(*counts[len(COUNTS) :]))
+    every, events = Totals(*counts[: len(COUNTS)]), Totals(*counts[len(COUNTS) :])
+    return StoreTotals(every, events, _oldest_seconds(file))
 
 
 def _of_different_keys(messages: Sequence[Message]) -> Iterator[list[Message]]:

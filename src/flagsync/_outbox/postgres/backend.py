@@ -130,7 +130,8 @@ class PostgresBackend:
     def totals(self) -> StoreTotals:
         with self._database.transaction() as transaction:
             [counts] = transaction.rows(sql.TOTALS)
-        return StoreTotals(Totals(*counts[: len(COUNTS)]), Totals(*counts[len(COUNTS) :]))
+        every, events = Totals(*counts[: len(COUNTS)]), Totals(*counts[len(COUNTS) :])
+        return StoreTotals(every, events, self.status([]).oldest_seconds)
 
     def try_acquire_lease(self) -> bool:
         self._may_hold_lease = True  # even if the answer does not come

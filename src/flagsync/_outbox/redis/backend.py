@@ -108,7 +108,8 @@ class RedisBackend:
     def totals(self) -> StoreTotals:
         reply: Any = self._run("totals")
         _, _, *counts = ACCOUNT.unpack(reply) if reply else (0,) * 14
-        return StoreTotals(Totals(*map(int, counts[:6])), Totals(*map(int, counts[6:])))
+        every, events = Totals(*map(int, counts[:6])), Totals(*map(int, counts[6:]))
+        return StoreTotals(every, events, self.status([]).oldest_seconds)
 
     def try_acquire_lease(self) -> bool:
         process = self._process.get()

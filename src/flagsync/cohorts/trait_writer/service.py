@@ -43,6 +43,7 @@ STORES_NOTHING = Answer(
     Outcome.MISCONFIGURED,
     "Flagsmith answers 200 and does not store traits; check that the organisation stores them (persist_trait_data) and "
     "that the key is a server-side one",
+    error_type="configuration",
 )
 CANNOT_TELL = (
     "Flagsmith accepts traits, but the answer does not tell whether it stores them: look at an identity of a cohort in "

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias, TypeGuard
 from flagsync._clock import monotonic
 from flagsync._report import Outage, Reporter
 from flagsync._rules import is_instance_of, require, shown
+from flagsync._stats import Tally
 from flagsync.cohorts.store import MembershipSink
 from flagsync.cohorts.update import MEMBER_KEY, CohortUpdate, is_storable, read_json
 from flagsync.cohorts.webhook.answers import Head, Response, failure, success
@@ -98,7 +99,11 @@ class CohortWebhook:
 
 
 class _Receiver:
-    """Decides on requests and stores what they say."""
+    """Decides on requests and stores what they say.
+
+    Attributes:
+        calls: Counts the calls by the HTTP status of their response.
+    """
 
     def __init__(
         self,
@@ -110,6 +115,7 @@ class _Receiver:
         self._store, self._member_key, self._limits = store, member_key, limits
         self._report = Reporter(None)
         self._outage = Outage(self._report)
+        self.calls = Tally()
         self._hashes = None if pairs is None else [_hash(":".join(pair).encode()) for pair in pairs]
 
     def refuse(self, head: Head) -> Response | None:
@@ -129,7 +135,9 @@ class _Receiver:
             update = CohortUpdate.parse(document, self._member_key)
         except ValueError as error:
             return self._refuse(not_understood(error), action)
-        return success(action) if self._store_update(update) else failure(NOT_STORED, action)
+        response = success(action) if self._store_update(update) else failure(NOT_STORED, action)
+        self.calls.count(f"{response.status.value}")
+        return response
 
     def _refusal(self, head: Head) -> Refusal | None:
         if self._hashes is not None and not _is_authorized(head.authorization, self._hashes):
@@ -148,6 +156,7 @@ class _Receiver:
 
     def _refuse(self, refusal: Refusal, action: str | None = None) -> Response:
         """Return the response to a call that is refused, and log the first one of each cause."""
+        self.calls.count(f"{refusal.status.value}")
         self._report.warn_once(
             f"A call of the cohort webhook was refused with HTTP {refusal.status}: {refusal.explanation}. "
             "Further such calls are not logged"

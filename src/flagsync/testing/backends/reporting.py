@@ -60,10 +60,11 @@ class ReportingContract:
         store(backend, "ann=1", second=400)
         store(backend, "bob=1", second=700, destination=THERE)
         assert 600 <= backend.status([HERE]).oldest_seconds <= monotonic() - BEGAN - 400
+        assert 600 <= backend.totals().oldest_seconds <= monotonic() - BEGAN - 400
         deliver(backend, resting=[THERE])
         assert 300 <= backend.status([HERE]).oldest_seconds <= monotonic() - BEGAN - 700
         deliver(backend)
-        assert backend.status([HERE]).oldest_seconds == 0.0
+        assert backend.status([HERE]).oldest_seconds == backend.totals().oldest_seconds == 0.0
 
     def test_unchanged_message_makes_the_first_message_wait_no_shorter(self, connect: Connect) -> None:
         backend = connect()
