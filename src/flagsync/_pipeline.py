@@ -70,7 +70,7 @@ class Pipeline:
         enough = min(MAX_BATCH_MESSAGES, max(1, options.max_pending // 2))
         self._inbox = Inbox(options.bound, enough, self._ledger, self.report)
         pacer = Pacer()
-        profile = _profile_encoder(options, token, pacer, self.report)
+        profile = profile_encoder(options, token, pacer, self.report)
         self.encoder = Encoder(
             self._inbox,
             profile,
@@ -159,6 +159,12 @@ class Pipeline:
         kept, kept_events = self._outbox.kept() if self._loss.is_certain else (None, None)
         return stats_of(counts, calls, kept, exposure_stats_of(events, exposures, kept_events))
 
+    def obstacle(self) -> DeliveryError:
+        """Return why what is pending is not delivered: the configuration is wrong, or the client is closed."""
+        why = self._sender.failure or Answer(Outcome.UNAVAILABLE, "The client is closed")
+        is_wrong = why.outcome is Outcome.MISCONFIGURED
+        return DeliveryError(why.reason, self.stats().pending, misconfigured=is_wrong, answer=why.text)
+
     def _start(self) -> bool:
         """Start the threads; False if Python is exiting and cannot start any."""
         if self._sender.worker.is_started:
@@ -194,7 +200,8 @@ class Pipeline:
         return DeliveryError(reason, lost, misconfigured=misconfigured, answer=why.text)
 
 
-def _profile_encoder(options: Options, token: str, pacer: Pacer, report: Reporter) -> ProfileEncoder:
+def profile_encoder(options: Options, token: str, pacer: Pacer, report: Reporter) -> ProfileEncoder:
+    """Return what turns the calls of a client into messages."""
     return ProfileEncoder(
         token,
         Calls(),

@@ -189,6 +189,9 @@ class Sender:
             health.note_refused(bisection.rejected)
         health.has_accepted = bool(bisection.accepted) or (health.has_accepted and not all_refused)
         self._outbox.settle(bisection.accepted, rejected, last=all_refused)
+        for message in rejected:
+            if message.replaces:
+                self._report.tell(message.distinct_id, refusal.reason)
         if rejected:
             self._report.report(delivery_error(refusal, rejected, will_retry=False))
         health.is_suspect = health.is_suspect and not bisection.accepted
