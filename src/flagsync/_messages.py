@@ -15,10 +15,11 @@ NO_THREADS = (
     "uWSGI runs no threads between requests, so updates are not sent until the worker ends: set enable-threads = true "
     "in its configuration, or start it with --enable-threads"
 )
-NO_ANSWER = (
-    "Flagsmith's API answered get_identity_flags() with HTTP status {}: check the environment key and api_url of the "
-    "Flagsmith client (401 and 403: the key; 404: the URL; 5xx: the server)"
+CHECK_KEY_AND_URL = (
+    "check the environment key and api_url of the Flagsmith client (401 and 403: the key; 404: the URL; 5xx: the "
+    "server)"
 )
+NO_ANSWER = "Flagsmith's API answered get_identity_flags() with HTTP status {}: " + CHECK_KEY_AND_URL
 UNPICKLABLE = (
     "FlagSync cannot be pickled or copied, since its threads and connections belong to one process: build one in "
     "each process, such as in the initializer of a pool, or where a worker first needs it"

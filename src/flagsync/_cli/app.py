@@ -4,15 +4,18 @@ Guarantee: whatever a user does ends with an exit code and a sentence, without a
 something is wrong or was refused, 2 for wrong use, 130 after Ctrl-C.
 """
 
+import logging
 import os
 import sys
+from io import TextIOWrapper
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from typer.core import TyperGroup
 
 from flagsync import __version__
+from flagsync._cli import outbox, preview
+from flagsync._cli.doctor import command as doctor
 from flagsync._cli.failure import Failure
 from flagsync._cli.terminal import say
 
@@ -30,11 +33,17 @@ class Commands(TyperGroup):
             raise typer.Exit(failure.code) from failure
 
 
-def examples(*commands: str) -> str:
-    """Return the end of a help text."""
-    return "\n\n".join(
-        ["[bold]Examples[/bold]", *(f"[cyan]$ {escape(command)}[/cyan]" for command in commands)]
-    )
+class _Said(logging.Handler):
+    """Says each message once, without a traceback."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._said = set[str]()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if (text := f"{record.levelname.capitalize()}: {record.getMessage()}") not in self._said:
+            self._said.add(text)
+            say(text)
 
 
 def _print_version(is_wanted: bool) -> None:  # noqa: FBT001 - as typer calls it
@@ -67,9 +76,15 @@ def _options(
     """Take the options before a command."""
 
 
+app.command(epilog=doctor.EXAMPLES)(doctor.doctor)
+app.command(epilog=preview.EXAMPLES)(preview.preview)
+app.add_typer(outbox.app, name="outbox")
+
+
 def run() -> int:
     """Run the command of this process's arguments; return the exit code."""
     code = 0
+    _prepare()
     try:
         app(prog_name="flagsync")
     except SystemExit as ended:
@@ -77,6 +92,16 @@ def run() -> int:
     except KeyboardInterrupt:  # before or after typer looked for it
         code = 130
     return code or _flush()
+
+
+def _prepare() -> None:
+    """Print what a stream cannot encode escaped, and log messages without a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    logging.getLogger().addHandler(logging.NullHandler())  # urllib3 would say each attempt, with its URL
+    for name in ("flagsync", "flagsmith"):
+        logging.getLogger(name).addHandler(_Said())
 
 
 def _flush() -> int:

@@ -4,14 +4,22 @@ Guarantee: the rules are those of ``FlagSync.from_env``, and so are their texts.
 """
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from flagsmith import Flagsmith
 from flagsmith.offline_handlers import LocalFileHandler
+from flagsmith.polling_manager import EnvironmentDataPollingManager
 
-from flagsync._cli.failure import Failure
-from flagsync._environment import EnvironmentOptions
+from flagsync._cli.failure import Failure, failing_on
+from flagsync._client import FlagSync
+from flagsync._environment import Environment, EnvironmentOptions, read_environment
+from flagsync._messages import refresher
+from flagsync._options import Options, Tuning
+from flagsync._rules import require
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 Document = Annotated[
@@ -45,3 +53,27 @@ def flagsmith_options(document: Path | None) -> EnvironmentOptions:
             "…/api/v1/environment-document/ with a server-side key"
         ) from error
     return {"offline_mode": True, "offline_handler": handler}
+
+
+def options_of(environment: Environment) -> Options:
+    """Return the options that a client would have. Their rules are not checked."""
+    given = {**(FlagSync.__init__.__kwdefaults__ or {}), **environment.flagsync}
+    return Options(token=given.pop("mixpanel_token"), tuning=Tuning(), **given)
+
+
+@contextmanager
+def flagsmith_client(document: Path | None) -> Iterator[Flagsmith]:
+    """Build the Flagsmith client of the environment, and end its thread.
+
+    Raises:
+        Failure: A variable is missing or wrong.
+    """
+    environment = read_environment({**flagsmith_options(document), "mixpanel_token": None, "outbox": None})
+    with failing_on(ValueError):
+        require(environment.rules)
+        flagsmith = Flagsmith(**environment.flagsmith)
+    try:
+        yield flagsmith
+    finally:
+        if isinstance(thread := refresher(flagsmith), EnvironmentDataPollingManager):
+            thread.stop()

@@ -6,10 +6,11 @@ colours. No text from outside can control the terminal. Boundary: the commands d
 
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TextIO
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -32,19 +33,27 @@ def show(*what: str | Text | Table) -> None:
     """Print data for people, on stdout."""
     out = console(sys.stdout)
     for item in what:
-        out.print(plain(item) if isinstance(item, str) else item)
+        out.print(plain(item) if isinstance(item, str) else item, soft_wrap=isinstance(item, str))
 
 
 def show_json(value: Mapping[str, object]) -> None:
     """Print one JSON object, on stdout."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=sys.stdout.encoding.lower() != "utf-8", indent=2) + "\n")
+    sys.stdout.write(json.dumps(value, indent=2) + "\n")
 
 
-def table(headings: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> Table:
-    """Return a table without lines, whose cells are wrapped where there is a terminal."""
+def table(
+    headings: Sequence[str], rows: Iterable[Sequence[str | Text]], *, numbers: Collection[str] = ()
+) -> Table:
+    """Return a table without lines, whose cells are wrapped where there is a terminal.
+
+    Args:
+        headings: The names of the columns.
+        rows: The cells of each row.
+        numbers: The columns that are aligned to the right.
+    """
     made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for heading in headings:
-        made.add_column(heading, overflow="fold")
+        made.add_column(heading, overflow="fold", justify="right" if heading in numbers else "left")
     for row in rows:
         made.add_row(*[cell if isinstance(cell, Text) else Text(plain(cell)) for cell in row])
     return made
@@ -63,3 +72,23 @@ def plain(text: str) -> str:
 def masked(secret: str) -> str:
     """Return the beginning of a token or key, by which its owner can recognise it."""
     return f"{secret[: min(SHOWN_CHARACTERS, len(secret) // 3)]}…"
+
+
+def count(number: int, what: str) -> str:
+    """Return a number with its noun."""
+    return f"{number:,} {what}{'s' * (number != 1)}"
+
+
+def age(seconds: float) -> str:
+    """Return a duration as people say it."""
+    for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        if seconds >= length:
+            return count(int(seconds // length), unit)
+    return count(int(seconds), "second")
+
+
+def examples(*commands: str) -> str:
+    """Return the end of a help text."""
+    return "\n\n".join(
+        ["[bold]Examples[/bold]", *(f"[cyan]$ {escape(command)}[/cyan]" for command in commands)]
+    )

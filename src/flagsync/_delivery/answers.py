@@ -48,11 +48,12 @@ class Misconfiguration(str):
 
 
 class Reply(NamedTuple):
-    """What a server answered."""
+    """What a server answered, and the time on its clock, as HTTP writes it."""
 
     status: int
     body: bytes
     retry_after_seconds: float = 0.0
+    date: str = ""
 
 
 class Service(NamedTuple):

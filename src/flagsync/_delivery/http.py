@@ -14,6 +14,7 @@ from types import MappingProxyType
 from urllib.parse import unquote, urlsplit
 
 import requests
+from requests.utils import get_environ_proxies, select_proxy
 
 from flagsync._clock import monotonic, time
 from flagsync._delivery.answers import Reply
@@ -91,7 +92,9 @@ class Http:
                 content = response.raw.read(MAX_REPLY_BYTES, decode_content=True)[:MAX_REPLY_BYTES]
         except Exception as error:  # noqa: BLE001 - besides RequestException, urllib3 and ssl raise their own
             return reason_of(error, is_unsent=self._exchange.stage is Stage.PREPARED)
-        return Reply(response.status_code, content, seconds_from(response.headers.get("Retry-After", "")))
+        headers = response.headers
+        retry_after = seconds_from(headers.get("Retry-After", ""))
+        return Reply(response.status_code, content, retry_after, headers.get("Date", ""))
 
 
 def _authorize(request: requests.PreparedRequest) -> requests.PreparedRequest:
@@ -101,6 +104,11 @@ def _authorize(request: requests.PreparedRequest) -> requests.PreparedRequest:
         credentials = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
         request.headers["Authorization"] = f"Basic {b64encode(credentials.encode()).decode()}"
     return request
+
+
+def proxy_for(url: str) -> str | None:
+    """Return the proxy that requests to a URL go through, as the environment says; None if they go through none."""
+    return select_proxy(url, get_environ_proxies(url))
 
 
 def seconds_from(retry_after: str) -> float:

@@ -72,14 +72,18 @@ class MixpanelApi:
             return self._import(url, bodies, content, seconds)
         return judge(MIXPANEL, self._http.request("POST", f"{url}?verbose=1", content, seconds))
 
+    def ask(self, url: str, token: str, seconds: float) -> Reply | str:
+        """Ask whether a token is accepted, without an event, so that nothing is stored; return the reply, or why none.
+
+        Only /import checks it: it answers 401 to a wrong token, also to that of another region, and other endpoints
+        accept anything. https://docs.mixpanel.com/troubleshooting/errors/401-unauthorized
+        """
+        return self._http.request("POST", _import_url(url, token), b"[]", seconds)
+
     def _import(self, url: str, bodies: Sequence[bytes], content: bytes, seconds: float) -> Answer:
         """Send events that are too old for /track to /import, which expects the token as the user name."""
-        parts = urlsplit(url.removesuffix(TRACK) + IMPORT)
         token = json.loads(bodies[0])["properties"]["token"]
-        host = f"{quote(token, safe='')}:@{parts.netloc.rpartition('@')[2]}"
-        reply = self._http.request(
-            "POST", parts._replace(netloc=host, query="strict=1").geturl(), content, seconds
-        )
+        reply = self._http.request("POST", _import_url(url.removesuffix(TRACK), token), content, seconds)
         answer = judge(MIXPANEL_IMPORT, reply)
         if isinstance(reply, Reply) and reply.status == HTTPStatus.BAD_REQUEST:
             return answer._replace(refused=refused_records(reply.body, len(bodies)))
@@ -88,6 +92,13 @@ class MixpanelApi:
     def close(self) -> None:
         """Close the connection."""
         self._http.close()
+
+
+def _import_url(url: str, token: str) -> str:
+    """Return the URL of /import, where the token is the user name."""
+    parts = urlsplit(url + IMPORT)
+    host = f"{quote(token, safe='')}:@{parts.netloc.rpartition('@')[2]}"
+    return parts._replace(netloc=host, query="strict=1").geturl()
 
 
 def _oldest(events: Sequence[bytes]) -> float:

@@ -1,0 +1,199 @@
+"""``flagsync outbox``: looks into an outbox, and delivers what waits in it.
+
+Guarantee: nothing but ``drain`` sends or changes anything; ``peek`` shows no personal data unless it is told to; no
+token is shown.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from hashlib import blake2b
+from itertools import chain
+from pathlib import Path
+from typing import Annotated, Any, TextIO
+
+import typer
+
+from flagsync._cli.drain import drain as deliver
+from flagsync._cli.failure import WRONG, Failure
+from flagsync._cli.settings import Json
+from flagsync._cli.stores import Place, Store, opened, shown_url, waiting
+from flagsync._cli.terminal import age, count, examples, masked, say, show, show_json, table
+from flagsync._clock import monotonic
+from flagsync._outbox.contract import Message
+from flagsync._pipeline import outbox_stats
+from flagsync._stats import OUTCOMES
+
+app = typer.Typer(
+    help="Look into an outbox, and deliver what waits in it.", no_args_is_help=True, rich_markup_mode="rich"
+)
+DRAIN_SECONDS = 60.0
+SHOWN_MESSAGES = 20
+TOKENS = ("$token", "token")
+
+
+@app.command(epilog=examples("flagsync outbox stats flagsync.db", "flagsync outbox stats --json"))
+def stats(place: Place, *, as_json: Json = False) -> None:
+    """Count what became of all updates and exposures, and say how long the oldest has waited."""
+    with opened(place) as store:
+        counts = asdict(outbox_stats(place))
+    names, exposures = ("accepted", *OUTCOMES, "pending"), counts["exposures"]
+    if as_json:
+        of_updates = {name: counts[name] for name in names}
+        of_exposures = {name: exposures[name] for name in names if name in exposures}
+        show_json({**of_updates, "oldest_seconds": _oldest_seconds(store), "exposures": of_exposures})
+        return
+    rows = ((name, f"{counts[name]:,}", f"{exposures.get(name, 0):,}") for name in names)
+    show(table(("outcome", "updates", "exposures"), rows, numbers=("updates", "exposures")))
+    show("", _pending(store))
+
+
+@app.command(
+    epilog=examples(
+        "flagsync outbox drain flagsync.db", "flagsync outbox drain flagsync.db --timeout 20 --json"
+    )
+)
+def drain(
+    place: Place,
+    *,
+    timeout: Annotated[
+        float, typer.Option(min=0.0, metavar="SECONDS", help="How long to try.", show_default=True)
+    ] = DRAIN_SECONDS,
+    as_json: Json = False,
+) -> None:
+    """Send what waits, for example as the last step of a container.
+
+    It neither needs Flagsmith nor a token, since each message has the token of its project. While another process sends
+    from the outbox, it waits for that one. The exit code is 1 if something is left, or was refused by Mixpanel.
+    """
+    with opened(place) as store:
+        if store.status.pending:
+            say(f"{_pending(store)} They are sent for at most {timeout:g} seconds.")
+            deliver(store.backend, monotonic() + timeout)
+        before, left = store.totals.every, store._replace(status=store.backend.status(()))
+        after = store.backend.totals().every
+    done = {name: getattr(after, name) - getattr(before, name) for name in ("delivered", "rejected")}
+    if as_json:
+        show_json({**done, "pending": left.status.pending, "oldest_seconds": _oldest_seconds(left)})
+    else:
+        show(
+            f"{count(done['delivered'], 'message')} delivered, {done['rejected']:,} refused by Mixpanel.",
+            _pending(left),
+        )
+    if left.status.pending or done["rejected"]:
+        raise typer.Exit(WRONG)
+
+
+@app.command(
+    epilog=examples("flagsync outbox peek flagsync.db", "flagsync outbox peek flagsync.db --limit 3 --reveal")
+)
+def peek(
+    place: Place,
+    *,
+    limit: Annotated[int, typer.Option(min=1, metavar="N", help="How many messages to show.")] = SHOWN_MESSAGES,
+    reveal: Annotated[
+        bool, typer.Option("--reveal", help="Show identifiers and values, which are personal data.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Show the messages that wait, the oldest first; without identifiers and values unless --reveal is given."""
+    with opened(place) as store:
+        messages = sorted(chain(*waiting(store.backend, limit)), key=lambda message: message.version)[:limit]
+    shown = [_described(message, reveal=reveal) for message in messages]
+    if as_json:
+        show_json(
+            {"pending": store.status.pending, "oldest_seconds": _oldest_seconds(store), "messages": shown}
+        )
+        return
+    if shown:
+        heads = [name for name in shown[0] if name != "record"]
+        show(
+            table(
+                heads,
+                ([f"{one[name]}" for name in heads] for one in shown),
+                numbers=("version", "properties", "bytes"),
+            )
+        )
+        for one in shown if reveal else ():
+            show("", json.dumps(one["record"], ensure_ascii=False))
+        show("")
+    show(_pending(store))
+
+
+@app.command(
+    epilog=examples(
+        "flagsync outbox export flagsync.db > waiting.jsonl",
+        "flagsync outbox export flagsync.db --output waiting.jsonl",
+    )
+)
+def export(
+    place: Place,
+    *,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", dir_okay=False, help="A new file in place of stdout."),
+    ] = None,
+) -> None:
+    """Write what waits as JSON lines: identifiers and values included, tokens masked. It stays in the outbox."""
+    written = 0
+    with opened(place) as store, _lines_to(output) as file:
+        for message in chain.from_iterable(waiting(store.backend)):
+            file.write(json.dumps(_described(message, reveal=True)) + "\n")
+            written += 1
+    say(f"{count(written, 'message')} exported.")
+
+
+def _described(message: Message, *, reveal: bool) -> dict[str, Any]:
+    """Return what is shown of a message; without personal data unless ``reveal``."""
+    record = json.loads(message.record)
+    where, of_profile = message.destination, message.replaces
+    digest = blake2b(message.distinct_id.encode(errors="surrogatepass"), digest_size=6).hexdigest()
+    properties = record.get("$set", {}) if of_profile else record["properties"]
+    described = {
+        "version": message.version,
+        "kind": "profile" if of_profile else "exposure",
+        **({"distinct_id": message.distinct_id} if reveal else {"distinct_id_digest": digest}),
+        "properties": len(properties) + len(record.get("$unset", ())),
+        "bytes": len(message.record),
+        "project": where.project,
+        "url": shown_url(where.url),
+    }
+    return {**described, "record": _without_token(record)} if reveal else described
+
+
+def _without_token(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a record whose token is masked, in the record itself or in the properties of an event."""
+    found: dict[str, Any] = {
+        name: masked(f"{value}") if name in TOKENS else value for name, value in record.items()
+    }
+    return {**found, "properties": _without_token(found["properties"])} if "event" in found else found
+
+
+def _oldest_seconds(store: Store) -> float | None:
+    return store.status.oldest_seconds if store.status.pending else None
+
+
+def _pending(store: Store) -> str:
+    pending = store.status.pending
+    return (
+        f"{count(pending, 'message')} waiting, the oldest for {age(store.status.oldest_seconds)}."
+        if pending
+        else "Nothing is waiting."
+    )
+
+
+@contextmanager
+def _lines_to(path: Path | None) -> Iterator[TextIO]:
+    """Open a new file that only its owner can read, or stdout."""
+    if path is None:
+        yield sys.stdout
+        return
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except OSError as error:
+        raise Failure(f"--output: {path} cannot be created ({error.strerror}); name a new file") from error
+    with open(descriptor, "w", encoding="utf-8") as file:  # noqa: PTH123 - it is not a path
+        yield file

@@ -1,0 +1,92 @@
+"""Opens the outbox that a command names, by the path of a file or the URL of a server.
+
+Guarantee: a file that is not there is not made, and reading changes nothing: neither the messages nor who sends them.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, NamedTuple
+from urllib.parse import urlsplit
+
+import typer
+
+from flagsync._cli.failure import MISUSED, WRONG, Failure
+from flagsync._outbox.backend import Backend, Status, StoreTotals
+from flagsync._outbox.contract import Destination, Limits, Message
+from flagsync._outbox.options import StoreBounds
+from flagsync._outbox.place import absolute, open_backend, totals
+from flagsync._report import described
+
+ALL = 10**12  # more messages, and more bytes, than any store has
+Place = Annotated[
+    str,
+    typer.Argument(
+        metavar="PATH_OR_URL",
+        envvar="FLAGSYNC_OUTBOX",
+        show_default=False,
+        help="The outbox: the path of a file, or the URL of a Redis or PostgreSQL server.",
+    ),
+]
+
+
+class Store(NamedTuple):
+    """An outbox that is there.
+
+    Attributes:
+        backend: Its backend.
+        totals: What became of its messages so far.
+        status: Its state when it was opened.
+    """
+
+    backend: Backend
+    totals: StoreTotals
+    status: Status
+
+
+@contextmanager
+def opened(place: str) -> Iterator[Store]:
+    """Open an outbox.
+
+    Raises:
+        Failure: It cannot be used: the name is wrong, or it failed meanwhile.
+    """
+    with _failing():
+        found = totals(place)  # before the backend, which would make a file
+        backend = open_backend(f"{absolute(place)}", StoreBounds())
+        try:
+            yield Store(backend, found, backend.status(()))
+        finally:
+            backend.close()
+
+
+def waiting(backend: Backend, most: int = ALL) -> Iterator[list[Message]]:
+    """Return what waits for each destination, at most so many messages of each, oldest first.
+
+    ``claim`` only reads. Nothing of it is settled, and this process does not acquire the lease.
+    """
+    limits, seen = Limits(max_batch_messages=most, max_batch_bytes=ALL), set[Destination]()
+    while batch := backend.claim(seen, limits):
+        seen.add(batch[0].destination)
+        yield batch
+
+
+def shown_url(url: str) -> str:
+    """Return a URL without a user and a password."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
+@contextmanager
+def _failing() -> Iterator[None]:
+    try:
+        yield
+    except (Failure, BrokenPipeError):
+        raise
+    except FileNotFoundError as error:
+        raise Failure(
+            f"outbox: there is no file {error.filename!r}; it is made when a client first uses it"
+        ) from error
+    except (ValueError, ImportError) as error:
+        raise Failure(f"{error}", MISUSED) from error
+    except Exception as error:  # a store may raise anything
+        raise Failure(f"outbox: it cannot be used now ({described(error)})", WRONG) from error
