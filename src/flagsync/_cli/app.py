@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from flagsync import __version__
-from flagsync._cli import outbox, preview
+from flagsync._cli import backfill, outbox, preview
 from flagsync._cli.doctor import command as doctor
 from flagsync._cli.failure import Failure
 from flagsync._cli.terminal import say
@@ -78,6 +78,7 @@ def _options(
 
 app.command(epilog=doctor.EXAMPLES)(doctor.doctor)
 app.command(epilog=preview.EXAMPLES)(preview.preview)
+app.command("backfill", epilog=backfill.EXAMPLES)(backfill.backfill_file)
 app.add_typer(outbox.app, name="outbox")
 
 
