@@ -15,11 +15,10 @@ from typer.core import TyperGroup
 
 from flagsync import __version__
 from flagsync._cli import backfill, outbox, preview
+from flagsync._cli.commands import register
 from flagsync._cli.doctor import command as doctor
-from flagsync._cli.failure import Failure
+from flagsync._cli.failure import WRONG, Failure
 from flagsync._cli.terminal import say
-
-CLOSED_PIPE = 1
 
 
 class Commands(TyperGroup):
@@ -31,6 +30,11 @@ class Commands(TyperGroup):
         except Failure as failure:
             say(f"Error: {failure}")
             raise typer.Exit(failure.code) from failure
+        except OSError as error:  # of stdout, such as a full disk
+            if isinstance(error, BrokenPipeError):
+                raise
+            say(f"Error: {error.strerror or error}")
+            raise typer.Exit(WRONG) from error
 
 
 class _Said(logging.Handler):
@@ -76,9 +80,9 @@ def _options(
     """Take the options before a command."""
 
 
-app.command(epilog=doctor.EXAMPLES)(doctor.doctor)
-app.command(epilog=preview.EXAMPLES)(preview.preview)
-app.command("backfill", epilog=backfill.EXAMPLES)(backfill.backfill_file)
+register(app, doctor.doctor, *doctor.EXAMPLES)
+register(app, preview.preview, *preview.EXAMPLES)
+register(app, backfill.backfill, *backfill.EXAMPLES)
 app.add_typer(outbox.app, name="outbox")
 
 
@@ -97,8 +101,10 @@ def run() -> int:
 
 def _prepare() -> None:
     """Print what a stream cannot encode escaped, and log messages without a traceback."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
+    for name in ("stdout", "stderr"):
+        if (stream := getattr(sys, name)) is None:  # the caller has closed it
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
+        elif isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     logging.getLogger().addHandler(logging.NullHandler())  # urllib3 would say each attempt, with its URL
     for name in ("flagsync", "flagsmith"):
@@ -106,10 +112,12 @@ def _prepare() -> None:
 
 
 def _flush() -> int:
-    """Write what is left to stdout; a pipe whose reader has ended is an error without a text."""
+    """Write what is left to stdout. A pipe whose reader has ended needs no message."""
     try:
         sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return CLOSED_PIPE
+    except OSError as error:
+        if not isinstance(error, BrokenPipeError):
+            say(f"Error: {error.strerror}")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python, which tries it again
+        return WRONG
     return 0

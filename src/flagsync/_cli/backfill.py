@@ -23,7 +23,7 @@ from flagsync._cli.journal import Journal
 from flagsync._cli.rows.columns import SHOWN_COLUMNS, Types
 from flagsync._cli.rows.source import STDIN, Source
 from flagsync._cli.settings import Document, Json, flagsmith_client, options_of
-from flagsync._cli.terminal import examples, say
+from flagsync._cli.terminal import say
 from flagsync._client import FlagSync
 from flagsync._environment import read_environment
 from flagsync._messages import no_answer
@@ -32,14 +32,14 @@ from flagsync._rules import is_number, require
 from flagsync.bulk.pace import PROFILES_PER_SECOND
 
 SAMPLE_ROWS = 100
-EXAMPLES = examples(
+EXAMPLES = (
     "flagsync backfill users.csv --type age=int --dry-run",
     "flagsync backfill users.csv --type age=int --checkpoint users.done --rejects users.bad",
     "psql -c 'copy (select id, plan from users) to stdout csv header' | flagsync backfill - --identifier id",
 )
 
 
-def backfill_file(
+def backfill(
     file: Annotated[
         Path,
         typer.Argument(

@@ -17,25 +17,32 @@ from typing import Annotated, Any, TextIO
 
 import typer
 
+from flagsync._cli.commands import new_group, register
 from flagsync._cli.drain import drain as deliver
 from flagsync._cli.failure import WRONG, Failure
 from flagsync._cli.settings import Json
-from flagsync._cli.stores import Place, Store, opened, shown_url, waiting
-from flagsync._cli.terminal import age, count, examples, masked, say, show, show_json, table
+from flagsync._cli.stores import Place, Store, opened, shown_url
+from flagsync._cli.terminal import age, count, masked, say, show, show_json, table
 from flagsync._clock import monotonic
 from flagsync._outbox.contract import Message
 from flagsync._pipeline import outbox_stats
 from flagsync._stats import OUTCOMES
 
-app = typer.Typer(
-    help="Look into an outbox, and deliver what waits in it.", no_args_is_help=True, rich_markup_mode="rich"
-)
 DRAIN_SECONDS = 60.0
 SHOWN_MESSAGES = 20
+# What a person sees of a message; JSON has more.
+COLUMNS = {
+    "version": "version",
+    "kind": "kind",
+    "distinct_id": "profile",
+    "distinct_id_digest": "digest",
+    "properties": "properties",
+    "bytes": "bytes",
+    "url": "destination",
+}
 TOKENS = ("$token", "token")
 
 
-@app.command(epilog=examples("flagsync outbox stats flagsync.db", "flagsync outbox stats --json"))
 def stats(place: Place, *, as_json: Json = False) -> None:
     """Count what became of all updates and exposures, and say how long the oldest has waited."""
     with opened(place) as store:
@@ -51,11 +58,6 @@ def stats(place: Place, *, as_json: Json = False) -> None:
     show("", _pending(store))
 
 
-@app.command(
-    epilog=examples(
-        "flagsync outbox drain flagsync.db", "flagsync outbox drain flagsync.db --timeout 20 --json"
-    )
-)
 def drain(
     place: Place,
     *,
@@ -73,8 +75,8 @@ def drain(
         if store.status.pending:
             say(f"{_pending(store)} They are sent for at most {timeout:g} seconds.")
             deliver(store.backend, monotonic() + timeout)
-        before, left = store.totals.every, store._replace(status=store.backend.status(()))
-        after = store.backend.totals().every
+        left = store.again()
+    before, after = store.totals.every, left.totals.every
     done = {name: getattr(after, name) - getattr(before, name) for name in ("delivered", "rejected")}
     if as_json:
         show_json({**done, "pending": left.status.pending, "oldest_seconds": _oldest_seconds(left)})
@@ -87,9 +89,6 @@ def drain(
         raise typer.Exit(WRONG)
 
 
-@app.command(
-    epilog=examples("flagsync outbox peek flagsync.db", "flagsync outbox peek flagsync.db --limit 3 --reveal")
-)
 def peek(
     place: Place,
     *,
@@ -101,7 +100,7 @@ def peek(
 ) -> None:
     """Show the messages that wait, the oldest first; without identifiers and values unless --reveal is given."""
     with opened(place) as store:
-        messages = sorted(chain(*waiting(store.backend, limit)), key=lambda message: message.version)[:limit]
+        messages = sorted(chain(*store.waiting(limit)), key=lambda message: message.version)[:limit]
     shown = [_described(message, reveal=reveal) for message in messages]
     if as_json:
         show_json(
@@ -109,26 +108,15 @@ def peek(
         )
         return
     if shown:
-        heads = [name for name in shown[0] if name != "record"]
-        show(
-            table(
-                heads,
-                ([f"{one[name]}" for name in heads] for one in shown),
-                numbers=("version", "properties", "bytes"),
-            )
-        )
+        rows = ([_cell(one[name]) for name in one if name in COLUMNS] for one in shown)
+        headings = [COLUMNS[name] for name in shown[0] if name in COLUMNS]
+        show(table(headings, rows, numbers=("version", "properties", "bytes")))
         for one in shown if reveal else ():
             show("", json.dumps(one["record"], ensure_ascii=False))
         show("")
     show(_pending(store))
 
 
-@app.command(
-    epilog=examples(
-        "flagsync outbox export flagsync.db > waiting.jsonl",
-        "flagsync outbox export flagsync.db --output waiting.jsonl",
-    )
-)
 def export(
     place: Place,
     *,
@@ -140,7 +128,7 @@ def export(
     """Write what waits as JSON lines: identifiers and values included, tokens masked. It stays in the outbox."""
     written = 0
     with opened(place) as store, _lines_to(output) as file:
-        for message in chain.from_iterable(waiting(store.backend)):
+        for message in chain.from_iterable(store.waiting()):
             file.write(json.dumps(_described(message, reveal=True)) + "\n")
             written += 1
     say(f"{count(written, 'message')} exported.")
@@ -162,6 +150,11 @@ def _described(message: Message, *, reveal: bool) -> dict[str, Any]:
         "url": shown_url(where.url),
     }
     return {**described, "record": _without_token(record)} if reveal else described
+
+
+def _cell(value: str | int) -> str:
+    """Return what a table has of a value: of a URL, what tells one from another."""
+    return f"{value}".removeprefix("https://")
 
 
 def _without_token(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -197,3 +190,17 @@ def _lines_to(path: Path | None) -> Iterator[TextIO]:
         raise Failure(f"--output: {path} cannot be created ({error.strerror}); name a new file") from error
     with open(descriptor, "w", encoding="utf-8") as file:  # noqa: PTH123 - it is not a path
         yield file
+
+
+app = new_group("Look into an outbox, and deliver what waits in it.")
+register(app, stats, "flagsync outbox stats flagsync.db", "flagsync outbox stats --json")
+register(
+    app, drain, "flagsync outbox drain flagsync.db", "flagsync outbox drain flagsync.db --timeout 20 --json"
+)
+register(app, peek, "flagsync outbox peek flagsync.db", "flagsync outbox peek flagsync.db --limit 3 --reveal")
+register(
+    app,
+    export,
+    "flagsync outbox export flagsync.db > waiting.jsonl",
+    "flagsync outbox export flagsync.db -o waiting.jsonl",
+)

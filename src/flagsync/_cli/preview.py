@@ -14,7 +14,7 @@ from flagsmith.models import Flag, Flags
 
 from flagsync._cli.failure import WRONG, Failure
 from flagsync._cli.settings import Document, Json, flagsmith_client, options_of
-from flagsync._cli.terminal import examples, say, show, show_json, table
+from flagsync._cli.terminal import say, show, show_json, table
 from flagsync._cli.traits import traits_of
 from flagsync._encoding.distinct_id import NotMirrored
 from flagsync._encoding.evaluation import context_of, evaluate
@@ -28,9 +28,9 @@ from flagsync._report import Reporter, described
 
 NO_TOKEN = "preview"  # noqa: S105 - it is none; nothing is sent
 SEGMENT = "TARGETING_MATCH; segment="
-DEFAULTS = {"STATIC": "the environment's value", OUTSIDE: "no segment matches"}
-SHOWN_CHARACTERS = 60  # of a value; --json has all of it
-EXAMPLES = examples(
+DEFAULTS = {"STATIC": "default", OUTSIDE: "no segment matches"}
+SHOWN_CHARACTERS = 24  # of a value; --json has all of it
+EXAMPLES = (
     "flagsync preview user_42 -t plan=pro -t age:int=30",
     "flagsync preview user_42 --document environment.json --json",
 )
@@ -118,16 +118,15 @@ def _reason(flag: Flag) -> str | None:
 
 def _why(flag: Flag) -> str:
     """Say why a flag has its value."""
-    reason, disabled = _reason(flag), "" if flag.enabled else "disabled, "
-    if reason is None:
-        return f"{disabled}decided by Flagsmith's API"
+    if (reason := _reason(flag)) is None:
+        return "decided by Flagsmith's API"
     if reason == OVERRIDE:
-        return f"{disabled}override of this identity"
+        return "override of this identity"
     if reason.startswith(SEGMENT):
-        return f"{disabled}segment {reason.removeprefix(SEGMENT)}"
+        return f"segment {reason.removeprefix(SEGMENT)}"
     if reason.startswith(SPLIT):
-        return f"{disabled}split, {reason.rpartition('weight=')[2].removesuffix('.0')} %"
-    return f"{disabled}{DEFAULTS.get(reason, reason)}"
+        return f"split, {reason.rpartition('weight=')[2].removesuffix('.0')} %"
+    return DEFAULTS.get(reason, reason)
 
 
 def _show(distinct_id: str | None, properties: Mapping[str, Any], flags: Sequence[Flag]) -> None:

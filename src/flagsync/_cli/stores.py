@@ -42,32 +42,42 @@ class Store(NamedTuple):
     totals: StoreTotals
     status: Status
 
+    def again(self) -> "Store":
+        """Return its state now."""
+        with _failing():
+            return Store(self.backend, self.backend.totals(), self.backend.status(()))
+
+    def waiting(self, most: int = ALL) -> Iterator[list[Message]]:
+        """Return what waits for each destination, at most so many messages of each, oldest first.
+
+        ``claim`` only reads. Nothing of it is settled, and this process does not acquire the lease.
+        """
+        limits, seen = Limits(max_batch_messages=most, max_batch_bytes=ALL), set[Destination]()
+        while True:
+            with _failing():
+                batch = self.backend.claim(seen, limits)
+            if not batch:
+                return
+            seen.add(batch[0].destination)
+            yield batch
+
 
 @contextmanager
 def opened(place: str) -> Iterator[Store]:
     """Open an outbox.
 
     Raises:
-        Failure: It cannot be used: the name is wrong, or it failed meanwhile.
+        Failure: It cannot be used: the name is wrong, or the store fails.
     """
     with _failing():
         found = totals(place)  # before the backend, which would make a file
         backend = open_backend(f"{absolute(place)}", StoreBounds())
-        try:
-            yield Store(backend, found, backend.status(()))
-        finally:
-            backend.close()
-
-
-def waiting(backend: Backend, most: int = ALL) -> Iterator[list[Message]]:
-    """Return what waits for each destination, at most so many messages of each, oldest first.
-
-    ``claim`` only reads. Nothing of it is settled, and this process does not acquire the lease.
-    """
-    limits, seen = Limits(max_batch_messages=most, max_batch_bytes=ALL), set[Destination]()
-    while batch := backend.claim(seen, limits):
-        seen.add(batch[0].destination)
-        yield batch
+    try:
+        with _failing():
+            store = Store(backend, found, backend.status(()))
+        yield store
+    finally:
+        backend.close()
 
 
 def shown_url(url: str) -> str:
@@ -80,8 +90,6 @@ def shown_url(url: str) -> str:
 def _failing() -> Iterator[None]:
     try:
         yield
-    except (Failure, BrokenPipeError):
-        raise
     except FileNotFoundError as error:
         raise Failure(
             f"outbox: there is no file {error.filename!r}; it is made when a client first uses it"

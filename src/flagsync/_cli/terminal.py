@@ -10,7 +10,6 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TextIO
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -85,10 +84,3 @@ def age(seconds: float) -> str:
         if seconds >= length:
             return count(int(seconds // length), unit)
     return count(int(seconds), "second")
-
-
-def examples(*commands: str) -> str:
-    """Return the end of a help text."""
-    return "\n\n".join(
-        ["[bold]Examples[/bold]", *(f"[cyan]$ {escape(command)}[/cyan]" for command in commands)]
-    )

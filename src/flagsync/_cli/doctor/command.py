@@ -11,7 +11,7 @@ from flagsync._cli.doctor.check import Check
 from flagsync._cli.doctor.facts import Facts, gather
 from flagsync._cli.failure import WRONG
 from flagsync._cli.settings import Document, Json
-from flagsync._cli.terminal import examples, plain, say, show, show_json, table
+from flagsync._cli.terminal import plain, say, show, show_json, table
 
 CHECKS: tuple[Callable[[Facts], Check | None], ...] = (
     system.configuration,
@@ -27,7 +27,7 @@ CHECKS: tuple[Callable[[Facts], Check | None], ...] = (
     system.network,
     system.outbox,
 )
-EXAMPLES = examples("flagsync doctor", "flagsync doctor --document environment.json --offline --json")
+EXAMPLES = ("flagsync doctor", "flagsync doctor --document environment.json --offline --json")
 
 
 def doctor(
