@@ -9,13 +9,12 @@ import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import blake2b
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from flagsmith import Flagsmith
-from flagsmith.exceptions import FlagsmithAPIError
 
 from flagsync._cli.backfill_run import Run
 from flagsync._cli.failure import WRONG, Failure, failing_on
@@ -26,7 +25,6 @@ from flagsync._cli.settings import Document, Json, flagsmith_client, options_of
 from flagsync._cli.terminal import say
 from flagsync._client import FlagSync
 from flagsync._environment import read_environment
-from flagsync._messages import no_answer
 from flagsync._report import described
 from flagsync._rules import is_number, require
 from flagsync.bulk.pace import PROFILES_PER_SECOND
@@ -137,15 +135,14 @@ def _client(document: Path | None, *, dry_run: bool) -> Iterator[tuple[FlagSync,
 
 
 def _check_flagsmith(flagsmith: Flagsmith) -> None:
-    """Evaluate once, since what is wrong here is wrong for each row."""
-    try:
-        flagsmith.get_environment_flags()
-    except FlagsmithAPIError as error:
-        raise Failure(no_answer(error) or f"{error}", WRONG) from error
-    except Exception as error:
-        raise Failure(f"Flagsmith cannot evaluate ({described(error)})", WRONG) from error
+    """Evaluate once, if that is free: what is wrong here is wrong for each row."""
     if not (flagsmith.offline_mode or flagsmith.enable_local_evaluation):
         say("Each row is a request to Flagsmith's API; with FLAGSMITH_LOCAL_EVALUATION=true none is.")
+        return
+    try:
+        flagsmith.get_environment_flags()
+    except Exception as error:
+        raise Failure(f"Flagsmith cannot evaluate ({described(error)})", WRONG) from error
 
 
 def _job(
@@ -157,11 +154,13 @@ def _job(
 
 
 def _with_advice(source: Source, types: Types) -> Iterator[Any]:
-    """Return the rows of a source; if columns look like numbers or booleans, say how to declare that."""
-    rows = iter(source)
-    sample = [*islice(rows, SAMPLE_ROWS)]
+    """Yield the rows of a source; if columns of the first ones look like numbers or booleans, say how to declare that."""
+    rows, sample = iter(source), list[Any]()
+    for row in islice(rows, SAMPLE_ROWS):
+        sample.append(row)
+        yield row
     if source.is_text and (apparent := types.apparent(sample)):
         flags = [f"--type {shlex.quote(f'{column}={kind}')}" for column, kind in apparent.items()]
         shown = " ".join(flags[:SHOWN_COLUMNS]) + f" … ({len(flags):,})" * (len(flags) > SHOWN_COLUMNS)
         say(f"All traits of CSV are text until a type is declared. These columns look like others: {shown}")
-    return chain(sample, rows)
+    yield from rows

@@ -4,7 +4,7 @@ Guarantee: what is wrong with a file ends in a sentence.
 """
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from typing import BinaryIO
 
 from flagsync._cli.failure import WRONG, Failure
 from flagsync._cli.rows.columns import Values
@@ -22,7 +22,8 @@ class ParquetRows:
     """The rows of a file.
 
     Args:
-        path: The file.
+        file: Where they are read.
+        name: The name of the file, in messages.
 
     Attributes:
         columns: The names of its columns.
@@ -32,12 +33,12 @@ class ParquetRows:
         Failure: It is no complete Parquet file.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, file: BinaryIO, name: str) -> None:
+        self._name = name
         try:
-            self._file = ParquetFile(path)
+            self._file = ParquetFile(file)
         except (ArrowException, OSError) as error:
-            raise Failure(f"{path} is no complete Parquet file ({_first_line(error)})") from error
+            raise Failure(f"{name} is no complete Parquet file ({_first_line(error)})") from error
         self.columns: Sequence[str] = self._file.schema_arrow.names
         self.count: int | None = self._file.metadata.num_rows
 
@@ -46,7 +47,7 @@ class ParquetRows:
             for batch in self._file.iter_batches(ROWS_AT_ONCE):
                 yield from batch.to_pylist()
         except (ArrowException, OSError, ValueError) as error:
-            raise Failure(f"{self._path} cannot be read to its end ({_first_line(error)})", WRONG) from error
+            raise Failure(f"{self._name} cannot be read to its end ({_first_line(error)})", WRONG) from error
 
 
 def _first_line(error: Exception) -> str:

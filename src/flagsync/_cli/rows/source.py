@@ -64,15 +64,23 @@ class Source:
             self._bytes = 0 if path == STDIN else path.stat().st_size
         except OSError as error:
             raise Failure(f"{path} cannot be read ({error.strerror})") from error
-        self._rows = _rows(path, self.name, self._file, identifier)
+        try:
+            self._rows = _rows(path, self.name, self._file, identifier)
+            if self._rows.columns:
+                check(self._rows.columns, identifier, types.declared, self.name)
+        except Failure:
+            self.close()
+            raise
         self.is_text, self._read = isinstance(self._rows, CsvRows), 0
-        if self._rows.columns:
-            check(self._rows.columns, identifier, types.declared, self.name)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file, but not stdin."""
         if self._path != STDIN:
             self._file.close()
 
@@ -108,7 +116,7 @@ def _rows(path: Path, name: str, file: BufferedReader, identifier: str) -> Rows:
     if head.startswith(PARQUET) or suffix == ".parquet":
         if path == STDIN:
             raise Failure("Parquet cannot be read from stdin, since its index is at its end: pass the file")
-        rows: Rows = import_module("flagsync._cli.rows.parquet_rows").ParquetRows(path)
+        rows: Rows = import_module("flagsync._cli.rows.parquet_rows").ParquetRows(file, name)
         return rows
     if head.startswith(GZIP):
         raise Failure(f"{name} is compressed: pass it as gunzip --stdout FILE | flagsync backfill -")
