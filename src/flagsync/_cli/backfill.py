@@ -154,7 +154,7 @@ def _job(
 
 
 def _with_advice(source: Source, types: Types) -> Iterator[Any]:
-    """Yield the rows of a source; if columns of the first ones look like numbers or booleans, say how to declare that."""
+    """Yield the rows of a source; if columns look like numbers or booleans at first, say how to declare that."""
     rows, sample = iter(source), list[Any]()
     for row in islice(rows, SAMPLE_ROWS):
         sample.append(row)
