@@ -1,9 +1,11 @@
 """``flagsync backfill``: rows of files and of stdin become profiles; whatever is wrong ends in a sentence."""
 
 import json
+import os
 import random
 import signal
 import subprocess
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -75,7 +77,7 @@ class TestCsv:
     def test_csv_may_have_any_usual_delimiter_and_a_mark(
         self, run: Run, mixpanel: MixpanelServer, delimiter: str, mark: bytes
     ) -> None:
-        lines = ["\n", delimiter.join(("identifier", "plan")), delimiter.join(("user_1", '"a\nb"')), ""]
+        lines = ["\n", delimiter.join(("identifier", "plan")), delimiter.join(("user_1", '"a\nb"')), "", "", ""]
         result = run(write(mark + "\r\n".join(lines).encode()))
         assert result.exit_code == 0
         assert {*mixpanel.profiles} == {"user_1"}
@@ -453,12 +455,9 @@ class TestCheckpoint:
         assert "done is no checkpoint of a backfill: choose another file" in result.stderr
         assert Path("done").read_text() == content
 
-    def test_checkpoint_that_cannot_be_read_ends_in_a_sentence(self, run: Run) -> None:
-        Path("loop").symlink_to(Path().absolute() / "folder" / "file")
-        Path("folder").mkdir()
-        (Path("folder") / "file").mkdir()
-        result = run(write(csv_of(["user_1"])), "--checkpoint", "loop")
-        assert result.exit_code == 2
+    def test_checkpoint_that_is_a_directory_is_refused(self, run: Run) -> None:
+        Path("done").mkdir()
+        assert run(write(csv_of(["user_1"])), "--checkpoint", "done").exit_code == 2
 
 
 class TestKilled:
@@ -501,17 +500,17 @@ class TestKilled:
         assert sum(sent(mixpanel).values()) - len(sent(mixpanel)) <= KILLS * (2000 + 4 * CHUNK_ROWS) + 100
 
     def test_command_that_is_interrupted_says_how_far_it_has_come(
-        self, start: Callable[..., subprocess.Popen[str]], mixpanel: MixpanelServer, tmp_path: Path
+        self, run: Run, mixpanel: MixpanelServer
     ) -> None:
-        write(csv_of(names("user", 3000)))
+        def interrupt() -> None:
+            mixpanel.wait_for_requests(1)
+            os.kill(os.getpid(), signal.SIGINT)
+            mixpanel.recover()
+
         mixpanel.fail(status=503)
-        variables = {"MIXPANEL_TOKEN": "token", "MIXPANEL_URL": mixpanel.url}
-        process = start(
-            "-c", MAIN, "backfill", str(tmp_path / "users.csv"), "--document", DOCUMENT, variables=variables
-        )
-        assert mixpanel.wait_for_requests(1)
-        process.send_signal(signal.SIGINT)
-        ended = end(process)
-        assert ended.code == 130
-        assert "0 rows are settled; with --checkpoint, the same command goes on behind them" in ended.errors
-        assert "Traceback" not in ended.errors
+        thread = threading.Thread(target=interrupt)
+        thread.start()
+        result = run(write(csv_of(names("user", 3000))))
+        thread.join()
+        assert result.exit_code == 130
+        assert "0 rows are settled; with --checkpoint, the same command goes on behind them" in result.stderr

@@ -67,12 +67,12 @@ class Journal:
             new.replace(self._checkpoint)
 
     def _load(self) -> tuple[Report, int]:
+        with failing_on(OSError):
+            text = Path(f"{self._checkpoint}").read_bytes()
         try:
-            content: Any = json.loads(Path(f"{self._checkpoint}").read_bytes())
+            content: Any = json.loads(text)
             found = Report(**content["report"]), int(content["rejects_bytes"])
             changed = [what for key, what in CHANGED.items() if content[key] != self._job[key]]
-        except OSError as error:
-            raise Failure(f"{error}") from error
         except (ValueError, TypeError, LookupError) as error:
             raise Failure(f"{self._checkpoint} is no checkpoint of a backfill: choose another file") from error
         if changed:

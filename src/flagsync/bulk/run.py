@@ -60,7 +60,7 @@ def backfill(
     after = after or Report()
     bulk, tally = Client(client, dry_run=dry_run), Tally(after)
     rest = islice(rows, after.read, None)
-    for settled in outcomes(rest, bulk, identifier, rate, first=after.read + 1):
+    for settled in outcomes(rest, bulk, identifier, None if dry_run else rate, first=after.read + 1):
         tally.add(settled)
         for outcome in settled:
             if on_reject is not None and outcome.outcome == "rejected":
