@@ -45,10 +45,10 @@ def test_backfill_delivers_every_row(flagsync: Build, mixpanel: MixpanelServer) 
 def test_backfill_evaluates_with_the_traits_of_the_row(
     flagsync: Build, mixpanel: MixpanelServer, offline: Flagsmith
 ) -> None:
-    traits = [{}, {"age": 30}, {"age": "30"}, {"plan": "pro"}]
+    traits: list[dict[str, str | int]] = [{}, {"age": 30}, {"age": "30"}, {"plan": "pro"}]
     backfill(({"id": f"user_{n}", **one} for n, one in enumerate(traits)), flagsync(), identifier="id")
     for number, one in enumerate(traits):
-        flags = offline.get_identity_flags(f"user_{number}", one).all_flags()  # type: ignore[arg-type]
+        flags = offline.get_identity_flags(f"user_{number}", one).all_flags()
         assert mixpanel.profiles[f"user_{number}"] == {flag.feature_name: served_value(flag) for flag in flags}
 
 
@@ -214,7 +214,7 @@ def test_two_backfills_of_one_client_do_not_mix(flagsync: Build, mixpanel: Mixpa
 
 class TestDryRun:
     def test_dry_run_evaluates_and_sends_nothing(self, flagsync: Build, mixpanel: MixpanelServer) -> None:
-        given = [*rows(3), {"identifier": "nil"}]
+        given: list[dict[str, object]] = [*rows(3), {"identifier": "nil"}]
         assert backfill(given, flagsync(token=None), dry_run=True) == Report(read=4, evaluated=3, rejected=1)
         assert backfill(given, flagsync(), dry_run=True) == Report(read=4, evaluated=3, rejected=1)
         assert mixpanel.requests == []
@@ -246,7 +246,6 @@ class TestRemote:
     def test_backfill_rejects_a_row_that_flagsmith_refuses(
         self, flagsync: Build, remote: EvaluatingFlagsmith
     ) -> None:
-        remote.refused["user_1"] = 400
         answer = remote._answer
 
         def refuse(request: Request) -> tuple[int, bytes]:

@@ -64,7 +64,7 @@ def test_row_keeps_the_types_of_its_traits() -> None:
 def test_row_converts_what_databases_and_data_frames_have(value: object, trait: object) -> None:
     found = read({"identifier": "user_42", "trait": value}, "identifier")
     assert found == Row("user_42", {"trait": trait})  # type: ignore[dict-item]
-    assert type(found[1]["trait"]) is type(trait)  # type: ignore[index,call-overload]
+    assert type(found[1]["trait"]) is type(trait)
 
 
 @pytest.mark.parametrize("value", [None, nan, Decimal("nan"), Number(nan)])

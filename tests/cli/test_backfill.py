@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from flagsync._cli.app import app
 from flagsync._cli.rows import csv_rows, json_rows
 from flagsync.bulk.window import CHUNK_ROWS
-from flagsync.testing import MixpanelServer
+from flagsync.testing import MixpanelServer, Request
 from tests.conftest import DATA
 from tests.support.evaluating_flagsmith import EvaluatingFlagsmith
 from tests.support.flagsmith_server import KEY
@@ -382,11 +382,14 @@ class TestFlagsmith:
         self, run: Run, monkeypatch: pytest.MonkeyPatch, document: Any
     ) -> None:
         with EvaluatingFlagsmith(document) as server:
-            server.refused["user_1"] = 503
             monkeypatch.setenv("FLAGSMITH_ENVIRONMENT_KEY", KEY)
             monkeypatch.setenv("FLAGSMITH_API_URL", server.api_url)
             answer = server._answer
-            server._answer = lambda one: (503, b"") if b"user_1" in one.body else answer(one)  # type: ignore[method-assign]
+
+            def refuse(request: Request) -> tuple[int, bytes]:
+                return (503, b"") if b"user_1" in request.body else answer(request)
+
+            server._answer = refuse  # type: ignore[method-assign]
             result = run(write(csv_of(["user_0", "user_1"])), document=None)
         assert result.exit_code == 1
         assert "HTTP status 503" in result.stderr

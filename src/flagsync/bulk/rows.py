@@ -14,6 +14,7 @@ from flagsync._identifiers import text_of
 
 TraitValue: TypeAlias = str | int | float | bool
 TRAIT_TYPES = (str, int, float, bool)
+EXACT_TYPES = (str, int, bool)  # a float may be none
 # Types that databases and data frames have besides those of traits.
 CONVERTED: Mapping[type, Callable[..., TraitValue]] = {
     Decimal: float,
@@ -89,7 +90,7 @@ def _read(row: object, column: str) -> Row | Unreadable:
 
 def _plain(value: object) -> object:
     """Return a value as one of Python's own types, where there is one; None if it is missing."""
-    if type(value) is str:
+    if type(value) in EXACT_TYPES:
         return value
     if hasattr(value, "dtype") and hasattr(value, "item"):  # a number of NumPy
         value = value.item()
