@@ -12,7 +12,7 @@ from tests.support.flagsmith_server import FlagsmithServer
 
 
 class EvaluatingFlagsmith(FlagsmithServer):
-    """Evaluates its document.
+    """Evaluates its document for identities, and shows its flags to anybody.
 
     Args:
         document: The environment document.
@@ -36,6 +36,8 @@ class EvaluatingFlagsmith(FlagsmithServer):
         super().close()
 
     def _answer(self, request: Request) -> tuple[int, bytes]:
+        if (request.method, request.path) == ("GET", "/api/v1/flags/"):
+            return 200, json.dumps(self.document["feature_states"]).encode()
         if (request.method, request.path) != ("POST", "/api/v1/identities/"):
             return super()._answer(request)
         self._count(1)

@@ -7,7 +7,6 @@ something is wrong or was refused, 2 for wrong use, 130 after Ctrl-C.
 import logging
 import os
 import sys
-from io import TextIOWrapper
 from typing import Annotated
 
 import typer
@@ -30,11 +29,6 @@ class Commands(TyperGroup):
         except Failure as failure:
             say(f"Error: {failure}")
             raise typer.Exit(failure.code) from failure
-        except OSError as error:  # of stdout, such as a full disk
-            if isinstance(error, BrokenPipeError):
-                raise
-            say(f"Error: {error.strerror or error}")
-            raise typer.Exit(WRONG) from error
 
 
 class _Said(logging.Handler):
@@ -96,7 +90,21 @@ def run() -> int:
         code = ended.code if isinstance(ended.code, int) else 0
     except KeyboardInterrupt:  # before or after typer looked for it
         code = 130
-    return code or _flush()
+    except OSError as error:
+        code = _give_up_output(error)
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        code = code or _give_up_output(error)
+    return code
+
+
+def _give_up_output(error: OSError) -> int:
+    """Write to stdout no more, and say why, unless its reader has ended; return the exit code."""
+    if not isinstance(error, BrokenPipeError):
+        say(f"Error: {error.strerror or error}")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python, which flushes it again
+    return WRONG
 
 
 def _prepare() -> None:
@@ -104,20 +112,8 @@ def _prepare() -> None:
     for name in ("stdout", "stderr"):
         if (stream := getattr(sys, name)) is None:  # the caller has closed it
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
-        elif isinstance(stream, TextIOWrapper):
+        else:
             stream.reconfigure(errors="backslashreplace")
     logging.getLogger().addHandler(logging.NullHandler())  # urllib3 would say each attempt, with its URL
     for name in ("flagsync", "flagsmith"):
         logging.getLogger(name).addHandler(_Said())
-
-
-def _flush() -> int:
-    """Write what is left to stdout. A pipe whose reader has ended needs no message."""
-    try:
-        sys.stdout.flush()
-    except OSError as error:
-        if not isinstance(error, BrokenPipeError):
-            say(f"Error: {error.strerror}")
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python, which tries it again
-        return WRONG
-    return 0

@@ -138,7 +138,7 @@ def _described(message: Message, *, reveal: bool) -> dict[str, Any]:
     """Return what is shown of a message; without personal data unless ``reveal``."""
     record = json.loads(message.record)
     where, of_profile = message.destination, message.replaces
-    digest = blake2b(message.distinct_id.encode(errors="surrogatepass"), digest_size=6).hexdigest()
+    digest = blake2b(message.distinct_id.encode(), digest_size=6).hexdigest()
     properties = record.get("$set", {}) if of_profile else record["properties"]
     described = {
         "version": message.version,

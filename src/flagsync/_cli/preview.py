@@ -134,7 +134,7 @@ def _show(distinct_id: str | None, properties: Mapping[str, Any], flags: Sequenc
     show(f"Profile: {distinct_id or 'none'}", "")
     rows = ((flag.feature_name, _value(flag, properties), flag.variant or "", _why(flag)) for flag in flags)
     show(table(("property", "value", "variant", "why"), rows))
-    if all(_reason(flag) is None for flag in flags):
+    if flags and all(_reason(flag) is None for flag in flags):
         say("A remote answer has no reasons; local evaluation and --document show them.")
 
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from flagsmith import Flagsmith
 from flagsmith.mappers import map_environment_document_to_context
+from flagsmith.models import Flags
 
 from flagsync._cli.settings import flagsmith_options, options_of
 from flagsync._cli.stores import shown_url
@@ -131,13 +132,13 @@ def _fetch(facts: Facts, announce: Callable[[str], None]) -> Fetched:
         fault = f"Flagsmith's API answered with HTTP status {response.status_code}"
         return Fetched(where, fault=fault, remedy=CHECK_KEY_AND_URL, date=date)
     try:
-        if not facts.has_server_key:
-            return Fetched(where, flags=len([flag["feature"] for flag in response.json()]), date=date)
-        fetched = Fetched(where, response.json(), date=date)
-        fetched.context  # noqa: B018 - it raises if the answer is something else
+        answer = response.json()
+        if facts.has_server_key:
+            map_environment_document_to_context(answer)  # it raises if the answer is something else
+            return Fetched(where, answer, date=date)
+        return Fetched(where, flags=len(Flags.from_api_flags([*answer], None, None).flags), date=date)
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         return Fetched(where, fault=f"the answer is not Flagsmith's ({type(error).__name__})", date=date)
-    return fetched
 
 
 def _ask(options: Options, token: str, announce: Callable[[str], None]) -> Reply | str:

@@ -9,17 +9,14 @@ from flagsync._cli.terminal import age, masked
 from flagsync._clock import time
 from flagsync._delivery.answers import Misconfiguration, Outcome, Reply, judge
 from flagsync._delivery.mixpanel import MIXPANEL_IMPORT
-from flagsync._options import HOSTS
 
 SET = "set MIXPANEL_TOKEN and MIXPANEL_REGION to what Mixpanel's project settings say"
 CLOCK_SECONDS = 60.0  # Mixpanel counts behaviour from the time of an exposure on
 
 
-def host(facts: Facts) -> Check | None:
+def host(facts: Facts) -> Check:
     """Say where updates go."""
     options = facts.options
-    if options.region not in HOSTS:
-        return None
     where = "instead of a region's host" if options.mixpanel_url else f"region {options.region}"
     advice = (
         ""

@@ -12,7 +12,6 @@ from flagsync._cli.terminal import age, count
 from flagsync._delivery.failures import CA_BUNDLE
 from flagsync._delivery.http import proxy_for
 from flagsync._files.place import check_directory
-from flagsync._options import HOSTS
 from flagsync._outbox.place import URL, absolute
 
 OLD_SECONDS = 300.0
@@ -38,10 +37,8 @@ def mirroring(facts: Facts) -> Check | None:
     return None
 
 
-def network(facts: Facts) -> Check | None:
+def network(facts: Facts) -> Check:
     """Check the proxy and the CA bundle of requests to Mixpanel."""
-    if facts.options.region not in HOSTS:
-        return None
     proxy = proxy_for(mixpanel_url(facts.options))
     bundle = next((path for name in CA_VARIABLES if (path := os.environ.get(name))), None)
     via = f"proxy {shown_url(proxy)}" if proxy else "no proxy"
