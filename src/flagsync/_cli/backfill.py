@@ -107,8 +107,8 @@ def _check(file: Path, checkpoint: Path | None, rejects: Path | None, rate: floa
         raise Failure(f"--rate takes a number above 0, not {rate}")
     if dry_run and checkpoint:
         raise Failure("--dry-run makes no progress to write down: leave out --checkpoint")
-    if file == STDIN and checkpoint:
-        raise Failure("--checkpoint needs a file, since stdin cannot be read again")
+    if checkpoint and (file == STDIN or (file.exists() and not file.is_file())):
+        raise Failure("--checkpoint needs a file that can be read again, and no pipe")
     paths = [path.resolve() for path in (file, checkpoint, rejects) if path is not None]
     if len({*paths}) < len(paths):
         raise Failure("FILE, --checkpoint and --rejects must be different files")

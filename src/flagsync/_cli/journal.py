@@ -59,8 +59,8 @@ class Journal:
         """Write how far this run has come, behind the rows that were rejected."""
         if self._rejects is not None:
             self._rejects.flush()
-            self._kept = self._rejects.tell()
         if self._checkpoint is not None:
+            self._kept = self._kept if self._rejects is None else self._rejects.tell()
             content = {**self._job, "rejects_bytes": self._kept, "report": asdict(report)}
             new = self._checkpoint.with_name(f"{self._checkpoint.name}.new")
             new.write_text(json.dumps(content), "utf-8")
@@ -85,7 +85,9 @@ class Journal:
 
 def _open(rejects: Path, kept: int) -> BinaryIO:
     """Open a file for rejects; what is behind those that count is removed, since it comes again."""
-    file = rejects.open("r+b" if kept else "wb")
+    if not kept:
+        return rejects.open("wb")
+    file = rejects.open("r+b")
     if file.seek(0, os.SEEK_END) < kept:
         file.close()
         raise Failure(

@@ -19,7 +19,7 @@ from flagsync._messages import status_of
 from flagsync._pipeline import Pipeline, profile_encoder
 from flagsync._report import Reporter
 from flagsync._rules import require, shown
-from flagsync.bulk.report import Fate
+from flagsync.bulk.report import Result
 from flagsync.bulk.rows import Row
 
 # A remote Flagsmith answers these if it cannot evaluate this one identity.
@@ -64,7 +64,7 @@ class Client:
 
     Attributes:
         max_rows: How many rows may be in flight, so that none is dropped.
-        fate: What becomes of a row if all is well.
+        success: What becomes of a row if all is well.
 
     Raises:
         ValueError: It is no client, or mirrors nothing although it should.
@@ -81,7 +81,7 @@ class Client:
         )
         options = client._options  # noqa: SLF001
         self._client, self._names, self.max_rows = client, options.names, options.max_pending
-        self.fate: Fate = "evaluated" if dry_run else "delivered"
+        self.success: Result = "evaluated" if dry_run else "delivered"
         self._pipeline = pipelines.get() if pipelines is not None and not dry_run else None
         self._before, self._told = client.stats(), 0
         pacer = Pacer()

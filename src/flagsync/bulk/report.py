@@ -5,7 +5,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-Fate: TypeAlias = Literal["delivered", "evaluated", "superseded", "skipped", "rejected"]
+Result: TypeAlias = Literal["delivered", "evaluated", "superseded", "skipped", "rejected"]
 
 
 @dataclass(slots=True)
@@ -23,7 +23,7 @@ class Outcome:
 
     row: int
     identifier: str | None
-    outcome: Fate
+    outcome: Result
     reason: str = ""
 
 

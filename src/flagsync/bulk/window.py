@@ -101,7 +101,7 @@ class Window:
         if isinstance(found, Unreadable):
             chunk.outcomes.append(Outcome(number, found.identifier, "rejected", found.reason))
             return
-        outcome = Outcome(number, found.identifier, self._client.fate)
+        outcome = Outcome(number, found.identifier, self._client.success)
         distinct_id = self._client.distinct_id(found.identifier)
         if isinstance(distinct_id, NotMirrored):
             outcome.outcome, outcome.reason = (
@@ -117,7 +117,7 @@ class Window:
         chunk.profiles.append((distinct_id, outcome))
         if reason := self._client.submit(row, distinct_id):
             outcome.outcome, outcome.reason = "rejected", reason
-        elif before is not None and before.outcome == self._client.fate:
+        elif before is not None and before.outcome == self._client.success:
             before.outcome = "superseded"
 
     def _settled(self) -> list[Outcome]:
