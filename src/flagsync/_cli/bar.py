@@ -3,7 +3,7 @@
 import sys
 from typing import Self
 
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from flagsync._cli.terminal import console
 from flagsync._clock import monotonic
@@ -22,7 +22,7 @@ class Bar:
         self._before, self._began = before, monotonic()
         self._progress = Progress(
             BarColumn(bar_width=None),
-            TextColumn("{task.percentage:.0f} %"),
+            TaskProgressColumn("{task.percentage:.0f} %", ""),
             TextColumn("{task.fields[rows]:,} rows"),
             TextColumn(f"{{task.fields[speed]:,.0f}}/s (at most {rate:,.0f})"),
             TextColumn("{task.fields[refused]:,} refused"),
