@@ -15,7 +15,7 @@ A command is a function in a module of its own, and ``app`` registers it.
 
 import sys
 
-REQUIRED = ("typer", "rich", "click", "shellingham")
+REQUIRED = ("typer", "rich")
 MISSING = "The command line of flagsync needs typer and rich: pip install 'flagsync[cli]'\n"
 
 
@@ -24,7 +24,7 @@ def main() -> int:
     try:
         from flagsync._cli.app import run  # noqa: PLC0415 - the extra may be missing
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in REQUIRED:
+        if error.name not in REQUIRED:
             raise
         sys.stderr.write(MISSING)
         return 2

@@ -29,6 +29,9 @@ from flagsync._report import Reporter, described
 NO_TOKEN = "preview"  # noqa: S105 - it is none; nothing is sent
 SEGMENT = "TARGETING_MATCH; segment="
 DEFAULTS = {"STATIC": "default", OUTSIDE: "no segment matches"}
+NO_REASONS = (
+    "Remote answers and flagsmith 6.1 do not say why: use local evaluation or --document, and a newer flagsmith"
+)
 SHOWN_CHARACTERS = 24  # of a value; --json has all of it
 EXAMPLES = (
     "flagsync preview user_42 -t plan=pro -t age:int=30",
@@ -113,13 +116,13 @@ def _shown(flag: Flag, properties: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _reason(flag: Flag) -> str | None:
-    return getattr(flag, "reason", None)  # flagsmith 6.1 has none, and a remote answer has none either
+    return getattr(flag, "reason", None)  # flagsmith 6.1 has none
 
 
 def _why(flag: Flag) -> str:
     """Say why a flag has its value."""
     if (reason := _reason(flag)) is None:
-        return "decided by Flagsmith's API"
+        return "not said"
     if reason == OVERRIDE:
         return "override of this identity"
     if reason.startswith(SEGMENT):
@@ -135,7 +138,7 @@ def _show(distinct_id: str | None, properties: Mapping[str, Any], flags: Sequenc
     rows = ((flag.feature_name, _value(flag, properties), flag.variant or "", _why(flag)) for flag in flags)
     show(table(("property", "value", "variant", "why"), rows))
     if flags and all(_reason(flag) is None for flag in flags):
-        say("A remote answer has no reasons; local evaluation and --document show them.")
+        say(NO_REASONS)
 
 
 def _value(flag: Flag, properties: Mapping[str, Any]) -> str:

@@ -4,7 +4,7 @@ Guarantee: a file that is not there is not made, and reading changes nothing: ne
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Annotated, NamedTuple
 from urllib.parse import urlsplit
 
@@ -77,7 +77,8 @@ def opened(place: str) -> Iterator[Store]:
             store = Store(backend, found, backend.status(()))
         yield store
     finally:
-        backend.close()
+        with suppress(Exception):  # a server that is away keeps nothing of this process
+            backend.close()
 
 
 def shown_url(url: str) -> str:
