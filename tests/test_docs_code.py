@@ -44,7 +44,10 @@ SERVERS = {
 CREDENTIALS = ("mixpanel", "a long password")
 CALL = {"action": "add_members", "parameters": {"mixpanel_cohort_id": "7", "members": []}}
 HEADERS = {"authorization": f"Basic {b64encode(':'.join(CREDENTIALS).encode()).decode()}"}
-PYTHON = [block for block in blocks("python") if not block.content.startswith(">>>")]
+# tests/spark runs the blocks for Spark.
+PYTHON = [
+    block for block in blocks("python") if not (block.content.startswith(">>>") or "pyspark" in block.content)
+]
 TESTS = [block for block in PYTHON if re.search(r"^(def test_|class Test)", block.content, re.MULTILINE)]
 
 

@@ -40,11 +40,12 @@ def is_known(command: list[str]) -> bool:
             ["python", "-m", "venv", ".venv"]
             | ["python", "-m", "pytest"]
             | ["export", "FLAGSYNC_ENABLED=false"]
+            | ["export", "FLAGSMITH_LOCAL_EVALUATION=true"]
         ):
             return True
         case ["pip", "install", name] if re.fullmatch(r"flagsync(\[\w+\])?|\.(\[test\])?", name):
             return True
-        case ["flagsync", *_]:
+        case ["flagsync", *_] | ["psql", *_]:
             return True  # tests/cli/test_docs.py runs them
         case ["python", "-m", "flagsync.testing", *options]:
             shown = subprocess.run(

@@ -9,6 +9,7 @@
                          ── sender thread ──
                          Outbox.claim() ─> /engage, /track ─> .settle()       _delivery/
 
+    a table, file or partition ─> backfill() ─> get_identity_flags()         bulk/, _cli/
     Mixpanel cohort webhook ─> CohortUpdate ─> membership store ─> traits     cohorts/
 
 _process      one object per process, and what runs before a process exits
@@ -63,6 +64,7 @@ _IMPORTED_WHEN_USED = {
     "FlagSync": "flagsync._client",
     "PropertyValue": "flagsync._encoding.properties",
     "Stats": "flagsync._stats",
+    "bulk": "flagsync.bulk",
     "close_on_sigterm": "flagsync._signals",
     "cohorts": "flagsync.cohorts",
     "exceptions": "flagsync.exceptions",

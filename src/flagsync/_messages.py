@@ -28,8 +28,14 @@ UNPICKLABLE = (
 
 def no_answer(error: FlagsmithAPIError) -> str | None:
     """Return a warning with the HTTP status, which Flagsmith's exception does not mention (flagsmith 6.3)."""
-    status = getattr(getattr(error.__cause__, "response", None), "status_code", None)
+    status = status_of(error)
     return None if status is None else NO_ANSWER.format(status)
+
+
+def status_of(error: FlagsmithAPIError) -> int | None:
+    """Return the HTTP status behind an exception of Flagsmith; None if there was no answer (flagsmith 6.3)."""
+    status: int | None = getattr(getattr(error.__cause__, "response", None), "status_code", None)
+    return status
 
 
 def refresher(flagsmith: Flagsmith) -> Thread | None:

@@ -176,6 +176,12 @@ class Pipeline:
         """Return what may have failed: Mixpanel and a shared store. Takes no lock."""
         return [*self._sender.outages(), *self._outbox.outages()]
 
+    def obstacle(self) -> DeliveryError:
+        """Return why what is pending is not delivered: the configuration is wrong, or the client is closed."""
+        why = self._sender.failure or Answer(Outcome.UNAVAILABLE, "The client is closed")
+        is_wrong = why.outcome is Outcome.MISCONFIGURED
+        return DeliveryError(why.reason, self.stats().pending, misconfigured=is_wrong, answer=why.text)
+
     def _start(self) -> bool:
         """Start the threads; False if Python is exiting and cannot start any."""
         if self._sender.worker.is_started:

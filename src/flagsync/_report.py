@@ -25,6 +25,10 @@ class Reporter:
     Args:
         on_error: Called with each error. What it raises is logged and ignored.
         repeat_seconds: How often losses that continue are reported again.
+
+    Attributes:
+        followers: Called with the ``distinct_id`` of each profile that is not updated, and the reason. They raise
+            nothing and wait for nothing.
     """
 
     def __init__(
@@ -37,6 +41,7 @@ class Reporter:
         self._deferred = deque[DeliveryError | str]()
         self._losses: dict[str, int] = {}
         self._next_losses_at = 0.0
+        self.followers: tuple[Callable[[str, str], None], ...] = ()
 
     def report(self, error: DeliveryError) -> None:
         """Log an error, then pass it to ``on_error``."""
@@ -78,6 +83,11 @@ class Reporter:
         """Count lost updates for ``report_deferred``. Calls nobody, so a lock may be held."""
         with self._lock:
             self._losses[reason] = self._losses.get(reason, 0) + count
+
+    def tell(self, distinct_id: str, reason: str) -> None:
+        """Tell followers why a profile is not updated."""
+        for follower in self.followers:
+            follower(distinct_id, reason)
 
     def report_deferred(self, *, now: bool = False) -> None:
         """Report deferred problems and losses: losses at once, then once a minute while they continue."""

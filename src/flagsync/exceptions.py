@@ -1,7 +1,7 @@
 """What flagsync reports and raises.
 
     Exception
-     ├─ DeliveryError           passed to ``on_error``, never raised into the application
+     ├─ DeliveryError           passed to ``on_error``; raised by ``flagsync.bulk`` only
      └─ StoreUnavailableError   raised by a store of cohorts
 
 An invalid option raises ``ValueError`` in the constructor. The errors of an evaluation are Flagsmith's own.

@@ -4,7 +4,7 @@
     python -m tests.benchmarks delivery memory    # some groups of: call stall evaluate delivery file latency
                                                   # unchanged memory web rollout outage kills soak exposures
                                                   # exposure_soak exposure_kills hosts hosts_once
-                                                  # host_kills lookup million writer
+                                                  # host_kills backfill lookup million writer
 
 All sides are measured in the same run, over loopback. Boundary: nothing is asserted about time, and the figures
 are the machine's, too: let it do nothing else meanwhile.
@@ -15,6 +15,7 @@ import os
 import sys
 from time import perf_counter
 
+from tests.benchmarks.backfilling import backfill
 from tests.benchmarks.calling import call, stall
 from tests.benchmarks.cohorts import lookup, million, writer
 from tests.benchmarks.delivering import delivery, file, latency, unchanged
@@ -30,8 +31,9 @@ from tests.benchmarks.web import web
 FORWARD = (call, stall, evaluate, delivery, file, latency, unchanged, memory, web, rollout, outage, kills, soak)
 EXPERIMENTS = (exposures, exposure_soak, exposure_kills)
 HOSTS = (hosts, hosts_once, host_kills)
+BULK = (backfill,)
 BACK = (lookup, million, writer)
-GROUPS = {group.__name__: group for group in (*FORWARD, *EXPERIMENTS, *HOSTS, *BACK)}
+GROUPS = {group.__name__: group for group in (*FORWARD, *EXPERIMENTS, *HOSTS, *BULK, *BACK)}
 
 if __name__ == "__main__":
     began, load = perf_counter(), os.getloadavg()[0]

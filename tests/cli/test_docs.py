@@ -16,7 +16,11 @@ from tests.support.evaluating_flagsmith import EvaluatingFlagsmith
 from tests.support.flagsmith_server import KEY
 from tests.support.pages import Block, blocks, rows
 
-COMMANDS = [block for block in blocks("sh") if block.content.startswith("flagsync ")]
+COMMANDS = [block for block in blocks("sh") if block.content.startswith(("flagsync ", "psql "))]
+PROGRAMS = {
+    "flagsync": f"exec '{sys.executable}' -c '{ENTRY}' \"$@\"",
+    "psql": "printf 'id,plan\\nuser_43,pro\\n'",
+}
 
 
 @pytest.mark.parametrize("block", COMMANDS, ids=str)
@@ -25,9 +29,10 @@ def test_commands_of_flagsync_run(
 ) -> None:
     (tmp_path / "environment.json").write_text(json.dumps(document), "utf-8")
     store(tmp_path / "flagsync.db", profile("user_42", mixpanel.url))
-    script = tmp_path / "flagsync"
-    script.write_text(f"#!/bin/sh\nexec '{sys.executable}' -c '{ENTRY}' \"$@\"\n", "utf-8")
-    script.chmod(0o700)
+    (tmp_path / "users.csv").write_text("identifier,age\nuser_43,30\n", "utf-8")
+    for name, text in PROGRAMS.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n", "utf-8")
+        (tmp_path / name).chmod(0o700)
     with EvaluatingFlagsmith(document) as flagsmith:
         variables = {
             **{
@@ -47,6 +52,7 @@ def test_commands_of_flagsync_run(
         )
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert ("drain" in block.content) == ("user_42" in mixpanel.profiles)
+    assert ("backfill" in block.content) == ("user_43" in mixpanel.profiles)
 
 
 def test_page_names_every_check() -> None:

@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from flagsync import __version__
-from flagsync._cli import outbox, preview
+from flagsync._cli import backfill, outbox, preview
 from flagsync._cli.commands import register
 from flagsync._cli.doctor import command as doctor
 from flagsync._cli.failure import WRONG, Failure
@@ -76,6 +76,7 @@ def _options(
 
 register(app, doctor.doctor, *doctor.EXAMPLES)
 register(app, preview.preview, *preview.EXAMPLES)
+register(app, backfill.backfill, *backfill.EXAMPLES)
 app.add_typer(outbox.app, name="outbox")
 
 

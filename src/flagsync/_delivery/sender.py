@@ -195,6 +195,9 @@ class Sender:
         self._outbox.settle(bisection.accepted, rejected, last=all_refused)
         is_complete = len(bisection.accepted) == len(batch)
         self._ledger.last_error = None if is_complete else (failure or refusal).reason
+        for message in rejected:
+            if message.replaces:
+                self._report.tell(message.distinct_id, refusal.reason)
         if rejected:
             self._report.report(delivery_error(refusal, rejected, will_retry=False))
         health.is_suspect = health.is_suspect and not bisection.accepted

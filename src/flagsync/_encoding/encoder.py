@@ -171,6 +171,7 @@ class Encoder:
         """Put exposures into the outbox; return the latest call of each profile."""
         found = dict[str, KeyedCall]()
         for call in calls:
+            distinct_id: str | NotMirrored = ""
             try:
                 if isinstance(call, Exposure):
                     self._encode_exposure(call)
@@ -184,7 +185,7 @@ class Encoder:
                         self._ledger.count("superseded")
                     found[distinct_id] = call, key
             except BaseException as error:  # noqa: BLE001 - one identity's failure must not cost another's update
-                self._reject(error, is_event=isinstance(call, Exposure))
+                self._reject(error, f"{distinct_id}", is_event=isinstance(call, Exposure))
             finally:
                 self._pacer.pause()
         return found
@@ -208,11 +209,12 @@ class Encoder:
                 return
             message = self._profile.encode(distinct_id, call, key)
             if isinstance(message, NotMirrored):
+                self._report.tell(distinct_id, message.reason)
                 self._skip(message)
             else:
                 self._outbox.put(message)
         except BaseException as error:  # noqa: BLE001 - as above
-            self._reject(error)
+            self._reject(error, distinct_id)
 
     def _encode_exposure(self, exposure: Exposure) -> None:
         """Put the message of an exposure into the outbox."""
@@ -233,9 +235,12 @@ class Encoder:
             text = NOT_RECORDED if is_event else NOT_MIRRORED
             self._report.warn_once(text.format(reason.detail or reason.reason), f"{text} {reason.reason}")
 
-    def _reject(self, error: BaseException, *, is_event: bool = False) -> None:
+    def _reject(self, error: BaseException, distinct_id: str, *, is_event: bool = False) -> None:
         if is_interrupt_of_application(error):
             raise error
         self._ledger.count("rejected", is_event=is_event)
         text = "Exposures cannot be recorded ({})" if is_event else "Flags cannot be mirrored ({})"
-        self._report.count_loss(text.format(type(error).__name__))
+        reason = text.format(type(error).__name__)
+        self._report.count_loss(reason)
+        if not is_event:
+            self._report.tell(distinct_id, reason)

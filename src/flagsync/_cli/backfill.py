@@ -1,0 +1,166 @@
+"""``flagsync backfill``: evaluates and mirrors each row of a file.
+
+Guarantee: memory does not grow with the file. With a checkpoint, a run that was killed goes on where Mixpanel had
+accepted. A bad row costs itself. Boundary: options that only code can set, such as ``property_name``, are unknown.
+"""
+
+import json
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import blake2b
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from flagsmith import Flagsmith
+
+from flagsync._cli.backfill_run import Run
+from flagsync._cli.failure import WRONG, Failure, failing_on
+from flagsync._cli.journal import Journal
+from flagsync._cli.rows.columns import SHOWN_COLUMNS, Types
+from flagsync._cli.rows.source import STDIN, Source
+from flagsync._cli.settings import Document, Json, flagsmith_client, options_of
+from flagsync._cli.terminal import say
+from flagsync._client import FlagSync
+from flagsync._environment import read_environment
+from flagsync._report import described
+from flagsync._rules import is_number, require
+from flagsync.bulk.pace import PROFILES_PER_SECOND
+
+SAMPLE_ROWS = 100
+EXAMPLES = (
+    "flagsync backfill users.csv --type age=int --dry-run",
+    "flagsync backfill users.csv --type age=int --checkpoint users.done --rejects users.bad",
+    "psql -c 'copy (select id, plan from users) to stdout csv header' | flagsync backfill - --identifier id",
+)
+
+
+def backfill(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            show_default=False,
+            help="CSV with a header, JSON Lines or Parquet; - reads CSV or JSON Lines from stdin.",
+        ),
+    ],
+    *,
+    identifier: Annotated[
+        str, typer.Option(metavar="COLUMN", help="The column with the identifier. Every other one is a trait.")
+    ] = "identifier",
+    types: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--type",
+            metavar="COLUMN=TYPE",
+            show_default=False,
+            help="The type of a trait: int, float, bool or str; as often as needed. A trait of CSV is text without it.",
+        ),
+    ] = None,
+    rate: Annotated[float, typer.Option(metavar="N", help="Profiles a second, at most.")] = PROFILES_PER_SECOND,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            dir_okay=False,
+            show_default=False,
+            help="Where progress is written. The same command then goes on where the last run ended, however it ended.",
+        ),
+    ] = None,
+    rejects: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            dir_okay=False,
+            show_default=False,
+            help="Where each row that was refused is written, a JSON object a line: row, identifier, reason.",
+        ),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Evaluate each row and send nothing.")] = False,
+    document: Document = None,
+    as_json: Json = False,
+) -> None:
+    """Evaluate the flags of each row of a file, and mirror them to Mixpanel.
+
+    Rows that are refused do not stop the others, and the exit code is then 1. While Mixpanel cannot be reached, the
+    command waits.
+    """
+    _check(file, checkpoint, rejects, rate, dry_run=dry_run)
+    declared = Types(types or (), identifier)
+    with (
+        Source(file, declared, identifier) as source,
+        _client(document, dry_run=dry_run) as (client, project),
+        Journal(checkpoint, rejects, _job(source, identifier, declared, project, checkpoint)) as journal,
+    ):
+        run = Run(source, journal, rate)
+        report = run.of(_with_advice(source, declared), client, identifier=identifier, dry_run=dry_run)
+    run.show(as_json=as_json, has_rejects=rejects is not None)
+    if report.rejected:
+        raise typer.Exit(WRONG)
+
+
+def _check(file: Path, checkpoint: Path | None, rejects: Path | None, rate: float, *, dry_run: bool) -> None:
+    """Refuse files that would overwrite each other, and a dry run that would count as progress."""
+    if not (is_number(rate) and rate > 0):
+        raise Failure(f"--rate takes a number above 0, not {rate}")
+    if dry_run and checkpoint:
+        raise Failure("--dry-run makes no progress to write down: leave out --checkpoint")
+    if checkpoint and (file == STDIN or (file.exists() and not file.is_file())):
+        raise Failure("--checkpoint needs a file that can be read again, and no pipe")
+    paths = [path.resolve() for path in (file, checkpoint, rejects) if path is not None]
+    if len({*paths}) < len(paths):
+        raise Failure("FILE, --checkpoint and --rejects must be different files")
+
+
+@contextmanager
+def _client(document: Path | None, *, dry_run: bool) -> Iterator[tuple[FlagSync, str]]:
+    """Build the client of the environment and close it; with it, yield what tells Mixpanel projects apart."""
+    offline = {"offline_mode": True} if document else {}
+    silent = {"mixpanel_token": None, "outbox": None} if dry_run else {}
+    environment = read_environment({**offline, **silent})
+    with failing_on(ValueError):
+        require(environment.rules)
+    if environment.flagsync["mixpanel_token"] is None and not dry_run:
+        raise Failure("FLAGSYNC_ENABLED=false switches mirroring off, so only --dry-run is possible")
+    with flagsmith_client(document) as flagsmith:
+        _check_flagsmith(flagsmith)
+        with failing_on(ValueError, ImportError):
+            client = FlagSync(flagsmith, **environment.flagsync)
+        with client:
+            options = options_of(environment)
+            where = options.destination(options.token or "")
+            yield client, blake2b(f"{where.url} {where.project}".encode(), digest_size=8).hexdigest()
+
+
+def _check_flagsmith(flagsmith: Flagsmith) -> None:
+    """Evaluate once, if that is free: what is wrong here is wrong for each row."""
+    if not (flagsmith.offline_mode or flagsmith.enable_local_evaluation):
+        say("Each row is a request to Flagsmith's API; with FLAGSMITH_LOCAL_EVALUATION=true none is.")
+        return
+    try:
+        flagsmith.get_environment_flags()
+    except Exception as error:
+        raise Failure(f"Flagsmith cannot evaluate ({described(error)})", WRONG) from error
+
+
+def _job(
+    source: Source, identifier: str, types: Types, project: str, checkpoint: Path | None
+) -> dict[str, str]:
+    """Return what must be the same in each run with a checkpoint."""
+    options = json.dumps([identifier, sorted(types.declared.items())])
+    return {"file": source.digest() if checkpoint else "", "options": options, "project": project}
+
+
+def _with_advice(source: Source, types: Types) -> Iterator[Any]:
+    """Yield the rows of a source; if columns look like numbers or booleans at first, say how to declare that."""
+    rows, sample = iter(source), list[Any]()
+    for row in islice(rows, SAMPLE_ROWS):
+        sample.append(row)
+        yield row
+    if source.is_text and (apparent := types.apparent(sample)):
+        flags = [f"--type {shlex.quote(f'{column}={kind}')}" for column, kind in apparent.items()]
+        shown = " ".join(flags[:SHOWN_COLUMNS]) + f" … ({len(flags):,})" * (len(flags) > SHOWN_COLUMNS)
+        say(f"All traits of CSV are text until a type is declared. These columns look like others: {shown}")
+    yield from rows

@@ -1,0 +1,98 @@
+"""One run of ``flagsync backfill``: mirrors rows, shows how far it is, and what became of them."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+
+from flagsmith.exceptions import FlagsmithAPIError
+
+from flagsync._cli.bar import Bar
+from flagsync._cli.failure import WRONG, Failure
+from flagsync._cli.journal import Journal
+from flagsync._cli.rows.source import Source
+from flagsync._cli.terminal import say, show, show_json, table
+from flagsync._client import FlagSync
+from flagsync._messages import no_answer
+from flagsync.bulk import Outcome, Report, backfill
+from flagsync.exceptions import DeliveryError
+
+MAX_REASONS, SHOWN_REASONS = 100, 5
+
+
+class Run:
+    """One run of the command.
+
+    Args:
+        source: Where the rows are read.
+        journal: Where progress is written.
+        rate: Profiles a second, at most.
+    """
+
+    def __init__(self, source: Source, journal: Journal, rate: float) -> None:
+        self._source, self._journal, self._rate = source, journal, rate
+        self._report, self._reasons, self._seconds = journal.before, Counter[str](), 0.0
+
+    def of(
+        self, rows: Iterable[Mapping[str, object]], client: FlagSync, *, identifier: str, dry_run: bool
+    ) -> Report:
+        """Mirror the rows.
+
+        Raises:
+            Failure: They cannot be mirrored to the end.
+        """
+        try:
+            with Bar(self._rate, self._journal.before) as bar:
+                self._report = backfill(
+                    rows,
+                    client,
+                    identifier=identifier,
+                    rate=self._rate,
+                    dry_run=dry_run,
+                    after=self._journal.before,
+                    on_progress=lambda report: self._note(report, bar),
+                    on_reject=self._reject,
+                )
+        except (Failure, DeliveryError, FlagsmithAPIError) as error:
+            raise Failure(f"{_reason(error)}. {self._settled()}", WRONG) from error
+        except KeyboardInterrupt:
+            say(self._settled())
+            raise
+        return self._report
+
+    def show(self, *, as_json: bool, has_rejects: bool) -> None:
+        """Print what became of the rows."""
+        report, new = self._report, self._report.read - self._journal.before.read
+        speed = round(new / self._seconds) if self._seconds else 0
+        if as_json:
+            reasons = dict(self._reasons.most_common())
+            times = {"seconds": round(self._seconds, 3), "rows_per_second": speed}
+            show_json({**asdict(report), **times, "reasons": reasons})
+            return
+        counts = [(name, f"{count:,}") for name, count in asdict(report).items() if count or name == "read"]
+        show(table(("rows", "count"), [*counts, ("a second", f"{speed:,}")], numbers=("count",)))
+        if self._reasons:
+            refused = [(reason, f"{count:,}") for reason, count in self._reasons.most_common(SHOWN_REASONS)]
+            show("", table(("why rows were refused", "count"), refused, numbers=("count",)))
+        if report.rejected and not has_rejects:
+            say("--rejects FILE tells which rows were refused.")
+
+    def _note(self, report: Report, bar: Bar) -> None:
+        self._report, self._seconds = report, bar.seconds
+        self._journal.save(report)
+        bar.show(report, self._source.share)
+
+    def _reject(self, outcome: Outcome) -> None:
+        self._journal.reject(outcome)
+        if outcome.reason in self._reasons or len(self._reasons) < MAX_REASONS:
+            self._reasons[outcome.reason] += 1
+
+    def _settled(self) -> str:
+        return (
+            f"{self._report.read:,} rows are settled; with --checkpoint, the same command goes on behind them"
+        )
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, DeliveryError):
+        return error.reason
+    return (no_answer(error) if isinstance(error, FlagsmithAPIError) else None) or f"{error}"

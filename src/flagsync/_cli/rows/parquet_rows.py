@@ -1,0 +1,54 @@
+"""Rows of Parquet; needs ``flagsync[parquet]``.
+
+Guarantee: what is wrong with a file ends in a sentence.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import BinaryIO
+
+from flagsync._cli.failure import WRONG, Failure
+from flagsync._cli.rows.columns import Values
+
+try:
+    from pyarrow import ArrowException
+    from pyarrow.parquet import ParquetFile
+except ImportError as error:
+    raise Failure(f"Reading Parquet needs pyarrow ({error}): pip install 'flagsync[parquet]'") from error
+
+ROWS_AT_ONCE = 1000
+
+
+class ParquetRows:
+    """The rows of a file.
+
+    Args:
+        file: Where they are read.
+        name: The name of the file, in messages.
+
+    Attributes:
+        columns: The names of its columns.
+        count: The number of its rows.
+
+    Raises:
+        Failure: It is no complete Parquet file.
+    """
+
+    def __init__(self, file: BinaryIO, name: str) -> None:
+        self._name = name
+        try:
+            self._file = ParquetFile(file)
+        except (ArrowException, OSError) as error:
+            raise Failure(f"{name} is no complete Parquet file ({_first_line(error)})") from error
+        self.columns: Sequence[str] = self._file.schema_arrow.names
+        self.count: int | None = self._file.metadata.num_rows
+
+    def __iter__(self) -> Iterator[Values]:
+        try:
+            for batch in self._file.iter_batches(ROWS_AT_ONCE):
+                yield from batch.to_pylist()
+        except (ArrowException, OSError, ValueError) as error:
+            raise Failure(f"{self._name} cannot be read to its end ({_first_line(error)})", WRONG) from error
+
+
+def _first_line(error: Exception) -> str:
+    return f"{error}".partition("\n")[0]

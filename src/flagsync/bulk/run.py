@@ -1,0 +1,88 @@
+"""Mirrors the rows of any source.
+
+Guarantee: memory does not grow with the source; while Mixpanel is away, the source waits; a bad row costs itself.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
+
+from flagsync._client import FlagSync
+from flagsync._rules import is_number, require, shown
+from flagsync.bulk.client import Client
+from flagsync.bulk.pace import PROFILES_PER_SECOND, Pace
+from flagsync.bulk.report import Outcome, Report, Tally
+from flagsync.bulk.window import CHUNK_ROWS, Window
+
+CHUNKS_PER_SECOND = 10  # at least, so that a low rate is an even one
+
+
+def backfill(
+    rows: Iterable[Mapping[str, object]],
+    client: FlagSync,
+    *,
+    identifier: str = "identifier",
+    rate: float | None = PROFILES_PER_SECOND,
+    dry_run: bool = False,
+    after: Report | None = None,
+    on_progress: Callable[[Report], object] | None = None,
+    on_reject: Callable[[Outcome], object] | None = None,
+) -> Report:
+    """Evaluate the flags of each row's user, and mirror them; return once all is settled.
+
+    Of several rows for one profile, the last one counts. While Mixpanel is away, it waits. The client should do nothing
+    else meanwhile, since the counts are those of the whole client.
+
+    Args:
+        rows: Mappings of column names to values. Each is read once, some thousand ahead of what is settled.
+        client: Evaluates and mirrors. Close it afterwards.
+        identifier: The column with the identifier, text or a whole number. Every other column is a trait with the type
+            of its value; None and NaN are no values.
+        rate: Profiles a second, at most; None: as many as possible. By default just below what Mixpanel takes.
+        dry_run: Evaluate and send nothing. The client needs no token for that.
+        after: How far an earlier run has come: its rows are skipped, and its counts go on.
+        on_progress: Called with the counts so far each time that further rows are settled, after ``on_reject``.
+        on_reject: Called once for each row that was rejected, in their order.
+
+    Raises:
+        ValueError: An argument is invalid.
+        DeliveryError: Mixpanel accepts nothing until a person corrects the configuration, or the client is closed. What
+            ``on_progress`` got last says how far it has come.
+        flagsmith.exceptions.FlagsmithAPIError: A remote Flagsmith does not evaluate now.
+    """
+    require(
+        {
+            f"after must be a Report of an earlier run, or None, not {shown(after)}": isinstance(
+                after, Report | None
+            ),
+            **rules(identifier, rate),
+        }
+    )
+    after = after or Report()
+    bulk, tally = Client(client, dry_run=dry_run), Tally(after)
+    rest = islice(rows, after.read, None)
+    for settled in outcomes(rest, bulk, identifier, None if dry_run else rate, first=after.read + 1):
+        tally.add(settled)
+        for outcome in settled:
+            if on_reject is not None and outcome.outcome == "rejected":
+                on_reject(outcome)
+        if on_progress is not None:
+            on_progress(tally.report(*bulk.counts()))
+    return tally.report(*bulk.counts())
+
+
+def rules(identifier: str, rate: float | None) -> dict[str, bool]:
+    """Return what must hold for the options of a backfill: a sentence for each, and whether it does."""
+    return {
+        f"identifier must be the name of a column, not {shown(identifier)}": isinstance(identifier, str)
+        and bool(identifier),
+        f"rate must be a number above 0, or None, not {shown(rate)}": rate is None
+        or (is_number(rate) and rate > 0),
+    }
+
+
+def outcomes(
+    rows: Iterable[object], client: Client, identifier: str, rate: float | None, first: int = 1
+) -> Iterator[list[Outcome]]:
+    """Yield what became of each row, in their order, some at a time; see ``Window.outcomes``."""
+    chunk_rows = CHUNK_ROWS if rate is None else min(CHUNK_ROWS, max(1, int(rate / CHUNKS_PER_SECOND)))
+    return Window(client, identifier, Pace(rate), chunk_rows).outcomes(rows, first)
