@@ -25,7 +25,7 @@ from flagsync._cli.stores import Place, Store, opened, shown_url
 from flagsync._cli.terminal import age, count, masked, say, show, show_json, table
 from flagsync._clock import monotonic
 from flagsync._outbox.contract import Message
-from flagsync._pipeline import outbox_stats
+from flagsync._outbox.place import outbox_stats
 from flagsync._stats import OUTCOMES
 
 DRAIN_SECONDS = 60.0

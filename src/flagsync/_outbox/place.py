@@ -46,6 +46,13 @@ def open_backend(place: Place, bounds: StoreBounds) -> Backend:
     return backend
 
 
+def totals(place: Place) -> StoreTotals:
+    """Return what became of all messages ever stored at a place."""
+    place = os.fsdecode(place) if isinstance(place, os.PathLike) else place
+    found: StoreTotals = _module(place).totals(place) if isinstance(place, str) else place.totals()
+    return found
+
+
 def outbox_stats(outbox: Place) -> Stats:
     """Return what became of all updates ever put into an outbox, by any process.
 
@@ -60,12 +67,11 @@ def outbox_stats(outbox: Place) -> Stats:
         ValueError: The path does not lead to an outbox file, or the URL is malformed.
         OSError: The server does not answer.
     """
-    place = os.fsdecode(outbox) if isinstance(outbox, os.PathLike) else outbox
-    totals: StoreTotals = _module(place).totals(place) if isinstance(place, str) else place.totals()
-    events, calls = totals.events, totals.every.without(totals.events)
+    found = totals(outbox)
+    events, calls = found.events, found.every.without(found.events)
     exposures = exposure_stats_of({**events._asdict(), "skipped": 0}, events.accepted)
     counts = {**calls._asdict(), "skipped": 0}
-    return stats_of(counts, calls.accepted, exposures=exposures, oldest_seconds=totals.oldest_seconds)
+    return stats_of(counts, calls.accepted, exposures=exposures, oldest_seconds=found.oldest_seconds)
 
 
 def _module(place: str) -> ModuleType:
