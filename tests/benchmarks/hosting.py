@@ -16,8 +16,6 @@ from tempfile import TemporaryDirectory
 from time import monotonic, perf_counter, sleep, time_ns
 from typing import Any, NamedTuple
 
-import psutil  # type: ignore[import-untyped]
-
 from flagsync import FlagSync, outbox_stats
 from flagsync._delivery.sender import Sending
 from flagsync._options import Tuning
@@ -58,13 +56,11 @@ class Store(NamedTuple):
         name: What the table calls it.
         url: What ``outbox`` is.
         restart: Kills the server, and starts it again with its data.
-        processes: Its processes.
     """
 
     name: str
     url: str
     restart: Callable[[], None]
-    processes: Callable[[], list[psutil.Process]]
 
 
 class Recorder(MixpanelServer):
@@ -153,11 +149,8 @@ def stores() -> Iterator[list[Store]]:
                 "Redis",
                 valkey.url,
                 partial(_restart_valkey, valkey, settings),
-                partial(_family, "valkey-server"),
             ),
-            Store(
-                "PostgreSQL", postgres.url(), partial(_restart_postgres, postgres), partial(_family, "postgres")
-            ),
+            Store("PostgreSQL", postgres.url(), partial(_restart_postgres, postgres)),
         ]
 
 
@@ -169,10 +162,6 @@ def _restart_valkey(server: ValkeyServer, settings: dict[str, str]) -> None:
 def _restart_postgres(server: PostgresServer) -> None:
     server.kill()
     server.start()
-
-
-def _family(name: str) -> list[psutil.Process]:
-    return [process for process in psutil.Process().children(recursive=True) if process.name() == name]
 
 
 def _measured(outbox: str | None, number: int) -> tuple[float, float, float]:
@@ -234,19 +223,13 @@ def _delivered(server: Server, servers: list[Store]) -> None:
     memory = UPDATES / median(timed(lambda: deliver(server.url, flags))[0] for _ in range(REPEATS))
     show(what, "outbox: memory", f"{memory:,.0f} updates/s")
     for store in servers:
-        before, seconds = _cpu_seconds(store), list[float]()
+        seconds = list[float]()
         for number in range(REPEATS):
             token = f"token-{number}"  # another project, to which nothing was sent before
             seconds.append(timed(partial(deliver, server.url, flags, store.url, token))[0])
-        cpu = (_cpu_seconds(store) - before) / UPDATES / REPEATS * 1e6
         rate = UPDATES / median(seconds)
         target, verdict = ("at least 0.5 x", judge(f"{rate / memory:.2f} x", reached=rate >= memory / 2))
         show(what, f"outbox: {store.name}", f"{rate:,.0f} updates/s", target, verdict)
-        show("  processor time of the store", f"outbox: {store.name}", f"{cpu:.1f} µs an update")
-
-
-def _cpu_seconds(store: Store) -> float:
-    return sum(sum(process.cpu_times()[:2]) for process in store.processes())
 
 
 def _killed(store: Store, *, restart: bool) -> tuple[dict[str, int], Recorder]:
