@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
+from queue import SimpleQueue
 from time import monotonic
 from types import ModuleType
 from typing import Any
@@ -671,13 +672,13 @@ def test_close_drops_and_reports_what_is_pending_at_its_timeout(
     flagsync: Build, mixpanel: MixpanelServer
 ) -> None:
     mixpanel.fail(delay_seconds=3600)
-    errors: list[DeliveryError] = []
-    client = flagsync(flush_interval_seconds=0.001, on_error=errors.append)
+    errors = SimpleQueue[DeliveryError]()
+    client = flagsync(flush_interval_seconds=0.001, on_error=errors.put)
     client.get_identity_flags("user_1")
     assert mixpanel.wait_for_requests(1)
     client.get_identity_flags("user_2")
     assert client.close(0.05) is False
-    [error] = errors
+    error = errors.get(timeout=10)  # close() does not wait for on_error beyond its timeout
     assert str(error) == "The client was closed before Mixpanel accepted them: 2 updates lost"
     assert client.close(0) is False
 
