@@ -1,6 +1,7 @@
 """The store that an ``outbox`` option names."""
 
 import os
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -54,7 +55,8 @@ def test_outbox_may_be_a_backend(offline: Flagsmith, mixpanel: MixpanelServer, t
         assert client.flush()
     assert {*mixpanel.profiles} == {"user_1"}
     expected = Stats(accepted=1, delivered=1)
-    assert outbox_stats(SQLiteBackend(path)) == outbox_stats(path) == expected
+    with closing(SQLiteBackend(path)) as backend:
+        assert outbox_stats(backend) == outbox_stats(path) == expected
 
 
 def test_outbox_of_from_env_may_be_a_path_or_a_backend(
@@ -77,6 +79,7 @@ def test_backend_in_a_forked_child_is_that_of_another_process(tmp_path: Path) ->
     assert in_child(child)
     assert backend.status([]).own.accepted == 1
     assert backend.totals().every.accepted == 3
+    backend.close()
 
 
 def test_names_of_backends_are_listed_before_they_are_imported() -> None:
