@@ -114,9 +114,9 @@ def test_from_env_takes_the_outbox_of_the_environment_unless_one_is_passed(
     monkeypatch.setenv(KEY, "key")
     monkeypatch.setenv(TOKEN, "token")
     monkeypatch.setenv("FLAGSYNC_OUTBOX", " one.db ")
-    client = FlagSync.from_env(**options)
-    assert client._options.outbox == f"{tmp_path / name}"
-    assert [path.name for path in tmp_path.glob("*.db")] == [name]
+    with FlagSync.from_env(**options) as client:
+        assert client._options.outbox == f"{tmp_path / name}"
+        assert [path.name for path in tmp_path.glob("*.db")] == [name]
 
 
 def test_from_env_needs_no_outbox_of_the_environment_while_it_is_switched_off(
