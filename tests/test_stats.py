@@ -7,7 +7,7 @@ from time import monotonic
 import pytest
 
 from flagsync import Stats
-from flagsync._stats import OUTCOMES, ExposureStats, Ledger, Tally, age, exposure_stats_of, stats_of
+from flagsync._stats import OUTCOMES, Counts, ExposureStats, Ledger, age, exposure_stats_of, stats_of
 from tests.support.signals import interrupted
 
 
@@ -94,7 +94,7 @@ def test_age_is_that_of_a_moment_and_never_below_zero() -> None:
 
 
 def test_tally_loses_no_count_of_threads_that_count_at_once() -> None:
-    tally, together = Tally(), threading.Barrier(4)
+    tally, together = Counts(), threading.Barrier(4)
 
     def work() -> None:
         together.wait()
@@ -111,6 +111,6 @@ def test_tally_loses_no_count_of_threads_that_count_at_once() -> None:
 
 
 def test_tally_may_be_used_by_a_signal_handler_that_interrupts_it() -> None:
-    tally = Tally()
+    tally = Counts()
     assert interrupted(tally.counts, "copy", lambda: tally.count("503"))
     assert tally.counts() == {"503": 1}

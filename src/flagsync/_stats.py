@@ -83,7 +83,7 @@ class Stats:
     exposures: ExposureStats = field(default_factory=ExposureStats)
 
 
-class Tally:
+class Counts:
     """Counts things by name. Any thread may count and read, also a signal handler that interrupts either."""
 
     def __init__(self) -> None:
@@ -113,7 +113,7 @@ class Ledger:
     """
 
     def __init__(self) -> None:
-        self.failures = Tally()
+        self.failures = Counts()
         self.last_success_at: float | None = None
         self.last_error: str | None = None
         self._lock = threading.RLock()  # held for a few instructions only

@@ -2,7 +2,8 @@
 
     Exception
      ├─ DeliveryError           passed to ``on_error``; raised by ``flagsync.bulk`` only
-     └─ StoreUnavailableError   raised by a store of cohorts
+     ├─ StoreUnavailableError   raised by a store of cohorts
+     └─ MissingPackageError     raised where an option or an import needs a package that is not installed
 
 An invalid option raises ``ValueError`` in the constructor. The errors of an evaluation are Flagsmith's own.
 """
@@ -45,3 +46,7 @@ class DeliveryError(Exception):
 
 class StoreUnavailableError(Exception):
     """A store of cohorts cannot do something now, but the same call may succeed later."""
+
+
+class MissingPackageError(ImportError, ValueError):
+    """A package is missing. An option that needs it is then invalid, and what needs it cannot be imported."""

@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 from time import monotonic, perf_counter, sleep, time_ns
 from typing import Any, NamedTuple
 
-from flagsync import FlagSync, outbox_stats
+from flagsync import FlagSync
 from flagsync._delivery.sender import Sending
 from flagsync._options import Tuning
 from flagsync._outbox.contract import Destination, Limits, Message, Outbox
@@ -30,7 +30,7 @@ from flagsync.testing import MixpanelServer
 from tests.benchmarks.delivering import UPDATES, deliver, evaluated, timed
 from tests.benchmarks.inputs import local_client
 from tests.benchmarks.server import Server
-from tests.benchmarks.surviving import FLUSH_SECONDS, USERS, Child, now
+from tests.benchmarks.surviving import FLUSH_SECONDS, USERS, Child, now, survive
 from tests.benchmarks.table import judge, show
 from tests.support.postgres import PostgresServer, postgres_server
 from tests.support.valkey import ValkeyServer, valkey_server
@@ -259,18 +259,8 @@ def _killed(store: Store, *, restart: bool) -> tuple[dict[str, int], Recorder]:
             for made in child.end(signal.SIGKILL):
                 if made.ended < before:
                     safe[made.identifier] = max(safe.get(made.identifier, 0), int(made.state))
-        _survive(mixpanel, store)
+        survive(mixpanel, store.url, SHORT_LEASE)
     return safe, mixpanel
-
-
-def _survive(mixpanel: MixpanelServer, store: Store) -> None:
-    class Client(FlagSync):
-        _tuning = SHORT_LEASE
-
-    with Client(local_client(1), "token", mixpanel_url=mixpanel.url, outbox=store.url) as client:
-        while outbox_stats(store.url).pending:
-            client.get_identity_flags("survivor")
-            client.flush(1)
 
 
 def _backwards(mixpanel: Recorder) -> int:

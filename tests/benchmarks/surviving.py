@@ -245,9 +245,9 @@ def place() -> Iterator[tuple[MixpanelServer, Path]]:
         yield mixpanel, Path(directory) / "outbox.db"
 
 
-def survive(mixpanel: MixpanelServer, path: Path) -> None:
-    """What is in the file reaches Mixpanel through a process that lives."""
-    with client_of(mixpanel.url, path) as client:
-        while (stats := outbox_stats(path)).pending + stats.exposures.pending:
+def survive(mixpanel: MixpanelServer, outbox: str | Path, tuning: Tuning = Tuning()) -> None:  # noqa: B008 - it is frozen
+    """What is in the outbox reaches Mixpanel through a process that lives."""
+    with client_of(mixpanel.url, outbox, tuning) as client:
+        while (stats := outbox_stats(outbox)).pending + stats.exposures.pending:
             client.get_identity_flags("survivor")
             client.flush()

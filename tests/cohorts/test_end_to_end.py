@@ -4,26 +4,13 @@ import json
 import subprocess
 from base64 import b64encode
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
 
-import pytest
-
 from flagsync.testing import MixpanelServer
 from tests.support.flagsmith_server import FlagsmithServer
-from tests.support.postgres import PostgresServer, schema_of
 
 AUTHORIZATION = f"Basic {b64encode(b'mixpanel:secret').decode()}"
-
-
-@pytest.fixture(params=["file", "server"])
-def cohorts(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """What names the store of a test."""
-    if request.param == "file":
-        return str(tmp_path / "cohorts.db")
-    server: PostgresServer = request.getfixturevalue("postgres")
-    return f"{server.url()}#{schema_of(tmp_path)}"
 
 
 def port_of(webhook: subprocess.Popen[str]) -> str:
@@ -60,17 +47,17 @@ def test_cohort_decides_which_flag_a_user_gets_and_mixpanel_shows_it(
     start: Callable[..., subprocess.Popen[str]],
     mixpanel: MixpanelServer,
     document: dict[str, Any],
-    cohorts: str,
+    place: str,
 ) -> None:
     [segment] = document["project"]["segments"]
     condition = {"operator": "EQUAL", "property_": "mixpanel_cohort_vips", "value": "true"}
     segment["rules"][0]["rules"][0]["conditions"] = [condition]
     states = document["feature_states"]
     document["feature_states"] = [state for state in states if state["feature"]["name"] == "seg_override"]
-    ports = [port_of(start("webhook.py", cohorts)) for _ in range(2)]  # processes of a host, or hosts
+    ports = [port_of(start("webhook.py", place)) for _ in range(2)]  # processes of a host, or hosts
     with FlagsmithServer() as flagsmith:
         flagsmith.document = document
-        application = start("evaluating.py", flagsmith.api_url, cohorts)
+        application = start("evaluating.py", flagsmith.api_url, place)
         assert say(application, "ann") == "None"
         assert mixpanel.profiles["ann"]["seg_override"] is False
         changes = ("add_members", "gold", "gold"), ("remove_members", "None", False)

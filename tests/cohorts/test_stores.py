@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from threading import Thread
 from types import MappingProxyType
 from typing import Any
@@ -22,21 +21,11 @@ from flagsync.cohorts import (
 )
 from flagsync.cohorts.postgres.store import StoreLimits as PostgresLimits
 from flagsync.cohorts.sqlite.store import StoreLimits as SQLiteLimits
-from tests.support.postgres import PostgresServer, schema_of
 from tests.support.updates import KEY, add, after, drain, page, remove
 
 Store = SQLiteStore | PostgresStore
 OpenStore = Callable[..., Store]
 NONE: Mapping[str, Any] = MappingProxyType({})
-
-
-@pytest.fixture(params=["file", "server"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """What names the store of a test: a path, or a URL and a schema."""
-    if request.param == "file":
-        return str(tmp_path / "cohorts.db")
-    server: PostgresServer = request.getfixturevalue("postgres")
-    return f"{server.url()}#{schema_of(tmp_path)}"
 
 
 @pytest.fixture

@@ -6,15 +6,12 @@ shared   SharedFile: one connection of one process, closed before a fork
 lease    FileLease: which process sends
 """
 
-
-class SQLiteMissingError(ImportError, ValueError):
-    """Python has no SQLite. An option that names a file is then invalid, and a store cannot be imported."""
-
+from flagsync.exceptions import MissingPackageError
 
 try:
     import sqlite3  # noqa: F401 - here, so that every user gets the same error
 except ImportError as error:
-    raise SQLiteMissingError(
+    raise MissingPackageError(
         f"outbox, outbox_stats and SQLiteStore use SQLite files, but this Python has no sqlite3 module ({error}); "
         "use a Python that was built with SQLite, or leave outbox out, so that updates wait in memory",
         name="sqlite3",

@@ -39,6 +39,9 @@ class Totals(NamedTuple):
         return Totals(*(every - one for every, one in zip(self, some, strict=True)))
 
 
+LONG_AGO = 1e9  # seconds
+
+
 class StoreTotals(NamedTuple):
     """What became of all messages that any process has stored.
 
@@ -51,6 +54,17 @@ class StoreTotals(NamedTuple):
     every: Totals = Totals()
     events: Totals = Totals()
     oldest_seconds: float = 0.0
+
+
+def totals_of(counts: Sequence[int]) -> tuple[Totals, Totals]:
+    """Divide the counts that a store keeps: of all messages, and then of those that do not replace others."""
+    middle = len(Totals._fields)
+    return Totals(*counts[:middle]), Totals(*counts[middle:])
+
+
+def waited_seconds(seconds: float) -> float:
+    """Return how long a message has waited; ``LONG_AGO`` if the clock was set back since."""
+    return seconds if seconds >= 0 else LONG_AGO
 
 
 class Status(NamedTuple):

@@ -56,7 +56,7 @@ class DurableOutbox:
         self._destinations = destinations
         # Held during I/O of the backend, and only by the threads of this outbox: no caller waits for it.
         self._io = threading.RLock()
-        self._grace_seconds, self._outage = staging.grace_seconds, BackendOutage(staging, report)
+        self._outage = BackendOutage(staging, report)
         self._accounting = Accounting(ledger, report)
         self._sent = SentMessages(limits.max_remembered)
         self._batch: Sequence[Message] = ()  # in flight, claimed from the backend
@@ -219,7 +219,7 @@ class DurableOutbox:
             return is_over or self._schedule.deadline < inf  # a client that closes cannot wait
 
     def _claim_from_backend(self, resting: Mapping[Destination, float], *, urgent: bool) -> Claim:
-        until = monotonic() + (self._backend.lease_seconds or inf) - self._grace_seconds
+        until = self._schedule.until(self._backend.lease_seconds)
         holds_lease = self._backend.try_acquire_lease()
         self._read_status()
         status = self._accounting.status

@@ -6,6 +6,7 @@ application must start without it.
 
 import os
 import re
+from contextlib import closing
 from importlib import import_module
 from types import ModuleType
 
@@ -49,8 +50,13 @@ def open_backend(place: Place, bounds: StoreBounds) -> Backend:
 def totals(place: Place) -> StoreTotals:
     """Return what became of all messages ever stored at a place."""
     place = os.fsdecode(place) if isinstance(place, os.PathLike) else place
-    found: StoreTotals = _module(place).totals(place) if isinstance(place, str) else place.totals()
-    return found
+    if not isinstance(place, str):
+        return place.totals()
+    if not URL.match(place):
+        found: StoreTotals = _module(place).totals(place)  # which makes no file
+        return found
+    with closing(open_backend(place, StoreBounds())) as backend:
+        return backend.totals()
 
 
 def outbox_stats(outbox: Place) -> Stats:

@@ -45,6 +45,10 @@ class Schedule:
         """Note that a save begins."""
         self._unsaved, self._saved_at = 0, monotonic()
 
+    def until(self, lease_seconds: float) -> float:
+        """Return when the last request must have ended of a process that acquires a lease now; 0.0 is for ever."""
+        return monotonic() + (lease_seconds or inf) - self._staging.grace_seconds
+
     def busy_deadline(self) -> float:
         """Return the time until which an operation may wait for another process."""
         return min(self.deadline, monotonic() + self._staging.busy_seconds)

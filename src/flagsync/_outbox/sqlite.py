@@ -16,16 +16,13 @@ from flagsync._clock import monotonic, time
 from flagsync._files.shared import SharedFile
 from flagsync._files.sqlite import BUSY_SECONDS, read
 from flagsync._outbox import schema as sql
-from flagsync._outbox.backend import Status, StoreTotals, Totals
+from flagsync._outbox.backend import LONG_AGO, Status, StoreTotals, totals_of, waited_seconds
 from flagsync._outbox.change import NEVER, Change
 from flagsync._outbox.contract import Destination, Limits, Message, Repeat, fitting
-from flagsync._outbox.judge import COUNTS
 from flagsync._outbox.options import StoreBounds
 from flagsync._outbox.rows import unescaped
 from flagsync._outbox.schema import OUTBOX
 from flagsync._process import PerProcess
-
-LONG_AGO = 1e9
 
 
 class SQLiteBackend:
@@ -94,12 +91,12 @@ class SQLiteBackend:
             numbers = [number for where in destinations for [number] in file.execute(sql.DESTINATION, where)]
             firsts = [first for number in numbers for [first] in file.execute(sql.FIRST, (number,)) if first]
             account, *own = file.execute(sql.OWN_TOTALS, (self._process.get(),)).fetchone() or (0,)
-            counts = len(COUNTS)
+            own_totals, own_events = totals_of(own)
             status = Status(
                 store=read(file, sql.STORE),
                 account=account,
-                own=Totals(*own[:counts]),
-                own_events=Totals(*own[counts:]),
+                own=own_totals,
+                own_events=own_events,
                 pending=read(file, sql.ALL_PENDING),
                 oldest_seconds=_oldest_seconds(file),
                 first_version=min(firsts, default=None),
@@ -151,9 +148,7 @@ class _Claimed(NamedTuple):
 
 def read_totals(file: sqlite3.Connection) -> StoreTotals:
     """Return what became of all messages in a file."""
-    counts = file.execute(sql.ALL_TOTALS).fetchone()
-    every, events = Totals(*counts[: len(COUNTS)]), Totals(*counts[len(COUNTS) :])
-    return StoreTotals(every, events, _oldest_seconds(file))
+    return StoreTotals(*totals_of(file.execute(sql.ALL_TOTALS).fetchone()), _oldest_seconds(file))
 
 
 def _of_different_keys(messages: Sequence[Message]) -> Iterator[list[Message]]:
@@ -191,12 +186,11 @@ def _messages(
 
 
 def _oldest_seconds(file: sqlite3.Connection) -> float:
-    """Return how long the first message has waited; ``LONG_AGO`` if the clock was set back since."""
+    """Return how long the first message has waited; 0.0 if none waits."""
     if (first := _first_version(file)) is None:
         return 0.0
     [(waits_since,)] = file.execute(sql.WAITS_SINCE, (first,)).fetchall()
-    seconds = time() - waits_since
-    return float(seconds) if seconds >= 0 else LONG_AGO
+    return waited_seconds(time() - waits_since)
 
 
 def _first_version(file: sqlite3.Connection) -> int | None:

@@ -6,15 +6,12 @@ tables        Tables: SQL that makes them, for the library and for an administra
 errors        what an error of the driver says in plain words, without a password
 """
 
-
-class PostgresMissingError(ImportError, ValueError):
-    """The extra is not installed. An option that names a server is then invalid, and a store cannot be imported."""
-
+from flagsync.exceptions import MissingPackageError
 
 try:
     import psycopg  # noqa: F401 - here, so that every user gets the same error
 except ImportError as error:
-    raise PostgresMissingError(
+    raise MissingPackageError(
         f"a PostgreSQL server needs psycopg 3, which cannot be imported ({error}): pip install 'flagsync[postgres]'",
         name="psycopg",
     ) from error

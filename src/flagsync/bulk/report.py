@@ -50,7 +50,7 @@ class Report:
     evaluated: int = 0
 
 
-class Tally:
+class RowCounts:
     """Counts outcomes of rows.
 
     Args:

@@ -10,7 +10,7 @@ from flagsync._client import FlagSync
 from flagsync._rules import is_number, require, shown
 from flagsync.bulk.client import Client
 from flagsync.bulk.pace import PROFILES_PER_SECOND, Pace
-from flagsync.bulk.report import Outcome, Report, Tally
+from flagsync.bulk.report import Outcome, Report, RowCounts
 from flagsync.bulk.window import CHUNK_ROWS, Window
 
 CHUNKS_PER_SECOND = 10  # at least, so that a low rate is an even one
@@ -58,7 +58,7 @@ def backfill(
         }
     )
     after = after or Report()
-    bulk, tally = Client(client, dry_run=dry_run), Tally(after)
+    bulk, tally = Client(client, dry_run=dry_run), RowCounts(after)
     rest = islice(rows, after.read, None)
     for settled in outcomes(rest, bulk, identifier, None if dry_run else rate, first=after.read + 1):
         tally.add(settled)

@@ -14,7 +14,8 @@ from redis.retry import Retry
 from flagsync._clock import monotonic
 from flagsync._outbox.backend import Backend, Totals
 from flagsync._outbox.options import StoreBounds
-from flagsync._outbox.redis import RedisBackend, check, open_backend, totals
+from flagsync._outbox.place import totals
+from flagsync._outbox.redis import RedisBackend, check, open_backend
 from flagsync._outbox.redis.failures import plain
 from flagsync.testing.backends.support import claim, deliver, message_of, soon, store, waiting
 from tests.support.redis import backend_at

@@ -13,10 +13,9 @@ from typing import NamedTuple, TypeVar
 from uuid import uuid4
 
 from flagsync._clock import monotonic
-from flagsync._outbox.backend import Status, StoreTotals, Totals
+from flagsync._outbox.backend import LONG_AGO, Status, StoreTotals, totals_of, waited_seconds
 from flagsync._outbox.boot import boot_number
 from flagsync._outbox.contract import Destination, Limits, Message, Repeat
-from flagsync._outbox.judge import COUNTS
 from flagsync._outbox.options import StoreBounds
 from flagsync._outbox.postgres import schema as sql
 from flagsync._outbox.postgres.change import NEVER, Change
@@ -26,7 +25,6 @@ from flagsync._postgres.connections import Pool
 from flagsync._postgres.database import Database
 from flagsync._process import PerProcess
 
-LONG_AGO = 1e9
 T = TypeVar("T")
 
 
@@ -115,14 +113,14 @@ class PostgresBackend:
             for url, project, version, waits_since in (row[-4:] for row in rows)
             if version is not None
         ]
-        waited = now - min(firsts)[1] if firsts else 0.0
+        own, own_events = totals_of(counts)
         return Status(
             store=store,
             account=account,
-            own=Totals(*counts[: len(COUNTS)]),
-            own_events=Totals(*counts[len(COUNTS) :]),
+            own=own,
+            own_events=own_events,
             pending=pending,
-            oldest_seconds=waited if waited >= 0 else LONG_AGO,
+            oldest_seconds=waited_seconds(now - min(firsts)[1]) if firsts else 0.0,
             first_version=min((first[0] for first in firsts if first[2] in destinations), default=None),
             last_version=last_version,
         )
@@ -130,8 +128,7 @@ class PostgresBackend:
     def totals(self) -> StoreTotals:
         with self._database.transaction() as transaction:
             [counts] = transaction.rows(sql.TOTALS)
-        every, events = Totals(*counts[: len(COUNTS)]), Totals(*counts[len(COUNTS) :])
-        return StoreTotals(every, events, self.status([]).oldest_seconds)
+        return StoreTotals(*totals_of(counts), self.status([]).oldest_seconds)
 
     def try_acquire_lease(self) -> bool:
         self._may_hold_lease = True  # even if the answer does not come

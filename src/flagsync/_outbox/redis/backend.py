@@ -12,7 +12,7 @@ from struct import Struct
 from typing import Any, NamedTuple
 
 from flagsync._clock import monotonic
-from flagsync._outbox.backend import Status, StoreTotals, Totals
+from flagsync._outbox.backend import Status, StoreTotals, Totals, totals_of, waited_seconds
 from flagsync._outbox.boot import boot_number
 from flagsync._outbox.contract import Destination, Limits, Message, Repeat, fitting
 from flagsync._outbox.options import StoreBounds
@@ -26,7 +26,6 @@ from flagsync._process import PerProcess
 from flagsync._report import Reporter
 
 ACCOUNT = Struct(">14d")
-LONG_AGO = 1e9
 BUSY_SECONDS = 0.25  # for a call after its deadline: an idle server needs less
 
 
@@ -93,23 +92,22 @@ class RedisBackend:
         names = map(name_of, destinations)
         reply: Any = self._run("status", _new_store(), self._process.get().account, *names)
         store, account, pending, oldest, first, last = reply
-        number, _, *own = ACCOUNT.unpack(account) if account else (0,) * 14
+        number, (own, own_events) = _account_of(account)
         return Status(
             store=int(store),
-            account=int(number),
-            own=Totals(*map(int, own[:6])),
-            own_events=Totals(*map(int, own[6:])),
+            account=number,
+            own=own,
+            own_events=own_events,
             pending=pending,
-            oldest_seconds=_seconds(float(oldest)) if oldest else 0.0,
+            oldest_seconds=waited_seconds(float(oldest)) if oldest else 0.0,
             first_version=int(first) if first else None,
             last_version=int(last),
         )
 
     def totals(self) -> StoreTotals:
         reply: Any = self._run("totals")
-        _, _, *counts = ACCOUNT.unpack(reply) if reply else (0,) * 14
-        every, events = Totals(*map(int, counts[:6])), Totals(*map(int, counts[6:]))
-        return StoreTotals(every, events, self.status([]).oldest_seconds)
+        _, totals = _account_of(reply)
+        return StoreTotals(*totals, self.status([]).oldest_seconds)
 
     def try_acquire_lease(self) -> bool:
         process = self._process.get()
@@ -217,6 +215,7 @@ def _new_store() -> int:
     return int.from_bytes(os.urandom(6)) + 1
 
 
-def _seconds(waited: float) -> float:
-    """Return how long something has waited; ``LONG_AGO`` if the server's clock was set back since."""
-    return waited if waited >= 0 else LONG_AGO
+def _account_of(record: bytes) -> tuple[int, tuple[Totals, Totals]]:
+    """Return the number of an account and its totals; zeros if there is none."""
+    number, _, *counts = map(int, ACCOUNT.unpack(record) if record else (0,) * 14)
+    return number, totals_of(counts)

@@ -6,7 +6,8 @@ it is made; and looking up the name of a host may take longer.
 """
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from socket import socket
 from typing import Any, Protocol
 
@@ -81,15 +82,10 @@ class UrlServer:
 
     def execute(self, *command: Argument, seconds: float) -> object:
         connection, deadline = self._connection.get(), monotonic() + seconds
-        try:
+        with _plain_errors():
             _connect(connection, deadline)
             connection.send_command(*command)
-            reply = connection.read_response(disable_decoding=True)
-        except NoScriptError:
-            raise
-        except FAILURES as error:
-            raise plain(error) from None
-        return reply
+            return connection.read_response(disable_decoding=True)
 
     def close(self) -> None:
         if (connection := self._connection.existing()) is not None:
@@ -107,13 +103,8 @@ class ClientServer:
         self._execute: Callable[..., object] = client.execute_command
 
     def execute(self, *command: Argument, seconds: float) -> object:  # noqa: ARG002 - the client has its own timeouts
-        try:
-            reply = self._execute(*command, **{NEVER_DECODE: True})
-        except NoScriptError:
-            raise
-        except FAILURES as error:
-            raise plain(error) from None
-        return reply
+        with _plain_errors():
+            return self._execute(*command, **{NEVER_DECODE: True})
 
     def close(self) -> None:
         pass
@@ -133,6 +124,17 @@ def server_of(client: Client | UrlServer) -> Server:
     is_async = inspect.iscoroutinefunction(getattr(client, "execute_command", None))
     why = ", since flagsync calls it from threads, not from an event loop" if is_async else ""
     raise TypeError(f"client must be a redis.Redis or a redis.RedisCluster, not a {found}{why}")
+
+
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    """Raise what ``Server.execute`` says."""
+    try:
+        yield
+    except NoScriptError:
+        raise
+    except FAILURES as error:
+        raise plain(error) from None
 
 
 def _connect(connection: Connection, deadline: float) -> None:

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias, TypeGuard
 from flagsync._clock import monotonic
 from flagsync._report import Outage, Reporter
 from flagsync._rules import is_instance_of, require, shown
-from flagsync._stats import Tally
+from flagsync._stats import Counts
 from flagsync.cohorts.store import MembershipSink
 from flagsync.cohorts.update import MEMBER_KEY, CohortUpdate, is_storable, read_json
 from flagsync.cohorts.webhook.answers import Head, Response, failure, success
@@ -115,7 +115,7 @@ class _Receiver:
         self._store, self._member_key, self._limits = store, member_key, limits
         self._report = Reporter(None)
         self._outage = Outage(self._report)
-        self.calls = Tally()
+        self.calls = Counts()
         self._hashes = None if pairs is None else [_hash(":".join(pair).encode()) for pair in pairs]
 
     def refuse(self, head: Head) -> Response | None:
