@@ -21,7 +21,7 @@ PASSWORD = "s3cret/p@ss"
 QUOTED_PASSWORD = "s3cret%2Fp%40ss"
 START_SECONDS = 30.0
 # Ends the server and itself when its input ends: with the tests, however those end.
-SUPERVISOR = '"$@" & echo $!; exec >/dev/null; cat; kill -KILL 0'
+SUPERVISOR = '"$@" >&2 & echo $!; exec >/dev/null; cat; kill -KILL 0'
 
 
 class ValkeyServer:
