@@ -83,9 +83,11 @@ class PostgresServer:
         self._await()
 
     def kill(self) -> None:
-        """Kill all its processes at once."""
-        self._send_to_all("kill")
+        """Kill all its processes at once, and wait until their connections are closed."""
+        processes = self._send_to_all("kill")
         self.stop()
+        for process in processes:
+            _await_end(process)
 
     def stop(self) -> None:
         """End it at once: its immediate shutdown, which saves nothing."""
@@ -102,15 +104,17 @@ class PostgresServer:
         finally:
             self._send_to_all("resume")
 
-    def _send_to_all(self, signal: str) -> None:
-        """Send a signal to all processes; the first one, which starts the others, is stopped meanwhile."""
+    def _send_to_all(self, signal: str) -> list[Any]:
+        """Send a signal to all processes while the first, which starts the others, is stopped; return them."""
         assert self._process is not None
         children = psutil.Process(self._process.pid).children()
         first = next(child for child in children if child.name() == "postgres")
         first.suspend()
-        for process in [*first.children(), first]:
+        processes = [*first.children(), first]
+        for process in processes:
             with suppress(psutil.NoSuchProcess):
                 getattr(process, signal)()
+        return processes
 
     def run(self, *statements: str, database: str = "postgres") -> list[tuple[Any, ...]]:
         """Execute statements on a connection of their own; return the rows of the last one."""
@@ -140,6 +144,13 @@ class PostgresServer:
                 time.sleep(0.02)
             else:
                 return
+
+
+def _await_end(process: Any) -> None:
+    """Wait until a process has ended, also if nobody asks for its exit code."""
+    with suppress(psutil.NoSuchProcess):
+        while process.status() != psutil.STATUS_ZOMBIE:
+            time.sleep(0.01)
 
 
 @contextmanager

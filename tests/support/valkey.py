@@ -20,8 +20,8 @@ from tests.support.sockets import free_port
 PASSWORD = "s3cret/p@ss"
 QUOTED_PASSWORD = "s3cret%2Fp%40ss"
 START_SECONDS = 30.0
-# Ends the server and itself when its input ends: with the tests, however those end.
-SUPERVISOR = '"$@" >&2 & echo $!; exec >/dev/null; cat; kill -KILL 0'
+# Kills the server when its input ends, which it does with the tests, however those end; and ends after the server.
+SUPERVISOR = '"$@" >&2 & echo $!; exec >/dev/null; cat; kill -KILL $!; wait'
 
 
 class ValkeyServer:
@@ -64,9 +64,8 @@ class ValkeyServer:
         return self
 
     def kill(self) -> None:
-        """Kill it, whatever it is doing."""
+        """Kill it, whatever it is doing, and wait until its connections are closed."""
         if self._process is not None:
-            os.killpg(self._process.pid, signal.SIGKILL)
             self._process.communicate()
             self._process = None
 
