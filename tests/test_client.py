@@ -535,7 +535,8 @@ def test_max_pending_drops_the_oldest_and_reports_it_once(
     assert 4 <= client.stats().pending <= early + 3  # three wait, and some are being encoded
     go.set()
     assert client.close()
-    assert {"user_8", "user_9", "user_10"} <= mixpanel.profiles.keys()
+    # What is in flight counts, too, but there is always room for the newest one.
+    assert "user_10" in mixpanel.profiles
     dropped = 11 - len(mixpanel.profiles)
     assert client.stats() == Stats(
         accepted=11, delivered=11 - dropped, dropped=dropped, requests=client.stats().requests

@@ -42,6 +42,7 @@ NAN = float("nan")
         ),
         ("flush_interval_seconds", [0, -1, NAN, "1", None, True, 10**400]),
         ("resend_after_seconds", [-1, NAN, float("inf"), "0", 10**400]),
+        ("unset_deleted", [None, 1, "true"]),
         ("max_pending", [0, -1, 1.5, True, "10"]),
         ("when_full", ["block", None]),
         ("distinct_id", [None, "user"]),

@@ -1,6 +1,5 @@
 """How old the environment document of a Flagsmith client is."""
 
-import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +9,7 @@ from flagsmith import Flagsmith
 from flagsync import _refresh
 from flagsync._refresh import NO_DOCUMENT, NO_THREAD, STALE_DOCUMENT, Refresh
 from flagsync._thresholds import Thresholds
-from tests.support.evaluating_flagsmith import EvaluatingFlagsmith
+from tests.support.evaluating_flagsmith import EvaluatingFlagsmith, Polling
 from tests.support.flagsmith_server import KEY
 from tests.support.forks import in_child
 
@@ -28,29 +27,6 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def server(document: dict[str, Any]) -> Iterator[EvaluatingFlagsmith]:
     with EvaluatingFlagsmith(document) as started:
         yield started
-
-
-class Polling(Flagsmith):
-    """A client that has fetched its document, and does so again only if told to."""
-
-    def __init__(self, server: EvaluatingFlagsmith) -> None:
-        self._updates = threading.Semaphore(0)
-        super().__init__(
-            KEY,
-            api_url=server.api_url,
-            enable_local_evaluation=True,
-            environment_refresh_interval_seconds=3600.0,
-        )
-        for _ in range(2):  # in the constructor, and at the start of the thread
-            assert self._updates.acquire(timeout=10)
-
-    def update_environment(self) -> None:
-        super().update_environment()
-        self._updates.release()
-
-    def close(self) -> None:
-        self.environment_data_polling_manager_thread.stop()
-        self.environment_data_polling_manager_thread.join()
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from flagsync._health import ClientHealth, HealthCheck
 from flagsync._messages import UNPICKLABLE
 from flagsync._options import (
     CLIENT,
+    DELETIONS_UNKNOWN,
     SAME_IDENTIFIER,
     SAME_NAME,
     SERVED_VALUE,
@@ -27,6 +28,7 @@ from flagsync._options import (
     Options,
     Tuning,
     client_fault,
+    knows_deletions,
 )
 from flagsync._outbox.place import Place, absolute, check
 from flagsync._pipelines import pipelines_of
@@ -58,6 +60,8 @@ class FlagSync:
         exposure_properties: Identifier and flag -> further properties of the event, such as group keys.
         flush_interval_seconds: How long an update may wait for others to share its request.
         resend_after_seconds: A profile that has not changed is not sent again before this; 0: always sent.
+        unset_deleted: Whether the properties of a feature that was deleted in Flagsmith are removed from each profile
+            that is updated, from one day after to 90 days after. Needs local evaluation.
         max_pending: How many profiles may wait, about 1.2 KB each at 50 flags.
         when_full: ``"drop"`` drops the oldest, counted and reported. ``"wait"`` is for batch jobs: the caller waits
             until Mixpanel has accepted what is pending, but not while a configuration error lasts: then the oldest are
@@ -89,6 +93,7 @@ class FlagSync:
         exposure_properties: Callable[[str, Flag], Mapping[str, PropertyValue]] | None = None,
         flush_interval_seconds: float = 1.0,
         resend_after_seconds: float = 300.0,
+        unset_deleted: bool = False,
         max_pending: int = 50_000,
         when_full: Literal["drop", "wait"] = "drop",
         outbox: Place | None = None,
@@ -107,6 +112,7 @@ class FlagSync:
             exposure_properties=exposure_properties,
             flush_interval_seconds=flush_interval_seconds,
             resend_after_seconds=resend_after_seconds,
+            unset_deleted=unset_deleted,
             max_pending=max_pending,
             when_full=when_full,
             outbox=absolute(outbox),
@@ -116,7 +122,13 @@ class FlagSync:
         )
         flagsmith = flagsmith.strip() if isinstance(flagsmith, str) else flagsmith
         fault = client_fault(flagsmith, FlagSync)
-        require({f"{CLIENT}, not {fault}": not fault, **self._options.rules()})
+        require(
+            {
+                f"{CLIENT}, not {fault}": not fault,
+                DELETIONS_UNKNOWN: bool(fault) or unset_deleted is not True or knows_deletions(flagsmith),
+                **self._options.rules(),
+            }
+        )
         check(self._options.outbox)
         self.flagsmith = Flagsmith(environment_key=flagsmith) if isinstance(flagsmith, str) else flagsmith
         """The wrapped client. Its public names work on this client, too, but type checkers know them only here."""

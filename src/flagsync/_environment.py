@@ -48,6 +48,7 @@ class EnvironmentOptions(TypedDict, total=False):
     exposure_properties: Callable[[str, Flag], Mapping[str, PropertyValue]] | None
     flush_interval_seconds: float
     resend_after_seconds: float
+    unset_deleted: bool
     max_pending: int
     when_full: Literal["drop", "wait"]
     outbox: Place | None

@@ -52,6 +52,10 @@ CLIENT = (
     "flagsmith must be a configured client, such as "
     "Flagsmith(environment_key=os.environ['FLAGSMITH_ENVIRONMENT_KEY']), or an environment key"
 )
+DELETIONS_UNKNOWN = (
+    "unset_deleted needs a client with enable_local_evaluation=True and without offline_handler, since only an "
+    "environment document from Flagsmith's API tells which features were deleted"
+)
 A = TypeVar("A")
 R = TypeVar("R")
 
@@ -119,6 +123,7 @@ class Options:
     exposure_properties: Callable[[str, Flag], Mapping[str, PropertyValue]] | None
     flush_interval_seconds: float
     resend_after_seconds: float
+    unset_deleted: bool
     max_pending: int
     when_full: str
     outbox: Place | None = field(repr=False)  # a URL may contain a password
@@ -146,6 +151,8 @@ class Options:
             f"resend_after_seconds must be a number above 0, or 0 to send always, not {shown(resend)}": (
                 is_number(resend) and resend >= 0
             ),
+            f"unset_deleted must be True or False, not {shown(self.unset_deleted)}": type(self.unset_deleted)
+            is bool,
             f"max_pending must be a whole number above 0, not {shown(pending)}": type(pending) is int
             and pending > 0,
             f"when_full must be 'drop' or 'wait', not {_choice(self.when_full)}": self.when_full
@@ -213,6 +220,12 @@ def client_fault(flagsmith: object, wrapper: type) -> str:
     headers = getattr(getattr(flagsmith, "session", None), "headers", {})  # there is no session in offline mode
     key = headers.get("X-Environment-Key") if isinstance(headers, Mapping) else None
     return "a client with a placeholder for a key" if isinstance(key, str) and key_fault(key) else ""
+
+
+def knows_deletions(flagsmith: object) -> bool:
+    """Return whether a client of Flagsmith, or a key, tells which features exist: that of a document from the API."""
+    is_local = getattr(flagsmith, "enable_local_evaluation", False)
+    return bool(is_local) and getattr(flagsmith, "offline_handler", None) is None
 
 
 def _no_properties(_: str, __: Flag) -> Mapping[str, PropertyValue]:

@@ -13,6 +13,7 @@ from flagsync._delivery.answers import Answer, Outcome
 from flagsync._delivery.mixpanel import MixpanelApi
 from flagsync._delivery.sender import Sender
 from flagsync._encoding.calls import Calls
+from flagsync._encoding.deletions import Deletions
 from flagsync._encoding.encoder import Encoder
 from flagsync._encoding.exposure import ExposureEncoder
 from flagsync._encoding.inbox import Inbox
@@ -70,7 +71,8 @@ class Pipeline:
         enough = min(MAX_BATCH_MESSAGES, max(1, options.max_pending // 2))
         self._inbox = Inbox(options.bound, enough, self._ledger, self.report)
         pacer = Pacer()
-        profile = profile_encoder(options, token, pacer, self.report)
+        deletions = Deletions(self._outbox, destinations[0]) if options.unset_deleted else None
+        profile = profile_encoder(options, token, pacer, self.report, deletions)
         self.encoder = Encoder(
             self._inbox,
             profile,
@@ -217,7 +219,9 @@ class Pipeline:
         return DeliveryError(reason, lost, misconfigured=misconfigured, answer=why.text)
 
 
-def profile_encoder(options: Options, token: str, pacer: Pacer, report: Reporter) -> ProfileEncoder:
+def profile_encoder(
+    options: Options, token: str, pacer: Pacer, report: Reporter, deletions: Deletions | None = None
+) -> ProfileEncoder:
     """Return what turns the calls of a client into messages."""
     return ProfileEncoder(
         token,
@@ -227,11 +231,17 @@ def profile_encoder(options: Options, token: str, pacer: Pacer, report: Reporter
         resend_after_seconds=options.resend_after_seconds,
         pacer=pacer,
         report=report,
+        deletions=deletions,
     )
 
 
 def _outbox(options: Options, destinations: list[Destination], ledger: Ledger, report: Reporter) -> Outbox:
-    limits = Limits(max_pending=options.bound, flush_interval_seconds=options.flush_interval_seconds)
+    limits = Limits(
+        max_pending=options.bound,
+        # A message may then have two records.
+        max_batch_messages=MAX_BATCH_MESSAGES // 2 if options.unset_deleted else MAX_BATCH_MESSAGES,
+        flush_interval_seconds=options.flush_interval_seconds,
+    )
     memory = MemoryOutbox(limits, ledger, report)
     if options.outbox is None:
         return memory

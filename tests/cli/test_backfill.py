@@ -146,7 +146,10 @@ class TestCsv:
                 "identifier\nu\n".encode("utf-16"),
                 "users.csv is no text in UTF-8: convert it, such as with iconv",
             ),
-            (b"\x1f\x8b\x08", "users.csv is compressed: pass it as gunzip --stdout FILE | flagsync backfill -"),
+            (
+                b"\x1f\x8b\x08",
+                "users.csv is compressed: decompress it, or pass - and pipe gunzip --stdout FILE",
+            ),
         ],
     )
     def test_csv_that_cannot_be_used_ends_in_a_sentence(self, run: Run, content: bytes, text: str) -> None:
@@ -451,14 +454,14 @@ class TestCheckpoint:
         monkeypatch.setenv("MIXPANEL_TOKEN", "other")
         result = run("users.csv", "--checkpoint", "done", "--type", "age=int")
         assert result.exit_code == 2
-        assert "with another --identifier or --type and of another Mixpanel project" in result.stderr
+        assert "with other options and of another Mixpanel project" in result.stderr
 
     @pytest.mark.parametrize("content", ["", "{}", "[]", '{"report": {"rows": 1}, "rejects_bytes": 1}'])
     def test_checkpoint_that_is_another_file_is_refused(self, run: Run, content: str) -> None:
         write(content, "done")
         result = run(write(csv_of(["user_1"])), "--checkpoint", "done")
         assert result.exit_code == 2
-        assert "done is no checkpoint of a backfill: choose another file" in result.stderr
+        assert "done is no checkpoint: choose another file" in result.stderr
         assert Path("done").read_text() == content
 
     def test_checkpoint_that_is_a_directory_is_refused(self, run: Run) -> None:

@@ -131,6 +131,15 @@ def test_peek_reveals_records_if_it_is_told_to_but_never_a_token(path: Path) -> 
     assert TOKEN not in text
 
 
+def test_peek_shows_a_message_that_also_removes_properties_as_one(path: Path) -> None:
+    update = profile("ann", city="Rome")
+    unset = {"$token": TOKEN, "$distinct_id": "ann", "$unset": ["old", "older"]}
+    store(path, update._replace(body=json.dumps(unset).encode() + b"," + update.body))
+    [shown] = run("outbox", "peek", path, "--reveal", "--json").json["messages"]
+    expected = {**unset, "$token": "0123…", "$set": {"city": "Rome"}}
+    assert (shown["properties"], shown["record"]) == (3, expected)
+
+
 def test_peek_shows_the_oldest_messages_of_all_destinations(path: Path) -> None:
     store(path, profile("ann"), profile("bob", "https://u:secret@other.example"), profile("cid"))
     ran = run("outbox", "peek", path, "--limit", 2, "--json")

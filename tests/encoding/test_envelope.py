@@ -44,6 +44,18 @@ def test_envelope_is_used_again_for_a_second(monkeypatch: pytest.MonkeyPatch) ->
     assert times == [100.0, 100.0, 101.0]
 
 
+def test_envelope_removes_properties_by_a_record_of_its_own() -> None:
+    made, name = Envelope("project-token"), 'a "$set":{ name'
+    for unset in (["old", name], ["old"], ["old"], []):
+        record = made.people_set("user_1", '"new":1', unset) + made.end("")
+        *before, update = json.loads(b"[%b]" % record)
+        assert (update["$set"], update["$distinct_id"]) == ({"new": 1}, "user_1")
+        expected = {"$token": "project-token", "$distinct_id": "user_1", "$ip": "0", "$ignore_time": True}
+        for one in before:
+            assert isinstance(one.pop("$time"), float)
+        assert before == ([{**expected, "$unset": unset}] if unset else [])
+
+
 def test_end_of_an_envelope_does_not_change_with_time(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     monkeypatch.setattr(envelope, "monotonic", lambda: now)

@@ -12,6 +12,7 @@ from mixpanel import Mixpanel
 from flagsync._encoding import pacer as pacer_module
 from flagsync._encoding import profile as profile_module
 from flagsync._encoding.calls import Call, Calls
+from flagsync._encoding.deletions import Deletions
 from flagsync._encoding.distinct_id import NotMirrored
 from flagsync._encoding.document import Document
 from flagsync._encoding.pacer import AS_A_RULE, Pacer
@@ -32,6 +33,7 @@ def encoder(
     distinct_id: Callable[[str], str | None] = str,
     property_name: Callable[[str], str | None] = str,
     property_value: Callable[[Flag], PropertyValue] = served_value,
+    deletions: Deletions | None = None,
 ) -> ProfileEncoder:
     return ProfileEncoder(
         token,
@@ -41,6 +43,7 @@ def encoder(
         resend_after_seconds=300.0,
         pacer=Pacer(),
         report=Reporter(None),
+        deletions=deletions,
     )
 
 
@@ -104,6 +107,69 @@ def test_profile_message_of_the_largest_size_is_encoded(monkeypatch: pytest.Monk
     assert len(encoded(remote(a="x" * (MAX_MESSAGE_BYTES - rest))).record) == MAX_MESSAGE_BYTES
     with pytest.raises(OverflowError):
         encoded(remote(a="x" * (MAX_MESSAGE_BYTES - rest + 1)))
+
+
+class Found(Deletions):
+    """Finds what a test says.
+
+    Attributes:
+        names: Of the properties to remove.
+        was_given: The properties of each document.
+    """
+
+    def __init__(self) -> None:
+        self.names, self.was_given, self.has_news = tuple[str, ...](), list[dict[str, str]](), False
+
+    def is_due(self) -> bool:
+        return self.has_news
+
+    def of(self, document: Any, properties: Any) -> tuple[str, ...]:
+        assert {*properties} <= {*document["features"]}
+        self.was_given.append(properties)
+        return self.names
+
+
+def test_profile_loses_the_properties_of_deleted_features(document: Any) -> None:
+    found = Found()
+    profiles = encoder(property_name=lambda name: None if name == "str_on" else name.upper(), deletions=found)
+    before = encoded(lazy(document), profiles)
+    [properties] = found.was_given
+    assert len(properties) == 23
+    assert properties["int_on"] == "INT_ON"
+    found.names = ("OLD", "OLDER")
+    assert encoded(lazy(document), profiles).fingerprint == before.fingerprint
+    profiles.look_for_deletions()
+    assert encoded(lazy(document), profiles).fingerprint == before.fingerprint
+    found.has_news = True
+    profiles.look_for_deletions()
+    after = encoded(lazy(document), profiles)
+    unset, update = json.loads(b"[%b]" % after.record)
+    assert (unset["$unset"], unset["$distinct_id"]) == (["OLD", "OLDER"], "user_1")
+    assert update["$set"] == json.loads(before.record)["$set"]
+    assert after.fingerprint != before.fingerprint
+    assert after.tail == before.tail  # of which a store has one copy
+
+
+def test_deleted_features_make_another_evaluation(document: Any) -> None:
+    found = Found()
+    profiles, one = encoder(deletions=found), CALLS.make("user_1", lazy(document))
+    before = profiles.evaluation_key(one)
+    found.names, found.has_news = ("old",), True
+    assert profiles.evaluation_key(one) == before
+    profiles.look_for_deletions()
+    assert profiles.evaluation_key(one) not in (before, None)
+
+
+def test_remote_answers_and_empty_documents_tell_nothing_of_deletions() -> None:
+    found = Found()
+    found.names = ("old",)
+    profiles = encoder(deletions=found)
+    assert "$unset" not in encoded(remote(a=1), profiles).record.decode()
+    empty: Any = {"environment": {"key": "key", "name": "name"}, "features": {}, "segments": {}}
+    context = {**empty, "identity": {"identifier": "user_1", "traits": {}}}
+    flags = Flags.from_evaluation_context(context, {}, None, None)  # type: ignore[arg-type]
+    assert isinstance(profiles.encode("user_1", CALLS.make("user_1", flags), None), NotMirrored)
+    assert found.was_given == []
 
 
 BROKEN: Any = {

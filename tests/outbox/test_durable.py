@@ -1174,7 +1174,7 @@ def test_close_tells_the_backend_what_memory_has_sent_before_the_lease_is_releas
 def test_outage_may_also_be_one_of_the_lease(client: Client, backend: UnreliableBackend) -> None:
     backend.break_all()
     client.outbox.claim({}, urgent=True)
-    backend.broken.add("release_lease")
+    backend.broken.add("close")
     assert client.outbox.claim({}, urgent=True) == Claim()
 
 

@@ -268,7 +268,7 @@ class AnyBackend(RuleBasedStateMachine):
     @rule(process=st.integers(0, processes - 1))
     def release(self, process: int) -> None:
         for backend in self.pairs[process]:
-            backend.release_lease()
+            backend.close()
         self.batches.pop(process, None)
 
     @rule(process=st.integers(0, processes - 1))

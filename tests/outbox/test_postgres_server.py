@@ -58,7 +58,7 @@ CALLS: dict[str, Callable[[PostgresBackend], object]] = {
     "status": lambda backend: backend.status([HERE]),
     "totals": lambda backend: backend.totals(),
     "try_acquire_lease": lambda backend: backend.try_acquire_lease(),
-    "release_lease": lambda backend: backend.release_lease(),
+    "note_absences": lambda backend: backend.note_absences(HERE, {"colour": 0.0}),
     "close": lambda backend: backend.close(),
 }
 

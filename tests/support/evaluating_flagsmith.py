@@ -4,11 +4,12 @@ import json
 import threading
 from typing import Any
 
+from flagsmith import Flagsmith
 from flagsmith.mappers import map_context_and_identity_data_to_context, map_environment_document_to_context
 from flagsmith.models import Flag, Flags
 
 from flagsync.testing import Request
-from tests.support.flagsmith_server import FlagsmithServer
+from tests.support.flagsmith_server import KEY, FlagsmithServer
 
 
 class EvaluatingFlagsmith(FlagsmithServer):
@@ -58,6 +59,29 @@ class EvaluatingFlagsmith(FlagsmithServer):
         with self._counting:
             self._at_once += change
             self.most_at_once = max(self.most_at_once, self._at_once)
+
+
+class Polling(Flagsmith):
+    """A client with local evaluation that has fetched its document, and does so again only if it is told to."""
+
+    def __init__(self, server: EvaluatingFlagsmith) -> None:
+        self._updates = threading.Semaphore(0)
+        super().__init__(
+            KEY,
+            api_url=server.api_url,
+            enable_local_evaluation=True,
+            environment_refresh_interval_seconds=3600.0,
+        )
+        for _ in range(2):  # in the constructor, and at the start of the thread
+            assert self._updates.acquire(timeout=10)
+
+    def update_environment(self) -> None:
+        super().update_environment()
+        self._updates.release()
+
+    def close(self) -> None:
+        self.environment_data_polling_manager_thread.stop()
+        self.environment_data_polling_manager_thread.join()
 
 
 def as_answered(flag: Flag) -> dict[str, Any]:

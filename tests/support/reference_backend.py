@@ -1,7 +1,7 @@
 """The contract of an outbox backend, as plainly as Python can say it: in memory, without any regard to speed."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from math import inf
@@ -42,6 +42,7 @@ class ReferenceStore:
     kept: list[Counter[str]] = field(default_factory=list)
     last_version: int = 0
     lease_holder: object = None
+    absences: defaultdict[Destination, dict[str, float]] = field(default_factory=lambda: defaultdict(dict))
 
     def next_version(self) -> int:
         self.last_version += 1
@@ -225,12 +226,13 @@ class ReferenceBackend:
             self.shared.lease_holder = self
         return self.shared.lease_holder is self
 
-    def release_lease(self) -> None:
-        if self.shared.lease_holder is self:
-            self.shared.lease_holder = None
+    def note_absences(self, destination: Destination, since: Mapping[str, float]) -> Mapping[str, float]:
+        self.shared.absences[destination].update(since)
+        return {**self.shared.absences[destination]}
 
     def close(self) -> None:
-        self.release_lease()
+        if self.shared.lease_holder is self:
+            self.shared.lease_holder = None
 
     @property
     def counts(self) -> Counter[str]:
@@ -304,9 +306,13 @@ class UnreliableBackend(ReferenceBackend):
         self.begin("try_acquire_lease")
         return super().try_acquire_lease()
 
-    def release_lease(self) -> None:
-        self.begin("release_lease")
-        super().release_lease()
+    def note_absences(self, destination: Destination, since: Mapping[str, float]) -> Mapping[str, float]:
+        self.begin("note_absences")
+        return super().note_absences(destination, since)
+
+    def close(self) -> None:
+        self.begin("close")
+        super().close()
 
     def begin(self, name: str) -> None:
         self.before(name)

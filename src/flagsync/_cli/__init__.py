@@ -5,9 +5,10 @@ terminal   what is printed: data to stdout, all else to stderr
 commands   how a command is registered, with its help
 settings   options that commands share, and the configuration from the environment
 stores     opens the outbox that a command names
-rows       what `backfill` reads: CSV, JSON Lines, Parquet
-journal    what `backfill` writes down, to go on where it ended
-bar        how far `backfill` is
+rows       what `backfill` and `unset` read: CSV, JSON Lines, Parquet
+journal    what they write down, to go on where they ended
+bar        how far they are
+removal    sends records that remove properties
 failure    what ends a command with a sentence in place of a traceback
 
 A command is a function in a module of its own, and ``app`` registers it.

@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from flagsync import __version__
-from flagsync._cli import backfill, outbox, preview
+from flagsync._cli import backfill, outbox, preview, unset
 from flagsync._cli.commands import register
 from flagsync._cli.doctor import command as doctor
 from flagsync._cli.failure import WRONG, Failure
@@ -53,7 +53,7 @@ def _print_version(is_wanted: bool) -> None:  # noqa: FBT001 - as typer calls it
 app = typer.Typer(
     name="flagsync",
     cls=Commands,
-    help="Flagsmith flags on Mixpanel profiles: check a configuration, see what is mirrored, look into an outbox.",
+    help="Flagsmith flags on Mixpanel profiles: check a configuration, mirror many users, look into an outbox.",
     epilog="Configuration comes from the environment, as in FlagSync.from_env(): FLAGSMITH_ENVIRONMENT_KEY, "
     "MIXPANEL_TOKEN, MIXPANEL_REGION, FLAGSYNC_OUTBOX and others; see docs/configuration.md.",
     no_args_is_help=True,
@@ -77,6 +77,7 @@ def _options(
 register(app, doctor.doctor, *doctor.EXAMPLES)
 register(app, preview.preview, *preview.EXAMPLES)
 register(app, backfill.backfill, *backfill.EXAMPLES)
+register(app, unset.unset, *unset.EXAMPLES)
 app.add_typer(outbox.app, name="outbox")
 
 

@@ -8,7 +8,7 @@ import json
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
-from hashlib import blake2b
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,15 +21,37 @@ from flagsync._cli.failure import WRONG, Failure, failing_on
 from flagsync._cli.journal import Journal
 from flagsync._cli.rows.columns import SHOWN_COLUMNS, Types
 from flagsync._cli.rows.source import STDIN, Source
-from flagsync._cli.settings import Document, Json, flagsmith_client, options_of
+from flagsync._cli.settings import Document, Json, flagsmith_client, options_of, project_of
 from flagsync._cli.terminal import say
 from flagsync._client import FlagSync
 from flagsync._environment import read_environment
 from flagsync._report import described
 from flagsync._rules import is_number, require
+from flagsync.bulk import backfill as mirror
 from flagsync.bulk.pace import PROFILES_PER_SECOND
 
 SAMPLE_ROWS = 100
+Identifier = Annotated[str, typer.Option(metavar="COLUMN", help="The column with the identifier.")]
+Rate = Annotated[float, typer.Option(metavar="N", help="Profiles a second, at most.")]
+Checkpoint = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        dir_okay=False,
+        show_default=False,
+        help="Where progress is written. The same command then goes on where the last run ended, however it ended.",
+    ),
+]
+Rejects = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        dir_okay=False,
+        show_default=False,
+        help="Where each row that was refused is written, a JSON object a line: row, identifier, reason.",
+    ),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Read each row and send nothing.")]
 EXAMPLES = (
     "flagsync backfill users.csv --type age=int --dry-run",
     "flagsync backfill users.csv --type age=int --checkpoint users.done --rejects users.bad",
@@ -43,13 +65,11 @@ def backfill(
         typer.Argument(
             metavar="FILE",
             show_default=False,
-            help="CSV with a header, JSON Lines or Parquet; - reads CSV or JSON Lines from stdin.",
+            help="CSV with a header, JSON Lines or Parquet; - reads CSV or JSON Lines from stdin. Columns are traits.",
         ),
     ],
     *,
-    identifier: Annotated[
-        str, typer.Option(metavar="COLUMN", help="The column with the identifier. Every other one is a trait.")
-    ] = "identifier",
+    identifier: Identifier = "identifier",
     types: Annotated[
         list[str] | None,
         typer.Option(
@@ -59,26 +79,10 @@ def backfill(
             help="The type of a trait: int, float, bool or str; as often as needed. A trait of CSV is text without it.",
         ),
     ] = None,
-    rate: Annotated[float, typer.Option(metavar="N", help="Profiles a second, at most.")] = PROFILES_PER_SECOND,
-    checkpoint: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            dir_okay=False,
-            show_default=False,
-            help="Where progress is written. The same command then goes on where the last run ended, however it ended.",
-        ),
-    ] = None,
-    rejects: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            dir_okay=False,
-            show_default=False,
-            help="Where each row that was refused is written, a JSON object a line: row, identifier, reason.",
-        ),
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Evaluate each row and send nothing.")] = False,
+    rate: Rate = PROFILES_PER_SECOND,
+    checkpoint: Checkpoint = None,
+    rejects: Rejects = None,
+    dry_run: DryRun = False,
     document: Document = None,
     as_json: Json = False,
 ) -> None:
@@ -87,7 +91,7 @@ def backfill(
     Rows that are refused do not stop the others, and the exit code is then 1. While Mixpanel cannot be reached, the
     command waits.
     """
-    _check(file, checkpoint, rejects, rate, dry_run=dry_run)
+    check_files(file, checkpoint, rejects, rate, dry_run=dry_run)
     declared = Types(types or (), identifier)
     with (
         Source(file, declared, identifier) as source,
@@ -95,13 +99,16 @@ def backfill(
         Journal(checkpoint, rejects, _job(source, identifier, declared, project, checkpoint)) as journal,
     ):
         run = Run(source, journal, rate)
-        report = run.of(_with_advice(source, declared), client, identifier=identifier, dry_run=dry_run)
+        rows = _with_advice(source, declared)
+        report = run.of(partial(mirror, rows, client, identifier=identifier, dry_run=dry_run))
     run.show(as_json=as_json, has_rejects=rejects is not None)
     if report.rejected:
         raise typer.Exit(WRONG)
 
 
-def _check(file: Path, checkpoint: Path | None, rejects: Path | None, rate: float, *, dry_run: bool) -> None:
+def check_files(
+    file: Path, checkpoint: Path | None, rejects: Path | None, rate: float, *, dry_run: bool
+) -> None:
     """Refuse files that would overwrite each other, and a dry run that would count as progress."""
     if not (is_number(rate) and rate > 0):
         raise Failure(f"--rate takes a number above 0, not {rate}")
@@ -129,9 +136,7 @@ def _client(document: Path | None, *, dry_run: bool) -> Iterator[tuple[FlagSync,
         with failing_on(ValueError, ImportError):
             client = FlagSync(flagsmith, **environment.flagsync)
         with client:
-            options = options_of(environment)
-            where = options.destination(options.token or "")
-            yield client, blake2b(f"{where.url} {where.project}".encode(), digest_size=8).hexdigest()
+            yield client, project_of(options_of(environment))
 
 
 def _check_flagsmith(flagsmith: Flagsmith) -> None:

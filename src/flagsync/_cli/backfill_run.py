@@ -1,8 +1,8 @@
-"""One run of ``flagsync backfill``: mirrors rows, shows how far it is, and what became of them."""
+"""One run of a command over the rows of a file: shows how far it is, and what became of them."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
 from dataclasses import asdict
+from typing import Protocol
 
 from flagsmith.exceptions import FlagsmithAPIError
 
@@ -11,16 +11,24 @@ from flagsync._cli.failure import WRONG, Failure
 from flagsync._cli.journal import Journal
 from flagsync._cli.rows.source import Source
 from flagsync._cli.terminal import say, show, show_json, table
-from flagsync._client import FlagSync
 from flagsync._messages import no_answer
-from flagsync.bulk import Outcome, Report, backfill
+from flagsync.bulk import Outcome, Report
+from flagsync.bulk.run import OnProgress, OnReject
 from flagsync.exceptions import DeliveryError
 
 MAX_REASONS, SHOWN_REASONS = 100, 5
 
 
+class Work(Protocol):
+    """What is done with rows: ``bulk.backfill``, or what takes the same arguments."""
+
+    def __call__(
+        self, *, rate: float, after: Report, on_progress: OnProgress, on_reject: OnReject
+    ) -> Report: ...
+
+
 class Run:
-    """One run of the command.
+    """One run of a command.
 
     Args:
         source: Where the rows are read.
@@ -32,22 +40,16 @@ class Run:
         self._source, self._journal, self._rate = source, journal, rate
         self._report, self._reasons, self._seconds = journal.before, Counter[str](), 0.0
 
-    def of(
-        self, rows: Iterable[Mapping[str, object]], client: FlagSync, *, identifier: str, dry_run: bool
-    ) -> Report:
-        """Mirror the rows.
+    def of(self, work: Work) -> Report:
+        """Do the work on the rows.
 
         Raises:
-            Failure: They cannot be mirrored to the end.
+            Failure: It cannot be done to the end.
         """
         try:
             with Bar(self._rate, self._journal.before) as bar:
-                self._report = backfill(
-                    rows,
-                    client,
-                    identifier=identifier,
+                self._report = work(
                     rate=self._rate,
-                    dry_run=dry_run,
                     after=self._journal.before,
                     on_progress=lambda report: self._note(report, bar),
                     on_reject=self._reject,

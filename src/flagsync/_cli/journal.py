@@ -16,7 +16,7 @@ from flagsync.bulk import Outcome, Report
 
 CHANGED = {
     "file": "of another file, or the file has changed since",
-    "options": "of a run with another --identifier or --type",
+    "options": "of another command, or of a run with other options",
     "project": "of another Mixpanel project, region or URL",
 }
 
@@ -74,7 +74,7 @@ class Journal:
             found = Report(**content["report"]), int(content["rejects_bytes"])
             changed = [what for key, what in CHANGED.items() if content[key] != self._job[key]]
         except (ValueError, TypeError, LookupError) as error:
-            raise Failure(f"{self._checkpoint} is no checkpoint of a backfill: choose another file") from error
+            raise Failure(f"{self._checkpoint} is no checkpoint: choose another file") from error
         if changed:
             raise Failure(
                 f"The checkpoint {self._checkpoint} is {' and '.join(changed)}. To begin anew, remove it; to go on, "

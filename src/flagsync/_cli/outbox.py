@@ -136,7 +136,9 @@ def export(
 
 def _described(message: Message, *, reveal: bool) -> dict[str, Any]:
     """Return what is shown of a message; without personal data unless ``reveal``."""
-    record = json.loads(message.record)
+    record = dict[str, Any]()
+    for one in json.loads(b"[%b]" % message.record):  # one that removes properties may come first
+        record |= one
     where, of_profile = message.destination, message.replaces
     digest = blake2b(message.distinct_id.encode(), digest_size=6).hexdigest()
     properties = record.get("$set", {}) if of_profile else record["properties"]

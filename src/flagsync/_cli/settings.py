@@ -6,6 +6,7 @@ Guarantee: the rules are those of ``FlagSync.from_env``, and so are their texts.
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from hashlib import blake2b
 from pathlib import Path
 from typing import Annotated
 
@@ -59,6 +60,12 @@ def options_of(environment: Environment) -> Options:
     """Return the options that a client would have. Their rules are not checked."""
     given = {**(FlagSync.__init__.__kwdefaults__ or {}), **environment.flagsync}
     return Options(token=given.pop("mixpanel_token"), tuning=Tuning(), **given)
+
+
+def project_of(options: Options) -> str:
+    """Return a text that tells Mixpanel projects apart, without being a token."""
+    where = options.destination(options.token or "")
+    return blake2b(f"{where.url} {where.project}".encode(), digest_size=8).hexdigest()
 
 
 @contextmanager

@@ -8,6 +8,7 @@ evaluation   the insides of ``Flags``, and Flagsmith's engine
 document     Document: an environment document in parts: the same for every identity, for equal traits, or neither
 division     divide: decides which flag is in which part
 profile      ProfileEncoder: a call -> a message that sets properties, and a key that tells which results must be equal
+deletions    Deletions: which properties of deleted features are removed
 distinct_id  identifier -> ``distinct_id``
 properties   flags -> JSON
 envelope     records of the Mixpanel SDK

@@ -146,6 +146,7 @@ class Encoder:
         """Encode what waits now, each identity once."""
         inbox, pacer, flushes = self._inbox, self._pacer, self._flushes.waiting()
         pacer.rhythm = WHILE_SOMEBODY_WAITS if self._is_hurried() else AS_A_RULE
+        self._profile.look_for_deletions()
         retired = self._profile.calls.retire()  # before collecting: no call that comes later refers to these
         inbox.collect()
         left = len(inbox)

@@ -15,7 +15,7 @@ from flagsmith.models import Flag
 from flagsync._clock import monotonic, time
 from flagsync._encoding.calls import Calls, Exposure
 from flagsync._encoding.distinct_id import NotMirrored
-from flagsync._encoding.envelope import EventEnvelope
+from flagsync._encoding.envelope import Records
 from flagsync._encoding.properties import MAX_STRING_BYTES, PropertyValue
 from flagsync._encoding.variant import no_sample, with_rollout
 from flagsync._outbox.contract import MAX_MESSAGE_BYTES, Destination, Message
@@ -68,7 +68,7 @@ class ExposureEncoder:
         self, token: str, calls: Calls, names: ExposureNames, destination: Destination, report: Reporter
     ) -> None:
         self._calls, self._names, self._destination, self._report = calls, names, destination, report
-        self._envelope = EventEnvelope(token)
+        self._records = Records(token)
         self._rollouts: tuple[int, frozenset[str]] = 0, frozenset()  # those of the document that was used last
 
     def encode(self, distinct_id: str, exposure: Exposure) -> Message | NotMirrored:
@@ -98,7 +98,7 @@ class ExposureEncoder:
             "Experiment name": experiment,
             "Variant name": variant,
         }
-        body = self._envelope.track(distinct_id, EVENT, properties)
+        body = self._records.track(distinct_id, EVENT, properties)
         if len(body) > MAX_MESSAGE_BYTES:
             raise OverflowError
         return Message(

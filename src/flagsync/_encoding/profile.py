@@ -13,6 +13,7 @@ from time import perf_counter
 from flagsmith.models import Flag
 
 from flagsync._encoding.calls import EXACT_FORMAT, Call, Calls, identity_of
+from flagsync._encoding.deletions import Deletions
 from flagsync._encoding.distinct_id import NotMirrored, distinct_id_of
 from flagsync._encoding.division import divide
 from flagsync._encoding.document import MAX_TRAITS_BYTES, Document, digest_of
@@ -54,6 +55,7 @@ class ProfileEncoder:
         resend_after_seconds: When an equal message is sent again.
         pacer: Lets the thread rest between pieces of work.
         report: Where each flag that is left out or cut, and white space around identifiers, is reported once.
+        deletions: Knows which properties to remove; None removes none.
 
     Attributes:
         calls: Makes the calls, in any thread.
@@ -70,16 +72,22 @@ class ProfileEncoder:
         resend_after_seconds: float,
         pacer: Pacer,
         report: Reporter,
+        deletions: Deletions | None = None,
     ) -> None:
         self.destination, self._resend_after_seconds = destination, resend_after_seconds
         self.calls, self._distinct_id, self._pacer, self._report = calls, mapping.distinct_id, pacer, report
-        self._envelope = Envelope(token)
+        self._envelope, self._deletions = Envelope(token), deletions
         self._properties = Properties(mapping.property_name, mapping.property_value, report.warn_once)
         # The application's own property_value must be called for each identity.
         self._knows_values = mapping.property_value is served_value
         self._templates: dict[int, _Template] = {}  # by the number of the document
         self._no_template = self._new_template(NO_DOCUMENT)
         self._evaluation_seconds = 0.0  # how long the last one took, without a pause
+
+    def look_for_deletions(self) -> None:
+        """Look again at the documents, if features may have been absent from them for long enough by now."""
+        if self._deletions is not None and self._deletions.is_due():
+            self._templates.clear()
 
     def distinct_id(self, identifier: object) -> str | NotMirrored:
         """Return the profile of an identifier."""
@@ -120,7 +128,7 @@ class ProfileEncoder:
             return NotMirrored("no flag has a property name")
         self._properties.check_count(template.count + len(members))
         varying = ",".join((*members, "") if members and template.count else members)
-        body, tail = self._envelope.people_set(distinct_id, varying), template.tail
+        body, tail = self._envelope.people_set(distinct_id, varying, template.unset), template.tail
         if len(body) + len(tail) > MAX_MESSAGE_BYTES:
             raise OverflowError
         fingerprint = template.fingerprint.copy()
@@ -166,7 +174,10 @@ class ProfileEncoder:
         names = self._properties.declare(document.features)
         members = self._properties.members(document.constant)
         constant = ",".join(members)
-        return _Template(document, constant, self._envelope.end(constant), len(members), names)
+        unset: tuple[str, ...] = ()
+        if self._deletions is not None and document.features:
+            unset = self._deletions.of(document.whole, self._properties.names(document.features))
+        return _Template(document, constant, self._envelope.end(constant), len(members), names, unset=unset)
 
 
 class _Template:
@@ -178,13 +189,16 @@ class _Template:
         tail: The end of every record, with these properties.
         count: How many properties these are.
         names: The names of all properties.
+        unset: The names of properties that every record removes.
 
     Attributes:
         by_traits: The properties that are the same for equal traits.
     """
 
-    def __init__(self, document: Document, constant: str, tail: bytes, count: int, names: str) -> None:
-        self.document, self.tail, self.count = document, tail, count
-        self.fingerprint = blake2b(constant.encode(), digest_size=16)
+    def __init__(
+        self, document: Document, constant: str, tail: bytes, count: int, names: str, *, unset: tuple[str, ...]
+    ) -> None:
+        self.document, self.tail, self.count, self.unset = document, tail, count, unset
+        self.fingerprint = blake2b("\0".join((constant, *unset)).encode(errors="surrogatepass"), digest_size=16)
         self.key = blake2b(document.digest + self.fingerprint.digest() + names.encode(), digest_size=8)
         self.by_traits = Recent[bytes, tuple[str, ...]](MAX_REMEMBERED_TRAITS)

@@ -19,6 +19,7 @@ PropertyValue: TypeAlias = str | float | bool | Sequence["PropertyValue"] | Mapp
 
 # https://docs.mixpanel.com/docs/data-structure/user-profiles
 MAX_PROPERTIES, MAX_NAME_CHARACTERS, MAX_STRING_BYTES, MAX_OBJECT_BYTES = 2000, 255, 255, 256_000
+RESERVED = ("$", "mp_")  # what names of Mixpanel's own properties begin with
 MAX_CACHED_VALUES = 100  # per flag, which has few
 CACHED_TYPES = (str, int)  # exactly these: equal values of other types may have different JSON
 
@@ -56,6 +57,11 @@ class Properties:
         """Name the properties of features, in this order; return a text that is equal for equal names."""
         found = [self._properties[name] if name in self._properties else self._add(name) for name in features]
         return "\0".join(member.true for member in found if member is not None)
+
+    def names(self, features: Iterable[str]) -> dict[str, str]:
+        """Return the names of the properties that declared features have."""
+        found = {feature: self._properties[feature] for feature in features}
+        return {feature: one.name for feature, one in found.items() if one is not None}
 
     def members(self, flags: Iterable[Flag]) -> list[str]:
         """Return the members of a JSON object, in the order of the flags; those without a property are left out."""
@@ -106,7 +112,7 @@ class Properties:
             return None
         if not isinstance(name, str) or not name:
             problem = "property_name returned neither a name nor None"
-        elif name.startswith(("$", "mp_")):
+        elif name.startswith(RESERVED):
             problem = "Mixpanel reserves $… and mp_…; property_name may give another name"
         elif name in (cut_alike := self._names.setdefault(name[:MAX_NAME_CHARACTERS], set())):
             problem = "another flag has this name; property_name may give another one"
@@ -135,11 +141,17 @@ class Properties:
 
 
 class _Property:
-    """Encodes the name and a value of one property as a member of a JSON object."""
+    """Encodes the name and a value of one property as a member of a JSON object.
+
+    Attributes:
+        name: Its name.
+        true: The member if the value is true.
+        false: The member if the value is false.
+    """
 
     def __init__(self, name: str, flag: str, warn: Callable[[str], None]) -> None:
-        self._name, self._flag, self._warn = json.dumps(name), flag, warn
-        self.true, self.false = f"{self._name}:true", f"{self._name}:false"
+        self.name, self._json, self._flag, self._warn = name, json.dumps(name), flag, warn
+        self.true, self.false = f"{self._json}:true", f"{self._json}:false"
         self.encode_cached = lru_cache(MAX_CACHED_VALUES)(self.encode)
 
     def encode(self, value: PropertyValue) -> str:
@@ -152,4 +164,4 @@ class _Property:
             self._warn(f"{self._flag}: Mixpanel truncates its value to {MAX_STRING_BYTES} bytes")
         if isinstance(value, (list, dict)) and len(text) > MAX_OBJECT_BYTES:
             self._warn(f"{self._flag}: Mixpanel stores no more than {MAX_OBJECT_BYTES} bytes of its value")
-        return f"{self._name}:{text}"
+        return f"{self._json}:{text}"

@@ -5,7 +5,7 @@ Guarantee: the counts of the file change in the transaction that changes its mes
 
 import json
 import sqlite3
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from hashlib import blake2b
 from math import inf
 from typing import TypeVar
@@ -85,6 +85,12 @@ class Change:
             if self._file.execute(sql.POSTPONE, (message.version,)).rowcount:
                 self._file.execute(sql.COUNT_VERSION)
                 self._file.execute(sql.USE_TAIL_OF_LAST)
+
+    def note_absences(self, destination: Destination, since: Mapping[str, float]) -> dict[str, float]:
+        """Keep times by text; return all of a destination."""
+        number = self._number(destination)
+        self._file.executemany(sql.NOTE_ABSENCE, [(number, text, time) for text, time in since.items()])
+        return dict(self._file.execute(sql.ABSENCES, (number,)).fetchall())
 
     def drop_beyond(self, max_pending: int) -> None:
         """Drop the oldest waiting messages beyond a bound, of the destinations that got new ones."""

@@ -172,6 +172,13 @@ class Intake(Protocol):
     def has_full_batch(self) -> bool:
         """Return whether enough waits for a full request, as far as this process knows. Does no I/O."""
 
+    def note_absences(self, destination: Destination, since: Mapping[str, float]) -> Mapping[str, float] | None:
+        """Keep since when some properties are absent; return this of all that are kept for a destination.
+
+        The times are seconds since 1970, 0.0 for a property that is present. None is returned while a shared store
+        cannot be used.
+        """
+
 
 class Delivery(Protocol):
     """The outbox as the sender sees it; one thread calls these, and holds no lock meanwhile."""

@@ -97,6 +97,16 @@ class DurableOutbox:
             return self._memory.has_full_batch()
         return self._accounting.status.pending >= self._full_batch
 
+    def note_absences(self, destination: Destination, since: Mapping[str, float]) -> Mapping[str, float] | None:
+        with self._io:
+            if self._outage.is_active:
+                return None
+            try:
+                return self._backend.note_absences(destination, since)
+            except Exception as error:  # noqa: BLE001 - as for claims
+                self._outage.begin(error, len(self._memory))
+                return None
+
     def claim(self, resting: Mapping[Destination, float], *, urgent: bool) -> Claim:
         with self._io:
             # Usually the encoder's thread saves. Save here if it is held up, or if an outage may be over.
@@ -207,7 +217,7 @@ class DurableOutbox:
         self._sent.add(claim.messages, is_certain=False)
         if not claim.messages and not len(self._memory) and (not len(self._sent) or self._outage.is_long()):
             with suppress(Exception):  # a lease that fails is not used
-                self._backend.release_lease()
+                self._backend.close()
         return claim
 
     def _may_send_from_memory(self) -> bool:

@@ -52,6 +52,7 @@ class MemoryOutbox:
         self._lock = threading.RLock()  # held while dictionaries change, and never while calling out
         self._queues: dict[Destination, Queue] = {}
         self._in_flight: dict[str, Flying] = {}  # by slot
+        self._absences: dict[Destination, dict[str, float]] = {}
         self._version = 0
         self._is_abandoned = False
 
@@ -91,6 +92,11 @@ class MemoryOutbox:
 
     def has_full_batch(self) -> bool:
         return any(self._is_full(queue) for queue in [*self._queues.values()])
+
+    def note_absences(self, destination: Destination, since: Mapping[str, float]) -> Mapping[str, float]:
+        kept = self._absences.setdefault(destination, {})
+        kept.update(since)
+        return {**kept}
 
     def claim(self, resting: Mapping[Destination, float], *, urgent: bool) -> Claim:
         with self._lock:

@@ -21,6 +21,8 @@ CREATE TABLE messages (version INTEGER PRIMARY KEY AUTOINCREMENT, destination IN
     resend_after_seconds REAL, account INTEGER, replaces INTEGER, tail INTEGER, body BLOB);
 CREATE TABLE tails (number INTEGER PRIMARY KEY AUTOINCREMENT, digest BLOB UNIQUE, last_version INTEGER,
     content BLOB);
+CREATE TABLE absences (destination INTEGER, property TEXT, since REAL, PRIMARY KEY (destination, property))
+    WITHOUT ROWID;
 CREATE INDEX last_used ON tails (last_version);
 CREATE UNIQUE INDEX latest ON messages (destination, key) WHERE latest;
 CREATE INDEX pending ON messages (destination, version) WHERE body NOTNULL
@@ -28,7 +30,7 @@ CREATE INDEX pending ON messages (destination, version) WHERE body NOTNULL
 OUTBOX = Format(
     name="outbox",
     application=0x666C6773,
-    version=3,
+    version=4,
     tables=TABLES,
     page_bytes=8192,  # several messages fit into a page
     # A process that dies loses nothing; a power failure may lose the last transactions.
@@ -44,6 +46,9 @@ COUNT_MESSAGES = "UPDATE destinations SET pending = pending + ?, remembered = re
 PENDING = "SELECT pending FROM destinations WHERE number = ?"
 ALL_PENDING = "SELECT coalesce(sum(pending), 0) FROM destinations"
 ALL_REMEMBERED = "SELECT coalesce(sum(remembered), 0) FROM destinations"
+
+NOTE_ABSENCE = "INSERT OR REPLACE INTO absences VALUES (?, ?, ?)"
+ABSENCES = "SELECT property, since FROM absences WHERE destination = ?"
 
 NEW_ACCOUNT = "INSERT OR IGNORE INTO accounts (process) VALUES (?)"
 ACCOUNT = "SELECT number FROM accounts WHERE process = ?"

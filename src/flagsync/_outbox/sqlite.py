@@ -6,7 +6,7 @@ whatever the size of the file. Boundary: local file systems, whose locks the ker
 
 import os
 import sqlite3
-from collections.abc import Collection, Generator, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from os import PathLike
 from typing import NamedTuple
@@ -113,8 +113,9 @@ class SQLiteBackend:
     def try_acquire_lease(self) -> bool:
         return self._file.lease.try_acquire()
 
-    def release_lease(self) -> None:
-        self._file.lease.release()
+    def note_absences(self, destination: Destination, since: Mapping[str, float]) -> Mapping[str, float]:
+        with self._file.write(monotonic() + BUSY_SECONDS) as file:
+            return Change(file, self._process.get()).note_absences(destination, since)
 
     def close(self) -> None:
         self._file.close()

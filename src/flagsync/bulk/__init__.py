@@ -3,6 +3,7 @@
 rows       a row -> an identifier and traits
 report     what became of rows
 client     a client, as a backfill uses it
+settling   waits until rows are settled
 window     rows in flight: which are settled, and with what outcome
 pace       keeps below Mixpanel's limit
 run        ``backfill``

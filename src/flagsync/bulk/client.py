@@ -5,8 +5,6 @@ Guarantee: what is submitted is evaluated and sent by the client's own threads, 
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from math import inf
-from threading import Thread
 
 from flagsmith.exceptions import FlagsmithAPIError
 from flagsmith.models import Flags
@@ -16,11 +14,12 @@ from flagsync._encoding.distinct_id import NotMirrored, distinct_id_of
 from flagsync._encoding.evaluation import context_of, is_evaluated
 from flagsync._encoding.pacer import WHILE_SOMEBODY_WAITS, Pacer
 from flagsync._messages import status_of
-from flagsync._pipeline import Pipeline, profile_encoder
+from flagsync._pipeline import profile_encoder
 from flagsync._report import Reporter
 from flagsync._rules import require, shown
 from flagsync.bulk.report import Result
 from flagsync.bulk.rows import Row
+from flagsync.bulk.settling import Settling
 
 # A remote Flagsmith answers these if it cannot evaluate this one identity.
 REFUSED = (400, 413, 414, 422)
@@ -28,43 +27,12 @@ NO_FLAGS = "Flagsmith evaluated no flags"
 NO_TOKEN = "a-dry-run"  # noqa: S105 - nothing is sent with it
 
 
-class Settling(Thread):
-    """Waits until what was submitted before is settled.
-
-    Attributes:
-        is_settled: Whether it is.
-    """
-
-    def __init__(self, pipeline: Pipeline) -> None:
-        super().__init__(name="flagsync-backfill", daemon=True)
-        self._pipeline, self.is_settled = pipeline, False
-        self.start()
-
-    def run(self) -> None:
-        """Wait, but not while Mixpanel accepts nothing until a person corrects the configuration."""
-        self.is_settled = self._pipeline.flush(inf, unless_misconfigured=True)
-
-    def wait(self) -> None:
-        """Wait for the end of the thread.
-
-        Raises:
-            DeliveryError: It is not settled.
-        """
-        self.join()
-        if not self.is_settled or self._pipeline.is_closed:
-            raise self._pipeline.obstacle()
-
-
 class Client:
-    """Evaluates rows and mirrors them, or in a dry run only evaluates them.
+    """Evaluates rows and mirrors them, or in a dry run only evaluates them; see ``Target``.
 
     Args:
         client: The client of the application.
         dry_run: Whether to send nothing. Then the client needs no token.
-
-    Attributes:
-        max_rows: How many rows may be in flight, so that none is dropped.
-        success: What becomes of a row if all is well.
 
     Raises:
         ValueError: It is no client, or mirrors nothing although it should.
@@ -90,10 +58,7 @@ class Client:
 
     @contextmanager
     def followed_by(self, reject: Callable[[str, str], bool]) -> Iterator[None]:
-        """Meanwhile call a function with the ``distinct_id`` of each profile that is not updated, and the reason.
-
-        It returns whether it knows the profile, and must not raise.
-        """
+        """Meanwhile tell of each profile that is not updated."""
 
         def follow(distinct_id: str, reason: str) -> None:
             self._told += reject(distinct_id, reason)
@@ -109,7 +74,7 @@ class Client:
             report.followers = tuple(other for other in report.followers if other is not follow)
 
     def distinct_id(self, identifier: str) -> str | NotMirrored:
-        """Return the profile of an identifier."""
+        """Return the profile of an identifier, as the client names it."""
         return distinct_id_of(identifier, self._names.distinct_id)
 
     def submit(self, row: Row, distinct_id: str) -> str:
@@ -129,7 +94,7 @@ class Client:
         return "" if self._pipeline else self._evaluate(row.identifier, distinct_id, flags)
 
     def settle(self) -> Settling | None:
-        """Begin to wait until what was submitted is settled; None if nothing is sent."""
+        """Begin to wait for the client's own threads."""
         if self._pipeline is not None:
             return Settling(self._pipeline)
         calls = self._encoder.calls
@@ -137,10 +102,7 @@ class Client:
         return None
 
     def counts(self) -> tuple[int, int]:
-        """Return how many calls were unchanged, and how many were lost without a word of it, since the beginning.
-
-        A word is missing where another process has sent them, from an outbox that both share.
-        """
+        """Return what the client has counted since the beginning."""
         stats, before = self._client.stats(), self._before
         lost = stats.rejected + stats.dropped - before.rejected - before.dropped
         return stats.unchanged - before.unchanged, max(0, lost - self._told)

@@ -5,14 +5,17 @@ Guarantee: memory does not grow with the source; while Mixpanel is away, the sou
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
+from typing import TypeAlias
 
 from flagsync._client import FlagSync
 from flagsync._rules import is_number, require, shown
 from flagsync.bulk.client import Client
 from flagsync.bulk.pace import PROFILES_PER_SECOND, Pace
 from flagsync.bulk.report import Outcome, Report, RowCounts
-from flagsync.bulk.window import CHUNK_ROWS, Window
+from flagsync.bulk.window import CHUNK_ROWS, Target, Window
 
+OnProgress: TypeAlias = Callable[[Report], object]
+OnReject: TypeAlias = Callable[[Outcome], object]
 CHUNKS_PER_SECOND = 10  # at least, so that a low rate is an even one
 
 
@@ -24,8 +27,8 @@ def backfill(
     rate: float | None = PROFILES_PER_SECOND,
     dry_run: bool = False,
     after: Report | None = None,
-    on_progress: Callable[[Report], object] | None = None,
-    on_reject: Callable[[Outcome], object] | None = None,
+    on_progress: OnProgress | None = None,
+    on_reject: OnReject | None = None,
 ) -> Report:
     """Evaluate the flags of each row's user, and mirror them; return once all is settled.
 
@@ -57,17 +60,38 @@ def backfill(
             **rules(identifier, rate),
         }
     )
-    after = after or Report()
-    bulk, tally = Client(client, dry_run=dry_run), RowCounts(after)
-    rest = islice(rows, after.read, None)
-    for settled in outcomes(rest, bulk, identifier, None if dry_run else rate, first=after.read + 1):
+    target = Client(client, dry_run=dry_run)
+    return run(
+        rows,
+        target,
+        identifier,
+        rate=None if dry_run else rate,
+        after=after or Report(),
+        on_progress=on_progress,
+        on_reject=on_reject,
+    )
+
+
+def run(
+    rows: Iterable[object],
+    target: Target,
+    identifier: str,
+    *,
+    rate: float | None,
+    after: Report,
+    on_progress: OnProgress | None,
+    on_reject: OnReject | None,
+) -> Report:
+    """Do with rows what the target does; see ``backfill``."""
+    tally, rest = RowCounts(after), islice(rows, after.read, None)
+    for settled in outcomes(rest, target, identifier, rate, first=after.read + 1):
         tally.add(settled)
         for outcome in settled:
             if on_reject is not None and outcome.outcome == "rejected":
                 on_reject(outcome)
         if on_progress is not None:
-            on_progress(tally.report(*bulk.counts()))
-    return tally.report(*bulk.counts())
+            on_progress(tally.report(*target.counts()))
+    return tally.report(*target.counts())
 
 
 def rules(identifier: str, rate: float | None) -> dict[str, bool]:
@@ -81,8 +105,8 @@ def rules(identifier: str, rate: float | None) -> dict[str, bool]:
 
 
 def outcomes(
-    rows: Iterable[object], client: Client, identifier: str, rate: float | None, first: int = 1
+    rows: Iterable[object], target: Target, identifier: str, rate: float | None, first: int = 1
 ) -> Iterator[list[Outcome]]:
     """Yield what became of each row, in their order, some at a time; see ``Window.outcomes``."""
     chunk_rows = CHUNK_ROWS if rate is None else min(CHUNK_ROWS, max(1, int(rate / CHUNKS_PER_SECOND)))
-    return Window(client, identifier, Pace(rate), chunk_rows).outcomes(rows, first)
+    return Window(target, identifier, Pace(rate), chunk_rows).outcomes(rows, first)

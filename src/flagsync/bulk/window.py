@@ -4,18 +4,53 @@ Guarantee: memory does not grow with the source, and a bad row costs itself. Whi
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from itertools import islice
+from typing import Protocol
 
 from flagsync._encoding.distinct_id import NotMirrored
-from flagsync.bulk.client import Client, Settling
 from flagsync.bulk.pace import Pace
-from flagsync.bulk.report import Outcome
+from flagsync.bulk.report import Outcome, Result
 from flagsync.bulk.rows import Row, Unreadable, read
+from flagsync.bulk.settling import Settling
 
 # A request takes 2 MB, some 1,600 profiles of 50 flags. While one is on its way the next one fills, and a crash repeats
 # little more than that.
 CHUNK_ROWS, MAX_CHUNKS = 500, 8
+
+
+class Target(Protocol):
+    """What is done with rows.
+
+    Attributes:
+        max_rows: How many rows may be in flight, so that none is dropped.
+        success: What becomes of a row if all is well.
+    """
+
+    max_rows: int
+    success: Result
+
+    def distinct_id(self, identifier: str) -> str | NotMirrored:
+        """Return the profile of an identifier."""
+
+    def submit(self, row: Row, distinct_id: str) -> str:
+        """Begin with a row; return why that is impossible, or nothing."""
+
+    def settle(self) -> Settling | None:
+        """Begin to wait until what was submitted is settled; None if nothing is sent."""
+
+    def followed_by(self, reject: Callable[[str, str], bool]) -> AbstractContextManager[None]:
+        """Meanwhile call a function with the ``distinct_id`` of each profile that is not updated, and the reason.
+
+        It returns whether it knows the profile, and must not raise.
+        """
+
+    def counts(self) -> tuple[int, int]:
+        """Return how many rows were unchanged, and how many were lost without a word of it, since the beginning.
+
+        A word is missing where another process has sent them, from an outbox that both share.
+        """
 
 
 class Chunk:
@@ -44,15 +79,15 @@ class Window:
     """Evaluates the rows of a source, and tells what became of each.
 
     Args:
-        client: Evaluates and mirrors them.
+        target: What is done with them.
         column: The column with the identifier.
         pace: Keeps below Mixpanel's limit.
         chunk_rows: How many rows are settled together.
     """
 
-    def __init__(self, client: Client, column: str, pace: Pace, chunk_rows: int = CHUNK_ROWS) -> None:
-        self._client, self._column, self._pace = client, column, pace
-        self._chunk_rows = max(1, min(chunk_rows, client.max_rows // MAX_CHUNKS))
+    def __init__(self, target: Target, column: str, pace: Pace, chunk_rows: int = CHUNK_ROWS) -> None:
+        self._target, self._column, self._pace = target, column, pace
+        self._chunk_rows = max(1, min(chunk_rows, target.max_rows // MAX_CHUNKS))
         self._chunks = deque[Chunk]()
         self._in_flight: dict[str, Outcome] = {}  # the latest row of each profile
 
@@ -70,7 +105,7 @@ class Window:
         """
         numbered = enumerate(rows, first)
         is_end = False
-        with self._client.followed_by(self._reject):
+        with self._target.followed_by(self._reject):
             while not is_end:
                 chunk = self._chunk(numbered)
                 self._chunks.append(chunk)
@@ -93,7 +128,7 @@ class Window:
                 self._submit(chunk, number, row)
         except Exception as error:  # noqa: BLE001 - it is raised once these rows are settled
             chunk.failure = error
-        chunk.settling = self._client.settle() if chunk.profiles else None
+        chunk.settling = self._target.settle() if chunk.profiles else None
         return chunk
 
     def _submit(self, chunk: Chunk, number: int, row: object) -> None:
@@ -101,8 +136,8 @@ class Window:
         if isinstance(found, Unreadable):
             chunk.outcomes.append(Outcome(number, found.identifier, "rejected", found.reason))
             return
-        outcome = Outcome(number, found.identifier, self._client.success)
-        distinct_id = self._client.distinct_id(found.identifier)
+        outcome = Outcome(number, found.identifier, self._target.success)
+        distinct_id = self._target.distinct_id(found.identifier)
         if isinstance(distinct_id, NotMirrored):
             outcome.outcome, outcome.reason = (
                 "rejected" if distinct_id.reason else "skipped",
@@ -115,9 +150,9 @@ class Window:
     def _evaluate(self, chunk: Chunk, outcome: Outcome, row: Row, distinct_id: str) -> None:
         before, self._in_flight[distinct_id] = self._in_flight.get(distinct_id), outcome
         chunk.profiles.append((distinct_id, outcome))
-        if reason := self._client.submit(row, distinct_id):
+        if reason := self._target.submit(row, distinct_id):
             outcome.outcome, outcome.reason = "rejected", reason
-        elif before is not None and before.outcome == self._client.success:
+        elif before is not None and before.outcome == self._target.success:
             before.outcome = "superseded"
 
     def _settled(self) -> list[Outcome]:

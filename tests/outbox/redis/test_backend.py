@@ -487,6 +487,7 @@ def test_namespace_has_no_keys_but_those_that_scripts_are_told(
     assert confirm(backend, "ann") == []
     settle(backend, accepted=claim(backend)[:1])
     tell_sent(backend, "cid=1")
+    backend.note_absences(HERE, {"[1]": 0.0})
     assert {*client.scan_iter(f"*{namespace}*")} == {*keys_of(namespace)}
     assert [client.ttl(key) for key in keys_of(namespace)] == [-1] * len(
         NAMES

@@ -181,7 +181,7 @@ def test_server_without_memory_refuses_to_store_and_lets_messages_be_sent(
     backend.settle(batch[:1], batch[1:2], (), soon())
     backend.settle((), (), batch[2:], soon())
     assert deliver(backend) == ["cid=1"]
-    backend.release_lease()
+    backend.close()
     server.execute("CONFIG", "SET", "maxmemory", "0")
     store(backend, "dan=1", "ann=1", second=2)
     assert deliver(backend) == ["dan=1"]

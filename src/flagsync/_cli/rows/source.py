@@ -119,7 +119,9 @@ def _rows(path: Path, name: str, file: BufferedReader, identifier: str) -> Rows:
         rows: Rows = import_module("flagsync._cli.rows.parquet_rows").ParquetRows(file, name)
         return rows
     if head.startswith(GZIP):
-        raise Failure(f"{name} is compressed: pass it as gunzip --stdout FILE | flagsync backfill -")
+        raise Failure(
+            f"{name} is compressed: decompress it, or pass - and pipe gunzip --stdout FILE into the command"
+        )
     if head.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) or b"\0" in head:
         raise Failure(f"{name} is no text in UTF-8: convert it, such as with iconv -f utf-16 -t utf-8")
     if text.startswith(b"[") and suffix not in CSV_SUFFIXES:

@@ -7,8 +7,9 @@ over has only what was replicated.
 """
 
 import secrets
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from math import inf
 from typing import NamedTuple, TypeVar
 from uuid import uuid4
 
@@ -137,15 +138,16 @@ class PostgresBackend:
             self._may_hold_lease = bool(transaction.run(sql.ACQUIRE, owner, self.lease_seconds, owner))
         return self._may_hold_lease
 
-    def release_lease(self) -> None:
-        with self._database.transaction() as transaction:
-            transaction.run(sql.RELEASE, self._process.get().name)
-        self._may_hold_lease = False
+    def note_absences(self, destination: Destination, since: Mapping[str, float]) -> Mapping[str, float]:
+        with self._change(inf) as change:
+            return change.note_absences(destination, since)
 
     def close(self) -> None:
         try:
             if self._may_hold_lease:
-                self.release_lease()
+                with self._database.transaction() as transaction:
+                    transaction.run(sql.RELEASE, self._process.get().name)
+                self._may_hold_lease = False
         finally:
             self._database.close()
 

@@ -5,7 +5,7 @@ as for many.
 """
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from math import inf
 from typing import NamedTuple
 
@@ -72,6 +72,12 @@ class Change:
                 rows.touch(digest, self._later(row, repeat))
         self._write(rows)
         return new
+
+    def note_absences(self, destination: Destination, since: Mapping[str, float]) -> dict[str, float]:
+        """Keep times by text; return all of a destination."""
+        number = self._number(destination)
+        self._transaction.run(sql.NOTE_ABSENCES, number, [*since], [*since.values()])
+        return dict(self._transaction.rows(sql.ABSENCES, number))
 
     def drop_beyond(self, max_pending: int, limit: int) -> None:
         """Drop some of the oldest waiting messages beyond a bound, of the destinations that got new ones."""

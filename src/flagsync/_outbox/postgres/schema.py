@@ -17,7 +17,7 @@ from flagsync._postgres.tables import Tables
 
 OUTBOX = Tables(
     name="outbox",
-    version=1,
+    version=2,
     sql=f"""CREATE TABLE IF NOT EXISTS {{schema}}.outbox_store (
     one boolean PRIMARY KEY DEFAULT true CHECK (one), id bigint NOT NULL, last_version bigint NOT NULL DEFAULT 0,
     last_account integer NOT NULL DEFAULT 0) WITH (fillfactor = 10);
@@ -52,6 +52,8 @@ ALTER TABLE {{schema}}.outbox_waiting ALTER COLUMN body SET STORAGE EXTERNAL;
 CREATE TABLE IF NOT EXISTS {{schema}}.outbox_tails (
     digest bytea PRIMARY KEY, last_version bigint NOT NULL, content bytea NOT NULL)
     WITH (fillfactor = 50, toast_tuple_target = 128);
+CREATE TABLE IF NOT EXISTS {{schema}}.outbox_absences (
+    destination integer, property text, since double precision NOT NULL, PRIMARY KEY (destination, property));
 CREATE INDEX IF NOT EXISTS outbox_last_used ON {{schema}}.outbox_tails (last_version);
 """,
     advice="deliver their pending updates with the version that created them, and drop them",
@@ -163,6 +165,11 @@ CLOSE_ACCOUNTS = f"""WITH closed AS (DELETE FROM outbox_accounts WHERE number IN
     sums AS (SELECT {", ".join(f"coalesce(sum({name}), 0)::bigint AS {name}" for name in ALL_COUNTS)} FROM closed)
     UPDATE outbox_accounts SET {", ".join(f"{name} = outbox_accounts.{name} + sums.{name}" for name in ALL_COUNTS)}
     FROM sums WHERE number = 0"""
+
+# Properties
+NOTE_ABSENCES = """INSERT INTO outbox_absences SELECT %s, * FROM unnest(%b::text[], %b::double precision[])
+    ON CONFLICT (destination, property) DO UPDATE SET since = excluded.since"""
+ABSENCES = "SELECT property, since FROM outbox_absences WHERE destination = %s"
 
 # Claims, the state, the lease
 IN_TURN = """SELECT id, number, url, project, first_version FROM outbox_store, outbox_destinations WHERE pending > 0

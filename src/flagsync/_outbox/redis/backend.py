@@ -5,7 +5,7 @@ the size of the store. Boundary: what a server loses when it fails depends on it
 """
 
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import chain
 from math import inf
 from struct import Struct
@@ -119,15 +119,17 @@ class RedisBackend:
             process.is_advised = True
         return process.may_hold_lease
 
-    def release_lease(self) -> None:
-        process = self._process.get()
-        if process.may_hold_lease:
-            self._run("lease", process.account, 0)
-            process.may_hold_lease = False
+    def note_absences(self, destination: Destination, since: Mapping[str, float]) -> Mapping[str, float]:
+        times: Iterator[Argument] = chain.from_iterable(since.items())
+        reply: Any = self._run("absences", name_of(destination), *times)
+        return {text.decode(): float(time) for text, time in zip(reply[::2], reply[1::2], strict=True)}
 
     def close(self) -> None:
+        process = self._process.get()
         try:
-            self.release_lease()
+            if process.may_hold_lease:
+                self._run("lease", process.account, 0)
+                process.may_hold_lease = False
         finally:
             self._server.close()
 

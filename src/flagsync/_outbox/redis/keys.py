@@ -1,6 +1,6 @@
 """The keys of a namespace, which all share one hash slot, so that one script can use them in a cluster."""
 
-NAMES = ("meta", "destinations", "accounts", "latest", "queue", "waiting", "tails", "tail_uses")
+NAMES = ("meta", "destinations", "accounts", "latest", "queue", "waiting", "tails", "tail_uses", "absences")
 """What the scripts call them: see ``lua/common.lua``."""
 
 

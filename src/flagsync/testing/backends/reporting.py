@@ -126,6 +126,25 @@ class ReportingContract:
         other.close()
         assert [backend.totals().every for backend in (one, other, connect())] == [expected] * 3
 
+    # Properties
+
+    def test_absences_are_kept_for_all_processes(self, connect: Connect) -> None:
+        one, other = connect(), connect()
+        assert one.note_absences(HERE, {}) == {}
+        assert one.note_absences(HERE, {"[1]": 0.0, "[2]": 0.0}) == {"[1]": 0.0, "[2]": 0.0}
+        assert other.note_absences(HERE, {"[2]": 1.8e9 + 0.25}) == {"[1]": 0.0, "[2]": 1.8e9 + 0.25}
+        one.close()
+        assert (
+            one.note_absences(HERE, {"[2]": 0.0}) == other.note_absences(HERE, {}) == {"[1]": 0.0, "[2]": 0.0}
+        )
+
+    def test_absences_of_two_destinations_or_stores_do_not_mix(self, connect: Connect) -> None:
+        backend = connect()
+        backend.note_absences(HERE, {"[1]": 5.0})
+        assert backend.note_absences(THERE, {"[1]": 6.0, "[3]": 0.0}) == {"[1]": 6.0, "[3]": 0.0}
+        assert backend.note_absences(HERE, {}) == {"[1]": 5.0}
+        assert connect("elsewhere").note_absences(HERE, {}) == {}
+
     # The lease
 
     def test_lease_is_held_by_one_process_at_a_time(self, connect: Connect) -> None:
@@ -137,20 +156,13 @@ class ReportingContract:
         assert deliver(one) == ["ann=1"]
         assert not other.try_acquire_lease()
 
-    def test_lease_can_be_released(self, connect: Connect) -> None:
-        one, other = connect(), connect()
-        assert one.try_acquire_lease()
-        one.release_lease()
-        one.release_lease()
-        assert other.try_acquire_lease()
-        one.release_lease()
-        assert not one.try_acquire_lease()
-
     def test_lease_is_released_when_a_backend_is_closed(self, connect: Connect) -> None:
         one, other = connect(), connect()
         assert one.try_acquire_lease()
         one.close()
+        one.close()
         assert other.try_acquire_lease()
+        one.close()
         assert not one.try_acquire_lease()
 
     def test_leases_of_two_stores_are_two(self, connect: Connect) -> None:

@@ -38,6 +38,7 @@ class StoringContract:
 
     def test_store_needs_no_time_while_no_other_process_writes(self, connect: Connect) -> None:
         backend = connect()
+        backend.status([])  # to connect may take a while
         backend.store([message_of("ann=1")], [], [], monotonic() - 1.0)
         assert waiting(backend) == ["ann=1"]
 

@@ -8,8 +8,9 @@
 -- queue         id of a waiting message, by number of its destination and version
 -- waiting       id -> record: the message
 -- tails         digest -> content; tail_uses: digest -> the version that used it last
+-- absences      destination, NUL and the text of a property -> since when it is absent
 local meta, destinations, accounts, latest = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local queue, waiting, tails, tail_uses = KEYS[5], KEYS[6], KEYS[7], KEYS[8]
+local queue, waiting, tails, tail_uses, absences = KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) + tonumber(clock[2]) / 1000000
 
