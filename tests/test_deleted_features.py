@@ -10,9 +10,9 @@ from flagsmith import Flagsmith
 from flagsmith.offline_handlers import LocalFileHandler
 
 from flagsync import FlagSync
+from flagsync._client_rules import DELETIONS_UNKNOWN
 from flagsync._encoding import deletions
 from flagsync._encoding.deletions import ABSENT_SECONDS, LOOK_SECONDS
-from flagsync._options import DELETIONS_UNKNOWN
 from flagsync._outbox.contract import MAX_BATCH_MESSAGES
 from flagsync.testing import MixpanelServer
 from tests.conftest import DATA

@@ -10,8 +10,9 @@ from flagsmith import Flagsmith
 from flagsmith.models import Flag
 
 from flagsync import FlagSync
+from flagsync._client_rules import CLIENT
 from flagsync._encoding.properties import served_value
-from flagsync._options import ARGUMENTS, CLIENT, PLACEHOLDER_TOKEN, SERVED_VALUE, Options, Tuning
+from flagsync._options import ARGUMENTS, PLACEHOLDER_TOKEN, SERVED_VALUE, Options, Tuning
 from flagsync.cohorts import SQLiteStore
 
 NAN = float("nan")

@@ -20,6 +20,7 @@ _call_threads threads in which asynchronous code runs blocking calls
 _event_loops  what asynchronous code needs from asyncio and trio
 _worker       a background thread
 _report       logs problems and passes them to ``on_error``
+_client_rules what must hold for the Flagsmith client that is wrapped
 _messages     warnings about how an application uses its client
 _loss         reports what a closing client gives up
 _stats        counts the outcomes of calls

@@ -11,6 +11,7 @@ from flagsmith.models import DefaultFlag, Flag, Flags
 from flagsmith.types import TraitMapping
 
 from flagsync._async_calls import AsyncCalls
+from flagsync._client_rules import client_rules
 from flagsync._clock import monotonic
 from flagsync._delegation import delegated, names
 from flagsync._encoding.properties import PropertyValue
@@ -19,16 +20,12 @@ from flagsync._evaluator import Evaluator
 from flagsync._health import ClientHealth, HealthCheck
 from flagsync._messages import UNPICKLABLE
 from flagsync._options import (
-    CLIENT,
-    DELETIONS_UNKNOWN,
     SAME_IDENTIFIER,
     SAME_NAME,
     SERVED_VALUE,
     SERVED_VARIANT,
     Options,
     Tuning,
-    client_fault,
-    knows_deletions,
 )
 from flagsync._outbox.place import Place, absolute, check
 from flagsync._pipelines import pipelines_of
@@ -60,8 +57,8 @@ class FlagSync:
         exposure_properties: Identifier and flag -> further properties of the event, such as group keys.
         flush_interval_seconds: How long an update may wait for others to share its request.
         resend_after_seconds: A profile that has not changed is not sent again before this; 0: always sent.
-        unset_deleted: Whether the properties of a feature that was deleted in Flagsmith are removed from each profile
-            that is updated, from one day after to 90 days after. Needs local evaluation.
+        unset_deleted: Whether an update also removes the properties of features that Flagsmith has deleted 1 to 90 days
+            ago. Needs local evaluation.
         max_pending: How many profiles may wait, about 1.2 KB each at 50 flags.
         when_full: ``"drop"`` drops the oldest, counted and reported. ``"wait"`` is for batch jobs: the caller waits
             until Mixpanel has accepted what is pending, but not while a configuration error lasts: then the oldest are
@@ -121,14 +118,8 @@ class FlagSync:
             tuning=self._tuning,
         )
         flagsmith = flagsmith.strip() if isinstance(flagsmith, str) else flagsmith
-        fault = client_fault(flagsmith, FlagSync)
-        require(
-            {
-                f"{CLIENT}, not {fault}": not fault,
-                DELETIONS_UNKNOWN: bool(fault) or unset_deleted is not True or knows_deletions(flagsmith),
-                **self._options.rules(),
-            }
-        )
+        rules = client_rules(flagsmith, FlagSync, unset_deleted=unset_deleted)
+        require({**rules, **self._options.rules()})
         check(self._options.outbox)
         self.flagsmith = Flagsmith(environment_key=flagsmith) if isinstance(flagsmith, str) else flagsmith
         """The wrapped client. Its public names work on this client, too, but type checkers know them only here."""

@@ -7,7 +7,6 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from inspect import iscoroutinefunction
 from types import NoneType
 from typing import Generic, TypeVar
 from urllib.parse import urlsplit
@@ -21,7 +20,7 @@ from flagsync._encoding.profile import Mapping as NameMapping
 from flagsync._encoding.properties import PropertyValue, served_value
 from flagsync._encoding.variant import served_variant
 from flagsync._outbox.backend import Backend
-from flagsync._outbox.contract import Destination
+from flagsync._outbox.contract import MAX_BATCH_MESSAGES, Destination, Limits
 from flagsync._outbox.options import Staging, StoreBounds
 from flagsync._outbox.place import Place
 from flagsync._process import EXIT_SECONDS
@@ -48,14 +47,6 @@ ARGUMENTS = {
     "on_error": ("one argument, a DeliveryError", 1),
 }
 MAY_BE_NONE = ("exposure_properties", "on_error")
-CLIENT = (
-    "flagsmith must be a configured client, such as "
-    "Flagsmith(environment_key=os.environ['FLAGSMITH_ENVIRONMENT_KEY']), or an environment key"
-)
-DELETIONS_UNKNOWN = (
-    "unset_deleted needs a client with enable_local_evaluation=True and without offline_handler, since only an "
-    "environment document from Flagsmith's API tells which features were deleted"
-)
 A = TypeVar("A")
 R = TypeVar("R")
 
@@ -178,6 +169,16 @@ class Options:
         return self.max_pending + (self.tuning.max_callers if self.when_full == "wait" else 0)
 
     @property
+    def limits(self) -> Limits:
+        """How much waits, and how much goes into one request."""
+        return Limits(
+            max_pending=self.bound,
+            # A message may have a second record, which removes properties.
+            max_batch_messages=MAX_BATCH_MESSAGES // 2 if self.unset_deleted else MAX_BATCH_MESSAGES,
+            flush_interval_seconds=self.flush_interval_seconds,
+        )
+
+    @property
     def names(self) -> NameMapping:
         """How identities and flags are named in Mixpanel."""
         return NameMapping(
@@ -199,33 +200,6 @@ class Options:
         """Return where profile updates of a project go, or its events with the endpoint ``track``."""
         url = (self.mixpanel_url or HOSTS[self.region]).rstrip("/") + f"/{endpoint}"
         return Destination(url, blake2b(token.encode(), digest_size=8).hexdigest())
-
-
-def client_fault(flagsmith: object, wrapper: type) -> str:
-    """Return why a client or key of Flagsmith cannot be used; empty if nothing is known against it.
-
-    Args:
-        flagsmith: The client or key.
-        wrapper: ``FlagSync``, which wraps such a client itself.
-    """
-    if isinstance(flagsmith, str):
-        return key_fault(flagsmith)
-    if isinstance(flagsmith, wrapper):
-        return f"a {wrapper.__name__}, which already mirrors: use it as it is, or pass its flagsmith"
-    evaluate = getattr(flagsmith, "get_identity_flags", None)
-    if not callable(evaluate) or isinstance(flagsmith, type):
-        return shown(flagsmith)
-    if iscoroutinefunction(evaluate):
-        return "an async client: evaluate with it, and pass the result to mirror()"
-    headers = getattr(getattr(flagsmith, "session", None), "headers", {})  # there is no session in offline mode
-    key = headers.get("X-Environment-Key") if isinstance(headers, Mapping) else None
-    return "a client with a placeholder for a key" if isinstance(key, str) and key_fault(key) else ""
-
-
-def knows_deletions(flagsmith: object) -> bool:
-    """Return whether a client of Flagsmith, or a key, tells which features exist: that of a document from the API."""
-    is_local = getattr(flagsmith, "enable_local_evaluation", False)
-    return bool(is_local) and getattr(flagsmith, "offline_handler", None) is None
 
 
 def _no_properties(_: str, __: Flag) -> Mapping[str, PropertyValue]:

@@ -21,7 +21,7 @@ from flagsync._encoding.pacer import Pacer
 from flagsync._encoding.profile import ProfileEncoder
 from flagsync._loss import Loss
 from flagsync._options import Options
-from flagsync._outbox.contract import MAX_BATCH_MESSAGES, Destination, Limits, Outbox
+from flagsync._outbox.contract import MAX_BATCH_MESSAGES, Destination, Outbox
 from flagsync._outbox.durable import DurableOutbox
 from flagsync._outbox.memory import MemoryOutbox
 from flagsync._outbox.place import open_backend
@@ -236,19 +236,13 @@ def profile_encoder(
 
 
 def _outbox(options: Options, destinations: list[Destination], ledger: Ledger, report: Reporter) -> Outbox:
-    limits = Limits(
-        max_pending=options.bound,
-        # A message may then have two records.
-        max_batch_messages=MAX_BATCH_MESSAGES // 2 if options.unset_deleted else MAX_BATCH_MESSAGES,
-        flush_interval_seconds=options.flush_interval_seconds,
-    )
-    memory = MemoryOutbox(limits, ledger, report)
+    memory = MemoryOutbox(options.limits, ledger, report)
     if options.outbox is None:
         return memory
     return DurableOutbox(
         memory,
         open_backend(options.outbox, options.tuning.store),
-        limits=limits,
+        limits=options.limits,
         staging=options.tuning.staging,
         ledger=ledger,
         report=report,

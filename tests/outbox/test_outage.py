@@ -26,16 +26,16 @@ def report() -> Reporter:
 
 
 def fail(failing: BackendOutage) -> None:
-    failing.begin(OSError("the disk is full"), 3)
+    failing.begin(OSError("the disk is full"))
 
 
 def test_outage_has_not_begun_at_first(report: Reporter) -> None:
-    working = BackendOutage(STAGING, report)
+    working = BackendOutage(STAGING, report, lambda: 3)
     assert (working.is_active, working.may_use_backend()) == (False, True)
 
 
 def test_outage_doubles_its_pauses_up_to_the_longest(report: Reporter, now: list[float]) -> None:
-    failing = BackendOutage(STAGING, report)
+    failing = BackendOutage(STAGING, report, lambda: 3)
     pauses = list[float]()
     for _ in range(5):
         fail(failing)
@@ -47,7 +47,7 @@ def test_outage_doubles_its_pauses_up_to_the_longest(report: Reporter, now: list
 
 
 def test_outage_begins_with_the_first_pause_each_time(report: Reporter, now: list[float]) -> None:
-    failing = BackendOutage(STAGING, report)
+    failing = BackendOutage(STAGING, report, lambda: 3)
     for _ in range(2):
         fail(failing)
         fail(failing)
@@ -62,7 +62,7 @@ def test_outage_begins_with_the_first_pause_each_time(report: Reporter, now: lis
 
 
 def test_outage_is_long_after_the_longest_pause(report: Reporter, now: list[float]) -> None:
-    failing = BackendOutage(STAGING, report)
+    failing = BackendOutage(STAGING, report, lambda: 3)
     fail(failing)
     now[0] += 5.0
     assert not failing.is_long()
@@ -77,7 +77,7 @@ def test_outage_is_long_after_the_longest_pause(report: Reporter, now: list[floa
 def test_outage_is_reported_once_with_its_cause_and_once_when_it_is_over(
     report: Reporter, now: list[float], logged: Callable[[], list[str]]
 ) -> None:
-    failing = BackendOutage(STAGING, report)
+    failing = BackendOutage(STAGING, report, lambda: 3)
     failing.end()
     fail(failing)
     fail(failing)
@@ -86,3 +86,20 @@ def test_outage_is_reported_once_with_its_cause_and_once_when_it_is_over(
     report.report_deferred()
     cannot = "The outbox cannot be used, and memory takes its place (the disk is full)"
     assert logged() == [f"{cannot}: 3 updates kept and sent again later", "The outbox is in use again"]
+
+
+def test_attempt_begins_an_outage_and_is_made_no_more_while_it_lasts(
+    report: Reporter, now: list[float]
+) -> None:
+    tried = BackendOutage(STAGING, report, lambda: 3)
+    assert tried.attempt(lambda: 7) == 7
+
+    def fail_once() -> int:
+        raise OSError("the disk is full")
+
+    assert tried.attempt(fail_once) is None
+    assert tried.is_active
+    now[0] += 100.0
+    assert tried.attempt(lambda: 7) is None  # that it works again is found out by storing something
+    tried.end()
+    assert tried.attempt(lambda: 7) == 7

@@ -4,10 +4,10 @@ Guarantee: a backend that passes ``flagsync.testing.contracts.OutboxBackendContr
 machine can show it. Boundary: the durable outbox does the staging, fallback and accounting.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
-from flagsync._outbox.contract import Destination, Limits, Message, Repeat
+from flagsync._outbox.contract import Absences, Destination, Limits, Message, Repeat
 
 
 class Totals(NamedTuple):
@@ -171,8 +171,8 @@ class Backend(Protocol):
         replaced.
         """
 
-    def note_absences(self, destination: Destination, since: Mapping[str, float]) -> Mapping[str, float]:
-        """Keep a time for each of some texts, in place of the one that is kept; return all of the destination."""
+    def note_absences(self, destination: Destination, absences: Absences) -> Absences:
+        """Keep these in place of earlier ones; return all of the destination."""
 
     def close(self) -> None:
         """Release the lease, so that another process can send, and the connection, until they are needed again."""

@@ -5,7 +5,7 @@ Guarantee: the counts of the file change in the transaction that changes its mes
 
 import json
 import sqlite3
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from hashlib import blake2b
 from math import inf
 from typing import TypeVar
@@ -14,7 +14,7 @@ from flagsync._clock import monotonic, time
 from flagsync._files.sqlite import read
 from flagsync._outbox import schema as sql
 from flagsync._outbox.boot import boot_number
-from flagsync._outbox.contract import Destination, Message, Repeat
+from flagsync._outbox.contract import Absences, Destination, Message, Repeat
 from flagsync._outbox.judge import Fate, Judge, Known, Tally
 from flagsync._outbox.rows import Rows, escaped
 
@@ -86,10 +86,10 @@ class Change:
                 self._file.execute(sql.COUNT_VERSION)
                 self._file.execute(sql.USE_TAIL_OF_LAST)
 
-    def note_absences(self, destination: Destination, since: Mapping[str, float]) -> dict[str, float]:
+    def note_absences(self, destination: Destination, absences: Absences) -> Absences:
         """Keep times by text; return all of a destination."""
         number = self._number(destination)
-        self._file.executemany(sql.NOTE_ABSENCE, [(number, text, time) for text, time in since.items()])
+        self._file.executemany(sql.NOTE_ABSENCE, [(number, text, time) for text, time in absences.items()])
         return dict(self._file.execute(sql.ABSENCES, (number,)).fetchall())
 
     def drop_beyond(self, max_pending: int) -> None:

@@ -8,7 +8,7 @@ the garbage collector need not look at; a ``Message`` exists only while it is ha
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeAlias
 
 from flagsync._report import Outage
 
@@ -29,6 +29,10 @@ class Destination(NamedTuple):
 
     def __repr__(self) -> str:
         return f"Destination(project={self.project!r})"
+
+
+Absences: TypeAlias = Mapping[str, float]
+"""Since when properties are absent, by a text that stands for each: seconds since 1970; 0.0 if it is present."""
 
 
 class Message(NamedTuple):
@@ -172,12 +176,8 @@ class Intake(Protocol):
     def has_full_batch(self) -> bool:
         """Return whether enough waits for a full request, as far as this process knows. Does no I/O."""
 
-    def note_absences(self, destination: Destination, since: Mapping[str, float]) -> Mapping[str, float] | None:
-        """Keep since when some properties are absent; return this of all that are kept for a destination.
-
-        The times are seconds since 1970, 0.0 for a property that is present. None is returned while a shared store
-        cannot be used.
-        """
+    def note_absences(self, destination: Destination, absences: Absences) -> Absences | None:
+        """Keep these in place of earlier ones; return all of a destination, or None if a store cannot be used now."""
 
 
 class Delivery(Protocol):

@@ -14,8 +14,18 @@ from math import inf
 
 from flagsync._clock import monotonic
 from flagsync._outbox.accounting import Accounting
-from flagsync._outbox.backend import Backend
-from flagsync._outbox.contract import Claim, Destination, Kept, Limits, Mark, Message, Repeat, count_events
+from flagsync._outbox.backend import Backend, Status
+from flagsync._outbox.contract import (
+    Absences,
+    Claim,
+    Destination,
+    Kept,
+    Limits,
+    Mark,
+    Message,
+    Repeat,
+    count_events,
+)
 from flagsync._outbox.memory import MemoryOutbox
 from flagsync._outbox.options import Staging
 from flagsync._outbox.outage import BackendOutage
@@ -35,8 +45,8 @@ class DurableOutbox:
         staging: When to save, and when to try again after a failure.
         ledger: Gets the backend's counts of this process's messages.
         report: Where outages and losses are reported.
-        destinations: ``is_settled`` waits for all of their messages, whichever process has put them, as it does for
-            every destination of this process's own messages.
+        destinations: ``is_settled`` waits for all of their messages, whichever process has put them, besides those of
+            the destinations that this process has put messages for.
     """
 
     is_shared = True
@@ -56,7 +66,7 @@ class DurableOutbox:
         self._destinations = destinations
         # Held during I/O of the backend, and only by the threads of this outbox: no caller waits for it.
         self._io = threading.RLock()
-        self._outage = BackendOutage(staging, report)
+        self._outage = BackendOutage(staging, report, memory.__len__)
         self._accounting = Accounting(ledger, report)
         self._sent = SentMessages(limits.max_remembered)
         self._batch: Sequence[Message] = ()  # in flight, claimed from the backend
@@ -97,30 +107,19 @@ class DurableOutbox:
             return self._memory.has_full_batch()
         return self._accounting.status.pending >= self._full_batch
 
-    def note_absences(self, destination: Destination, since: Mapping[str, float]) -> Mapping[str, float] | None:
+    def note_absences(self, destination: Destination, absences: Absences) -> Absences | None:
         with self._io:
-            if self._outage.is_active:
-                return None
-            try:
-                return self._backend.note_absences(destination, since)
-            except Exception as error:  # noqa: BLE001 - as for claims
-                self._outage.begin(error, len(self._memory))
-                return None
+            return self._outage.attempt(lambda: self._backend.note_absences(destination, absences))
 
     def claim(self, resting: Mapping[Destination, float], *, urgent: bool) -> Claim:
         with self._io:
             # Usually the encoder's thread saves. Save here if it is held up, or if an outage may be over.
             has_unsaved = bool(len(self._memory) or len(self._sent))
-            is_overdue = has_unsaved and self._schedule.is_late()
-            if is_overdue or self._outage.is_active:
+            if (has_unsaved and self._schedule.is_late()) or self._outage.is_active:
                 self._save()
             if self._outage.is_active:
                 return self._claim_from_memory(resting, urgent=urgent)
-            try:
-                return self._claim_from_backend(resting, urgent=urgent)
-            except Exception as error:  # noqa: BLE001 - memory replaces the backend, whatever the error
-                self._outage.begin(error, len(self._memory))
-                return Claim()
+            return self._outage.attempt(lambda: self._claim_from_backend(resting, urgent=urgent)) or Claim()
 
     def settle(
         self, accepted: Collection[Message], rejected: Collection[Message], *, last: bool = False
@@ -135,31 +134,31 @@ class DurableOutbox:
             left = [message for message in batch if last and message.version not in settled]
             try:
                 self._backend.settle(accepted, rejected, left, self._schedule.busy_deadline())
-                self._read_status()
+                status = self._read_status()
                 if left:  # they have new versions, but were put before
-                    self._postponed_up_to = self._accounting.status.last_version
+                    self._postponed_up_to = status.last_version
             except Exception as error:  # noqa: BLE001 - they stay there, and are sent once more
-                self._outage.begin(error, len(self._memory))
+                self._outage.begin(error)
 
     def mark(self) -> Mark:
         with self._io:
             in_memory = self._memory.mark().memory
-            return Mark(in_memory, self._accounting.status.last_version if self._try_read_status() else None)
+            status = self._outage.attempt(self._read_status)
+            return Mark(in_memory, None if status is None else status.last_version)
 
     def is_settled(self, mark: Mark) -> bool:
         with self._io:
             if not self._memory.is_settled(mark):
                 return False
-            if not self._try_read_status():
+            if (status := self._outage.attempt(self._read_status)) is None:
                 return not any(self.kept())
-            first = self._accounting.status.first_version
+            first = status.first_version
             return first is None or (mark.store is not None and first > max(mark.store, self._postponed_up_to))
 
     def has_pending(self) -> bool:
         with self._io:
-            return self._memory.has_pending() or (
-                self._try_read_status() and self._accounting.status.pending > 0
-            )
+            status = self._outage.attempt(self._read_status)
+            return self._memory.has_pending() or (status is not None and status.pending > 0)
 
     def kept(self) -> Kept:
         return self._accounting.pending
@@ -197,7 +196,7 @@ class DurableOutbox:
                 self._outage.end()
                 self._read_status()
         except Exception as error:  # noqa: BLE001 - the thread and its messages survive any error
-            self._outage.begin(error, len(self._memory))
+            self._outage.begin(error)
         return new
 
     def _store(self, repeats: Sequence[Repeat] = ()) -> Sequence[Repeat]:
@@ -231,8 +230,7 @@ class DurableOutbox:
     def _claim_from_backend(self, resting: Mapping[Destination, float], *, urgent: bool) -> Claim:
         until = self._schedule.until(self._backend.lease_seconds)
         holds_lease = self._backend.try_acquire_lease()
-        self._read_status()
-        status = self._accounting.status
+        status = self._read_status()
         if not holds_lease or not status.pending:
             return Claim()
         due_at = monotonic() + self._limits.flush_interval_seconds - status.oldest_seconds
@@ -245,16 +243,8 @@ class DurableOutbox:
         self._full_batch = len(self._batch) if has_more else self._limits.max_batch_messages
         return Claim(self._batch, has_more=has_more, until=until)
 
-    def _read_status(self) -> None:
+    def _read_status(self) -> Status:
         destinations = {*self._destinations, *self._memory.destinations()}
-        self._accounting.update(self._backend.status(destinations))
-
-    def _try_read_status(self) -> bool:
-        try:
-            if self._outage.is_active:
-                return False
-            self._read_status()
-        except Exception as error:  # noqa: BLE001 - as above
-            self._outage.begin(error, len(self._memory))
-            return False
-        return True
+        status = self._backend.status(destinations)
+        self._accounting.update(status)
+        return status

@@ -8,11 +8,11 @@ import threading
 from collections.abc import Collection, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from math import inf
-from typing import NamedTuple
 
 from flagsync._clock import monotonic
 from flagsync._oldest import first_of
 from flagsync._outbox.contract import (
+    Absences,
     Claim,
     Destination,
     Kept,
@@ -23,17 +23,9 @@ from flagsync._outbox.contract import (
     count_events,
     fitting,
 )
-from flagsync._outbox.queue import UNKNOWN, Entry, Queue, evaluated_again, message_of, slot_of
+from flagsync._outbox.queue import UNKNOWN, Flying, Queue, evaluated_again, message_of, slot_of
 from flagsync._report import MAX_PENDING_REACHED, Outage, Reporter
 from flagsync._stats import Ledger
-
-
-class Flying(NamedTuple):
-    """A message in flight: where it goes, and what takes which slot of the queue again if it is not settled."""
-
-    destination: Destination
-    slot: str
-    entry: Entry
 
 
 class MemoryOutbox:
@@ -93,9 +85,9 @@ class MemoryOutbox:
     def has_full_batch(self) -> bool:
         return any(self._is_full(queue) for queue in [*self._queues.values()])
 
-    def note_absences(self, destination: Destination, since: Mapping[str, float]) -> Mapping[str, float]:
+    def note_absences(self, destination: Destination, absences: Absences) -> Absences:
         kept = self._absences.setdefault(destination, {})
-        kept.update(since)
+        kept.update(absences)
         return {**kept}
 
     def claim(self, resting: Mapping[Destination, float], *, urgent: bool) -> Claim:

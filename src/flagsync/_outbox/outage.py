@@ -4,21 +4,31 @@ Guarantee: an outage is reported once when it begins and once when it is over. A
 and then less and less often.
 """
 
+from collections.abc import Callable
+from typing import TypeVar
+
 from flagsync._clock import monotonic
 from flagsync._outbox.options import Staging
 from flagsync._report import Outage, Reporter
 from flagsync.exceptions import DeliveryError
 
+T = TypeVar("T")
+
 
 class BackendOutage:
     """An outage of one backend.
+
+    Args:
+        staging: When to try again after a failure.
+        report: Where the outage is reported.
+        pending: Returns how many messages wait in memory.
 
     Attributes:
         outage: What is reported.
     """
 
-    def __init__(self, staging: Staging, report: Reporter) -> None:
-        self._staging, self.outage = staging, Outage(report)
+    def __init__(self, staging: Staging, report: Reporter, pending: Callable[[], int]) -> None:
+        self._staging, self.outage, self._pending = staging, Outage(report), pending
         self._began_at = self._retry_at = 0.0
         self._pause = staging.retry_seconds
 
@@ -39,14 +49,24 @@ class BackendOutage:
         """Return whether the outage began at least so long ago."""
         return monotonic() - self._began_at >= seconds
 
-    def begin(self, error: Exception, pending: int) -> None:
-        """Note a failure. ``pending`` messages wait in memory."""
+    def attempt(self, use: Callable[[], T]) -> T | None:
+        """Use the backend; return None during an outage, or if one begins."""
+        if self.is_active:
+            return None
+        try:
+            return use()
+        except Exception as error:  # noqa: BLE001 - memory replaces the backend, whatever the error
+            self.begin(error)
+            return None
+
+    def begin(self, error: Exception) -> None:
+        """Note a failure."""
         if not self.is_active:
             self._began_at, self._pause = monotonic(), self._staging.retry_seconds
         self._retry_at = monotonic() + self._pause
         self._pause = min(2 * self._pause, self._staging.max_retry_seconds)
         reason = f"The outbox cannot be used, and memory takes its place ({error})"
-        self.outage.begin(DeliveryError(reason, pending, will_retry=True))
+        self.outage.begin(DeliveryError(reason, self._pending(), will_retry=True))
 
     def end(self) -> None:
         """Note that the backend works."""

@@ -6,7 +6,7 @@ Guarantee: both are text, bytes, numbers and exact tuples of those, which cost t
 from collections import OrderedDict
 from collections.abc import Iterable
 from math import inf
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from flagsync._clock import monotonic
 from flagsync._oldest import first_of
@@ -21,6 +21,14 @@ The other time is that of its last evaluation: an equal message does not take it
 Known: TypeAlias = tuple[int | None, bytes, float]
 """The last message of a key that Mixpanel has or will get: its evaluation, its fingerprint, and when it expires."""
 UNKNOWN: Known = (None, b"", -inf)
+
+
+class Flying(NamedTuple):
+    """A message in flight: where it goes, and what takes which slot of the queue again if it is not settled."""
+
+    destination: Destination
+    slot: str
+    entry: Entry
 
 
 class Queue:

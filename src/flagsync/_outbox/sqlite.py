@@ -6,7 +6,7 @@ whatever the size of the file. Boundary: local file systems, whose locks the ker
 
 import os
 import sqlite3
-from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
 from contextlib import closing
 from os import PathLike
 from typing import NamedTuple
@@ -18,7 +18,7 @@ from flagsync._files.sqlite import BUSY_SECONDS, read
 from flagsync._outbox import schema as sql
 from flagsync._outbox.backend import LONG_AGO, Status, StoreTotals, totals_of, waited_seconds
 from flagsync._outbox.change import NEVER, Change
-from flagsync._outbox.contract import Destination, Limits, Message, Repeat, fitting
+from flagsync._outbox.contract import Absences, Destination, Limits, Message, Repeat, fitting
 from flagsync._outbox.options import StoreBounds
 from flagsync._outbox.rows import unescaped
 from flagsync._outbox.schema import OUTBOX
@@ -113,9 +113,9 @@ class SQLiteBackend:
     def try_acquire_lease(self) -> bool:
         return self._file.lease.try_acquire()
 
-    def note_absences(self, destination: Destination, since: Mapping[str, float]) -> Mapping[str, float]:
+    def note_absences(self, destination: Destination, absences: Absences) -> Absences:
         with self._file.write(monotonic() + BUSY_SECONDS) as file:
-            return Change(file, self._process.get()).note_absences(destination, since)
+            return Change(file, self._process.get()).note_absences(destination, absences)
 
     def close(self) -> None:
         self._file.close()

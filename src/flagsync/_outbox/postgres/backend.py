@@ -7,7 +7,7 @@ over has only what was replicated.
 """
 
 import secrets
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from math import inf
 from typing import NamedTuple, TypeVar
@@ -16,7 +16,7 @@ from uuid import uuid4
 from flagsync._clock import monotonic
 from flagsync._outbox.backend import LONG_AGO, Status, StoreTotals, totals_of, waited_seconds
 from flagsync._outbox.boot import boot_number
-from flagsync._outbox.contract import Destination, Limits, Message, Repeat
+from flagsync._outbox.contract import Absences, Destination, Limits, Message, Repeat
 from flagsync._outbox.options import StoreBounds
 from flagsync._outbox.postgres import schema as sql
 from flagsync._outbox.postgres.change import NEVER, Change
@@ -138,9 +138,9 @@ class PostgresBackend:
             self._may_hold_lease = bool(transaction.run(sql.ACQUIRE, owner, self.lease_seconds, owner))
         return self._may_hold_lease
 
-    def note_absences(self, destination: Destination, since: Mapping[str, float]) -> Mapping[str, float]:
+    def note_absences(self, destination: Destination, absences: Absences) -> Absences:
         with self._change(inf) as change:
-            return change.note_absences(destination, since)
+            return change.note_absences(destination, absences)
 
     def close(self) -> None:
         try:

@@ -5,12 +5,12 @@ as for many.
 """
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from math import inf
 from typing import NamedTuple
 
 from flagsync._clock import monotonic
-from flagsync._outbox.contract import Destination, Message, Repeat
+from flagsync._outbox.contract import Absences, Destination, Message, Repeat
 from flagsync._outbox.judge import ALL_COUNTS, Fate, Judge, Known, Tally
 from flagsync._outbox.postgres import schema as sql
 from flagsync._outbox.postgres.rows import Rows, as_bytes, destination_of, digest_of
@@ -73,10 +73,10 @@ class Change:
         self._write(rows)
         return new
 
-    def note_absences(self, destination: Destination, since: Mapping[str, float]) -> dict[str, float]:
+    def note_absences(self, destination: Destination, absences: Absences) -> Absences:
         """Keep times by text; return all of a destination."""
         number = self._number(destination)
-        self._transaction.run(sql.NOTE_ABSENCES, number, [*since], [*since.values()])
+        self._transaction.run(sql.NOTE_ABSENCES, number, [*absences], [*absences.values()])
         return dict(self._transaction.rows(sql.ABSENCES, number))
 
     def drop_beyond(self, max_pending: int, limit: int) -> None:

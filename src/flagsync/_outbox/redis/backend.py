@@ -5,7 +5,7 @@ the size of the store. Boundary: what a server loses when it fails depends on it
 """
 
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import chain
 from math import inf
 from struct import Struct
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from flagsync._clock import monotonic
 from flagsync._outbox.backend import Status, StoreTotals, Totals, totals_of, waited_seconds
 from flagsync._outbox.boot import boot_number
-from flagsync._outbox.contract import Destination, Limits, Message, Repeat, fitting
+from flagsync._outbox.contract import Absences, Destination, Limits, Message, Repeat, fitting
 from flagsync._outbox.options import StoreBounds
 from flagsync._outbox.redis.advice import advice
 from flagsync._outbox.redis.keys import check_namespace, keys_of
@@ -119,8 +119,8 @@ class RedisBackend:
             process.is_advised = True
         return process.may_hold_lease
 
-    def note_absences(self, destination: Destination, since: Mapping[str, float]) -> Mapping[str, float]:
-        times: Iterator[Argument] = chain.from_iterable(since.items())
+    def note_absences(self, destination: Destination, absences: Absences) -> Absences:
+        times: Iterator[Argument] = chain.from_iterable(absences.items())
         reply: Any = self._run("absences", name_of(destination), *times)
         return {text.decode(): float(time) for text, time in zip(reply[::2], reply[1::2], strict=True)}
 
