@@ -45,7 +45,8 @@ def main() -> None:
             show(experiment, mixpanel)
         exposures = client.stats().exposures
         print(
-            f"{exposures.accepted:,} exposures, {exposures.delivered:,} events in Mixpanel: one for each user."
+            f"{exposures.accepted:,} exposures, {exposures.delivered:,} events in Mixpanel: "
+            "one for each user and experiment."
         )
 
 

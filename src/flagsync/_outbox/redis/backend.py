@@ -35,7 +35,7 @@ class RedisBackend:
     Args:
         client: The application's ``redis.Redis`` or ``redis.RedisCluster``, also that of a Sentinel's master. Its
             timeouts are how long a call may take.
-        namespace: Backends with the same one share what waits. All keys begin with it, in braces.
+        namespace: Backends with the same one share the pending messages. All keys begin with it, in braces.
         bounds: How large the store gets.
 
     Raises:
