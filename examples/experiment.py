@@ -1,4 +1,4 @@
-"""An A/B test from the split to the result: 2,000 simulated customers, without an account and a network.
+"""An A/B test from the split to the result: 2,000 simulated customers, without an account or a network.
 
 Flagsmith evaluates offline, in the environment of shop.json with one more segment: half of the customers. Mixpanel is a
 server on loopback, and the tables are computed from what it received.
