@@ -1,4 +1,4 @@
-"""Mixpanel's cohorts target Flagsmith's flags: a user before, in and after one, without an account.
+"""Flagsmith flags target a Mixpanel cohort: a user before, in and after the cohort, without an account.
 
 Flagsmith evaluates offline, in an environment recorded from a real server, with its segment put on the cohort;
 Mixpanel is a server on loopback, and its calls of the webhook are made here, as it makes them.
@@ -62,7 +62,7 @@ def main() -> None:
 
 
 def offline_flagsmith() -> Flagsmith:
-    """A client whose flag seg_override is "gold" for whom Mixpanel has in the cohort."""
+    """Return a client whose flag seg_override is "gold" for the members of the cohort."""
     handler = LocalFileHandler(str(Path(__file__).with_name("environment-document.json")))
     [segment] = handler.environment_document["project"]["segments"]
     [rule] = segment["rules"][0]["rules"]
@@ -83,7 +83,7 @@ def post(url: str, action: str, user: str) -> str:
     headers = {"Authorization": authorization, "Content-Type": "application/json"}
     with urlopen(Request(url, body, headers)) as answer:
         status = json.load(answer)["status"]
-    time.sleep(1)  # so long, at most, until evaluations see it
+    time.sleep(1)  # evaluations see the change within a second
     return f"webhook: {action} {user}: {status}"
 
 
@@ -97,7 +97,7 @@ def show(what: str, client: FlagSync, mixpanel: MixpanelServer) -> None:
 
 
 def table(*cells: str) -> str:
-    """A line of the table."""
+    """Return a line of the table."""
     widths = (36, 4, 4, 0)
     return "  ".join(map(str.ljust, cells, widths))
 

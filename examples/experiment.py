@@ -1,4 +1,4 @@
-"""An A/B test from the split to the result: 2,000 simulated customers, without an account and a network.
+"""An A/B test from the split to the result: 2,000 simulated customers, without an account or a network.
 
 Flagsmith evaluates offline, in the environment of shop.json with one more segment: half of the customers. Mixpanel is a
 server on loopback, and the tables are computed from what it received.
@@ -45,7 +45,8 @@ def main() -> None:
             show(experiment, mixpanel)
         exposures = client.stats().exposures
         print(
-            f"{exposures.accepted:,} exposures, {exposures.delivered:,} events in Mixpanel: one for each user."
+            f"{exposures.accepted:,} exposures, {exposures.delivered:,} events in Mixpanel: "
+            "one for each user and experiment."
         )
 
 

@@ -18,7 +18,7 @@ from flagsync import FlagSync
 from flagsync.cohorts import CohortWebhook, SQLiteStore
 from flagsync.testing import MixpanelServer
 
-# Feature -> Mixpanel property, of the flags that are worth a look there; without property_name: all of them.
+# Feature -> Mixpanel property, for the flags that are mirrored; without property_name, all flags are.
 PROPERTIES = {"str_on": "Checkout button", "seg_override": "Customer tier"}
 DOCUMENT = Path(__file__).with_name("environment-document.json")
 cohorts = SQLiteStore(Path(mkdtemp()) / "cohorts.db")  # in production: a place that stays

@@ -15,7 +15,7 @@ from flagsync import FlagSync
 from flagsync.cohorts import CohortWebhook, SQLiteStore
 from flagsync.testing import MixpanelServer
 
-# Feature -> Mixpanel property, of the flags that are worth a look there; without property_name: all of them.
+# Feature -> Mixpanel property, for the flags that are mirrored; without property_name, all flags are.
 PROPERTIES = {"str_on": "Checkout button", "seg_override": "Customer tier"}
 
 mixpanel = MixpanelServer()  # of the demonstration, which starts it at the end of this file

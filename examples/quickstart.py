@@ -1,4 +1,4 @@
-"""The quickstart: what three customers of a shop get, and what Mixpanel shows, without an account and a network.
+"""The quickstart: what three customers of a shop get, and what Mixpanel shows, without an account or a network.
 
 Flagsmith evaluates offline, in the environment of shop.json; Mixpanel is a server on loopback.
 """

@@ -84,7 +84,6 @@ def services(
             "FLAGSMITH_API_URL",
             "FLAGSYNC_ENABLED",
             "FLAGSYNC_OUTBOX",
-            "OUTBOX",
         ):
             monkeypatch.delenv(name, raising=False)
         monkeypatch.setenv("FLAGSMITH_ENVIRONMENT_KEY", KEY)

@@ -98,8 +98,8 @@ def test_manifest_gives_time_to_end_and_an_outbox_that_outlives_the_pod(manifest
     variables = {variable["name"]: variable["value"] for variable in container["env"]}
     mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
     claims = {claim["metadata"]["name"] for claim in spec.get("volumeClaimTemplates", ())}
-    is_on_server = "://" in variables["OUTBOX"]
-    assert is_on_server or mounts[str(Path(variables["OUTBOX"]).parent)] in claims
+    is_on_server = "://" in variables["FLAGSYNC_OUTBOX"]
+    assert is_on_server or mounts[str(Path(variables["FLAGSYNC_OUTBOX"]).parent)] in claims
     assert manifest["kind"] == ("Deployment" if is_on_server else "StatefulSet")
     assert {*mounts.values()} == claims | {volume["name"] for volume in pod["volumes"]}
     assert spec["selector"]["matchLabels"] == spec["template"]["metadata"]["labels"]
@@ -110,7 +110,9 @@ def test_compose_file_gives_time_to_end_and_keeps_what_redis_holds() -> None:
     [services] = [
         file["services"] for block in blocks("yaml") if "services" in (file := yaml.safe_load(block.content))
     ]
-    assert services["shop"]["environment"]["OUTBOX"].startswith(f"redis://{services['shop']['depends_on'][0]}:")
+    assert services["shop"]["environment"]["FLAGSYNC_OUTBOX"].startswith(
+        f"redis://{services['shop']['depends_on'][0]}:"
+    )
     assert int(services["shop"]["stop_grace_period"].removesuffix("s")) > 30
     assert "--appendonly yes" in services["redis"]["command"]
     assert services["redis"]["volumes"] == ["redis:/data"]

@@ -61,15 +61,15 @@ def test_from_env_names_every_variable_that_is_wrong(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("FLAGSYNC_ENABLED", "perhaps")
     with pytest.raises(ValueError, match="FLAGSMITH_ENVIRONMENT_KEY") as raised:
         FlagSync.from_env(max_pending=0)
-    assert [rule.split()[0] for rule in str(raised.value).split("; ")] == [
-        "FLAGSMITH_ENVIRONMENT_KEY",
-        "FLAGSMITH_API_URL",
-        "FLAGSMITH_LOCAL_EVALUATION",
-        "MIXPANEL_TOKEN",
-        "MIXPANEL_REGION",
-        "MIXPANEL_URL",
-        "FLAGSYNC_ENABLED",
-        "max_pending",
+    assert str(raised.value).split("; ") == [
+        "FLAGSMITH_ENVIRONMENT_KEY must be set to an SDK key of the environment",
+        "FLAGSMITH_API_URL must be a complete URL, such as https://edge.api.flagsmith.com/api/v1/",
+        "FLAGSMITH_LOCAL_EVALUATION must be true or false, not 'perhaps'",
+        "MIXPANEL_TOKEN must be set to the project token",
+        "MIXPANEL_REGION must be us, eu or in, not 'moon'",
+        "MIXPANEL_URL must be a complete URL, such as https://mixpanel.example.com",
+        "FLAGSYNC_ENABLED must be true or false, not 'perhaps'",
+        "max_pending must be a whole number above 0, not 0",
     ]
 
 

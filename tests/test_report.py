@@ -23,6 +23,10 @@ def test_error_is_logged_and_then_passed_to_on_error(logged: Callable[[], list[s
     assert logged() == ["Mixpanel is down: 2 updates kept and sent again later"]
 
 
+def test_error_that_affects_no_update_counts_none() -> None:
+    assert str(DeliveryError("The disk is full", 0, will_retry=True)) == "The disk is full"
+
+
 def test_error_message_has_no_identifier_and_no_answer() -> None:
     error = DeliveryError("Refused", 1, will_retry=False, identifiers=("user_1",), answer="user_1 is bad")
     assert str(error) == "Refused: 1 update lost"

@@ -40,6 +40,7 @@ _lazy         imports names when they are first used
 exceptions    what flagsync reports and raises
 metrics       for OpenTelemetry and Prometheus
 openfeature   records exposures of flags that OpenFeature evaluates
+outboxes      the backends that an application may pass as its outbox
 testing       a loopback Mixpanel, and the contracts of stores
 """
 

@@ -19,14 +19,7 @@ from flagsync._environment import EnvironmentOptions, read_environment
 from flagsync._evaluator import Evaluator
 from flagsync._health import ClientHealth, HealthCheck
 from flagsync._messages import UNPICKLABLE
-from flagsync._options import (
-    SAME_IDENTIFIER,
-    SAME_NAME,
-    SERVED_VALUE,
-    SERVED_VARIANT,
-    Options,
-    Tuning,
-)
+from flagsync._options import SAME_IDENTIFIER, SAME_NAME, SERVED_VALUE, SERVED_VARIANT, Options, Tuning
 from flagsync._outbox.place import Place, absolute, check
 from flagsync._pipelines import pipelines_of
 from flagsync._rules import require
@@ -43,7 +36,7 @@ class FlagSync:
 
     Args:
         flagsmith: A configured client, in any mode; or an environment key, for a remote client.
-        mixpanel_token: The project token; None evaluates and mirrors nothing.
+        mixpanel_token: The project token; with None, flags are evaluated, but not mirrored.
         region: Where the Mixpanel project's data lives. The US host **drops** the data of other regions.
         mixpanel_url: A proxy or a test server, in place of the region's host; without ``/engage``.
         distinct_id: Identifier -> ``distinct_id`` of the profile; None: not mirrored.
@@ -59,12 +52,13 @@ class FlagSync:
         resend_after_seconds: A profile that has not changed is not sent again before this; 0: always sent.
         unset_deleted: Whether an update also removes the properties of features that Flagsmith has deleted 1 to 90 days
             ago. Needs local evaluation.
-        max_pending: How many profiles may wait, about 1.2 KB each at 50 flags.
+        max_pending: How many profiles may be pending in memory, about 1.2 KB each at 50 flags.
         when_full: ``"drop"`` drops the oldest, counted and reported. ``"wait"`` is for batch jobs: the caller waits
             until Mixpanel has accepted what is pending, but not while a configuration error lasts: then the oldest are
             dropped.
-        outbox: A file on a local disk, created if there is none. Updates in it survive crashes and outages. The
-            processes of a host may share it: one sends at a time, and the latest state of each profile wins.
+        outbox: A file on a local disk, created if there is none; or the URL or backend of a Redis, Valkey or PostgreSQL
+            server. Updates in it survive crashes and outages. Processes may share it: one sends at a time, and the
+            latest state of each profile wins.
         cohorts: A store of Mixpanel cohorts. Each evaluation gets one boolean, transient trait for every cohort,
             unless the call passes a trait of that name. A caller waits at most 0.2 seconds for the store.
         on_error: Called for each incident, in a background thread; must not block.

@@ -106,18 +106,22 @@ def read_environment(options: Mapping[str, object]) -> Environment:
     if options.get("mixpanel_url", url if is_url(url) else None) is not None:
         region = ""  # the URL replaces the region's host
         options = options if "mixpanel_url" in options else _without_region(options)
+    wrong_key = f", not {key_fault(key)}" if key else ""
     rules = {
-        f"FLAGSMITH_ENVIRONMENT_KEY must be set to an SDK key of the environment, not {key_fault(key)}": not (
+        f"FLAGSMITH_ENVIRONMENT_KEY must be set to an SDK key of the environment{wrong_key}": not (
             needs_key and key_fault(key)
         ),
-        "FLAGSMITH_API_URL must be a complete URL": not api_url or is_url(api_url),
-        "FLAGSMITH_LOCAL_EVALUATION must be true or false": not local or local.lower() in BOOLEANS,
+        "FLAGSMITH_API_URL must be a complete URL, such as https://edge.api.flagsmith.com/api/v1/": not api_url
+        or is_url(api_url),
+        f"FLAGSMITH_LOCAL_EVALUATION must be true or false, not {local!r:.40}": not local
+        or local.lower() in BOOLEANS,
         "MIXPANEL_TOKEN must be set to the project token": bool(token)
         or "mixpanel_token" in options
         or not is_enabled,
-        "MIXPANEL_REGION must be us, eu or in": not region or region in HOSTS,
-        "MIXPANEL_URL must be a complete URL": not url or is_url(url),
-        "FLAGSYNC_ENABLED must be true or false": not enabled or enabled.lower() in BOOLEANS,
+        f"MIXPANEL_REGION must be us, eu or in, not {region!r:.40}": not region or region in HOSTS,
+        "MIXPANEL_URL must be a complete URL, such as https://mixpanel.example.com": not url or is_url(url),
+        f"FLAGSYNC_ENABLED must be true or false, not {enabled!r:.40}": not enabled
+        or enabled.lower() in BOOLEANS,
     }
     flagsmith: dict[str, object] = {
         "environment_key": key or None,

@@ -22,7 +22,7 @@ class ExposureStats:
     Attributes:
         accepted: Exposures that are recorded.
         delivered: Mixpanel accepted the event.
-        unchanged: Mixpanel already has the event of this user and variant, or it is on its way.
+        unchanged: Mixpanel already has the event of this user and variant, or it is about to be sent.
         dropped: Given up because a bound was reached or the client was closed.
         rejected: Refused by Mixpanel, or impossible to send.
         pending: Not settled yet.
@@ -48,7 +48,7 @@ class Stats:
     Attributes:
         accepted: Calls whose flags are mirrored.
         delivered: Mixpanel accepted the update.
-        unchanged: Mixpanel has these flags already, or they are on their way.
+        unchanged: Mixpanel has these flags already, or they are about to be sent.
         superseded: A later call for the same profile took the place of this one.
         dropped: Given up because a bound was reached or the client was closed.
         rejected: Refused by Mixpanel, or impossible to send.
@@ -57,8 +57,8 @@ class Stats:
             without flags, or after ``close``.
         requests: HTTP requests to Mixpanel.
         retries: Requests that followed a failed one.
-        oldest_seconds: How long the message that is first in line has waited; 0.0 if none waits. With an outbox, of
-            all messages in it, as this process saw it last: whoever has put them there.
+        oldest_seconds: How long the oldest pending message has waited; 0.0 if there is none. With an outbox, the oldest
+            of all messages in it, whichever process put them there, as this process saw it last.
         last_success_at: When Mixpanel last accepted a request of this process: ``time.time()``; None if it never did.
         last_error: Why Mixpanel did not accept the last batch of this process, or a part of it; None if it accepted
             all of it. It holds no token, identifier or payload.

@@ -41,7 +41,8 @@ class DeliveryError(Exception):
     def __str__(self) -> str:
         fate = "kept and sent again later" if self.will_retry else "lost"
         kind = "Configuration error: " if self.misconfigured else ""
-        return f"{kind}{self.reason}: {self.count} update{'s' * (self.count != 1)} {fate}"
+        updates = f": {self.count} update{'s' * (self.count != 1)} {fate}" if self.count else ""
+        return f"{kind}{self.reason}{updates}"
 
 
 class StoreUnavailableError(Exception):

@@ -1,12 +1,12 @@
-"""Backends of an outbox, for what neither a path nor a URL can say: a connection of the application, or a name.
+"""Backends of an outbox, where a path or a URL is not enough: for a connection of the application, a name or bounds.
 
     from flagsync.outboxes import RedisBackend
 
     client = FlagSync(…, outbox=RedisBackend(redis.Redis(…), namespace="shop"))
 
-Each client needs a backend of its own; clients with equal ones share what waits. ``StoreBounds`` says how large the
-store gets. ``RedisBackend`` needs the extra
-``flagsync[redis]``, ``PostgresBackend`` needs ``flagsync[postgres]``.
+Each client needs a backend of its own. Clients whose backends name the same store share its pending messages.
+``StoreBounds`` says how large a store gets. ``RedisBackend`` needs the extra ``flagsync[redis]``, and
+``PostgresBackend`` needs ``flagsync[postgres]``.
 """
 
 from typing import TYPE_CHECKING

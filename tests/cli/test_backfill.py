@@ -127,7 +127,7 @@ class TestCsv:
             "it is not UTF-8; convert the file, such as with iconv -f latin1 -t utf-8",
             "it cannot be read as CSV (',' expected after '\"')",
         ]
-        assert rejects()[5]["reason"] == "column 'age' is no int"
+        assert rejects()[5]["reason"] == "column 'age' cannot be read as int"
 
     @pytest.mark.parametrize(
         ("content", "text"),
@@ -137,14 +137,14 @@ class TestCsv:
             (b",,\nu,a,b\n", "users.csv is empty: it needs a header"),
             (
                 b"id,plan\n",
-                "users.csv has no column 'identifier': choose one with --identifier; there are id, plan",
+                "users.csv has no column 'identifier': choose one with --identifier; its columns are id, plan",
             ),
             (b"identifier,a,b,a\n", "users.csv has several columns named a: rename or remove them"),
             (b"identifier,\xe9\n", "The header of users.csv cannot be read: it is not UTF-8"),
             (b'identifier,"a"b\n', "The header of users.csv cannot be read as CSV (',' expected after '\"')"),
             (
                 "identifier\nu\n".encode("utf-16"),
-                "users.csv is no text in UTF-8: convert it, such as with iconv",
+                "users.csv is not text in UTF-8: convert it, for example with iconv",
             ),
             (
                 b"\x1f\x8b\x08",
@@ -164,7 +164,7 @@ class TestCsv:
         monkeypatch.setattr(csv_rows, "MAX_LINE", 100)
         result = run(write(csv_of(["user_1", "x" * 100])))
         assert result.exit_code == 1
-        assert "has a line of more than 100 characters, so it is no CSV. 1 rows are settled" in result.stderr
+        assert "has a line of more than 100 characters, so it is not CSV. 1 row settled" in result.stderr
 
     def test_csv_without_rows_is_done(self, run: Run) -> None:
         result = run(write("identifier,plan\n"), "--json")
@@ -193,7 +193,7 @@ class TestJsonLines:
         result = run("-", "--rejects", "bad", "--json", stdin=b"\n".join(lines))
         assert result.exit_code == 1
         assert [line["reason"] for line in rejects()] == [
-            "the line is no JSON object",
+            "the line is not a JSON object",
             "the line is not UTF-8",
             "there is no column 'identifier'",
             "the line is not valid JSON",
@@ -203,7 +203,7 @@ class TestJsonLines:
     def test_json_line_without_an_identifier_of_text_has_none_in_the_rejects(self, run: Run) -> None:
         write('{"identifier": 7, "age": "x"}\n', "users.ndjson")
         assert run("users.ndjson", "--rejects", "bad", "--type", "age=int").exit_code == 1
-        assert rejects() == [{"row": 1, "identifier": None, "reason": "column 'age' is no int"}]
+        assert rejects() == [{"row": 1, "identifier": None, "reason": "column 'age' cannot be read as int"}]
 
     def test_json_with_an_endless_line_ends_in_a_sentence(
         self, run: Run, monkeypatch: pytest.MonkeyPatch
@@ -211,7 +211,7 @@ class TestJsonLines:
         monkeypatch.setattr(json_rows, "MAX_LINE", 50)
         result = run(write(f'{{"identifier": "{"x" * 50}"}}', "users.jsonl"))
         assert result.exit_code == 1
-        assert "has a line of more than 50 bytes, so it is no JSON Lines" in result.stderr
+        assert "has a line of more than 50 bytes, so it is not JSON Lines" in result.stderr
 
     def test_json_array_is_refused_with_the_remedy(self, run: Run) -> None:
         result = run(write('[{"identifier": "u_1"}]', "users.json"))
@@ -238,7 +238,7 @@ class TestParquet:
         parquet.write_bytes(parquet.read_bytes()[:-100])
         result = run("users.parquet")
         assert result.exit_code == 2
-        assert "Error: users.parquet is no complete Parquet file" in result.stderr
+        assert "Error: users.parquet is not a complete Parquet file" in result.stderr
 
     def test_corrupt_parquet_ends_behind_the_rows_that_can_be_read(self, run: Run, parquet: Path) -> None:
         content = bytearray(parquet.read_bytes())
@@ -248,7 +248,7 @@ class TestParquet:
         result = run("users.parquet")
         assert result.exit_code == 1
         assert "users.parquet cannot be read to its end" in result.stderr
-        assert "1,000 rows are settled" in result.stderr
+        assert "1,000 rows settled" in result.stderr
 
     def test_parquet_from_stdin_is_refused(self, run: Run, parquet: Path) -> None:
         result = run("-", stdin=parquet.read_bytes())
@@ -271,7 +271,10 @@ class TestOptions:
             (["--type", "age=text"], "--type takes column=type"),
             (["--type", "age=int", "--type", "age=str"], "--type: 'age' is given twice"),
             (["--type", "identifier=int"], "--type: 'identifier' is the identifier, which is text"),
-            (["--type", "size=int"], "--type: users.csv has no column size; there are identifier, plan, age"),
+            (
+                ["--type", "size=int"],
+                "--type: users.csv has no column size; its columns are identifier, plan, age",
+            ),
             (["--rate", "0"], "--rate takes a number above 0, not 0.0"),
             (["--rejects", "users.csv"], "FILE, --checkpoint and --rejects must be different files"),
             (["--rejects", "no/bad"], "No such file or directory: 'no/bad'"),
@@ -290,7 +293,7 @@ class TestOptions:
         for name in ("-", "pipe"):
             result = run(name, "--checkpoint", "done", stdin=b"identifier\n")
             assert result.exit_code == 2
-            assert "--checkpoint needs a file that can be read again, and no pipe" in result.stderr
+            assert "--checkpoint needs a file that can be read again, not a pipe" in result.stderr
 
     @pytest.mark.parametrize(("name", "why"), [("none.csv", "No such file"), (".", "Is a directory")])
     def test_file_that_cannot_be_opened_ends_in_a_sentence(self, run: Run, name: str, why: str) -> None:
@@ -338,7 +341,7 @@ class TestOutcome:
         lines = [line.split() for line in result.stdout.splitlines()]
         assert lines[:4] == [["rows", "count"], ["read", "3"], ["delivered", "2"], ["rejected", "1"]]
         assert lines[-1] == "Mixpanel blocks the identifier as a placeholder 1".split()
-        assert "--rejects FILE tells which rows were refused." in result.stderr
+        assert "--rejects FILE tells which rows were rejected." in result.stderr
 
     def test_summary_counts_no_more_than_some_reasons(self, run: Run) -> None:
         lines = [f'{{"identifier": "u", "c{number}": []}}' for number in range(150)]
@@ -349,7 +352,7 @@ class TestOutcome:
         mixpanel.fail(status=401)
         result = run(write(csv_of(["user_1"])), "--checkpoint", "done")
         assert result.exit_code == 1
-        assert "(HTTP 401; check mixpanel_token, region and mixpanel_url). 0 rows are settled" in result.stderr
+        assert "(HTTP 401; check mixpanel_token, region and mixpanel_url). 0 rows settled" in result.stderr
 
     def test_outbox_of_the_environment_is_used(
         self, run: Run, monkeypatch: pytest.MonkeyPatch, mixpanel: MixpanelServer
@@ -399,7 +402,7 @@ class TestFlagsmith:
             result = run(write(csv_of(["user_0", "user_1"])), document=None)
         assert result.exit_code == 1
         assert "HTTP status 503" in result.stderr
-        assert "1 rows are settled" in result.stderr
+        assert "1 row settled" in result.stderr
 
 
 class TestCheckpoint:
@@ -461,7 +464,7 @@ class TestCheckpoint:
         write(content, "done")
         result = run(write(csv_of(["user_1"])), "--checkpoint", "done")
         assert result.exit_code == 2
-        assert "done is no checkpoint: choose another file" in result.stderr
+        assert "done is not a checkpoint: choose another file" in result.stderr
         assert Path("done").read_text() == content
 
     def test_checkpoint_that_is_a_directory_is_refused(self, run: Run) -> None:
@@ -532,4 +535,4 @@ class TestKilled:
         result = run(write(csv_of(names("user", 3000))))
         thread.join()
         assert result.exit_code == 130
-        assert "0 rows are settled; with --checkpoint, the same command goes on behind them" in result.stderr
+        assert "0 rows settled; with --checkpoint, the same command continues after them" in result.stderr

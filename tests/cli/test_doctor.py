@@ -381,7 +381,7 @@ def test_outbox_that_is_not_there_yet_is_fine_and_is_not_made(
 ) -> None:
     path = tmp_path / "outbox.db"
     monkeypatch.setenv("FLAGSYNC_OUTBOX", f"{path}")
-    assert check(doctor("--offline"), "outbox")["detail"] == f"{path} does not exist yet; a client makes it"
+    assert check(doctor("--offline"), "outbox")["detail"] == f"{path} does not exist yet; a client creates it"
     assert not path.exists()
 
 
@@ -390,7 +390,7 @@ def test_outbox_with_messages_is_fine_while_they_are_young(
 ) -> None:
     path = store(tmp_path / "outbox.db", profile("ann"))
     monkeypatch.setenv("FLAGSYNC_OUTBOX", f"{path}")
-    assert check(doctor("--offline"), "outbox")["detail"] == f"{path}: 1 message waiting"
+    assert check(doctor("--offline"), "outbox")["detail"] == f"{path}: 1 message pending"
 
 
 def test_outbox_whose_oldest_message_is_old_is_wrong(
@@ -400,7 +400,7 @@ def test_outbox_whose_oldest_message_is_old_is_wrong(
     path = store(tmp_path / "outbox.db", old._replace(evaluated_at=old.evaluated_at - 600))
     monkeypatch.setenv("FLAGSYNC_OUTBOX", f"{path}")
     found = check(doctor("--offline"), "outbox")
-    assert (found["ok"], found["detail"]) == (False, "1 message waiting, the oldest for 10 minutes")
+    assert (found["ok"], found["detail"]) == (False, "1 message pending, the oldest for 10 minutes")
 
 
 @pytest.mark.parametrize(

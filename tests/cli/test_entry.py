@@ -98,7 +98,7 @@ def test_ctrl_c_ends_without_a_traceback(start: Start, mixpanel: MixpanelServer,
     process.send_signal(signal.SIGINT)
     ended = end(process)
     assert (ended.code, ended.output) == (130, [])
-    assert ended.errors.startswith("1 message waiting, ")
+    assert ended.errors.startswith("1 message pending, ")
     assert ended.errors.count("\n") == 1
 
 

@@ -50,20 +50,20 @@ def test_stats_print_a_table_and_the_age_of_the_oldest(path: Path) -> None:
     lines = [" ".join(line.split()) for line in run("outbox", "stats", path).out.splitlines()]
     assert lines[:2] == ["outcome updates exposures", "accepted 1 1"]
     assert "superseded 0 0" in lines
-    assert re.fullmatch(r"2 messages waiting, the oldest for \d+ seconds?\.", lines[-1])
+    assert re.fullmatch(r"2 messages pending, the oldest for \d+ seconds?\.", lines[-1])
 
 
 def test_stats_of_an_outbox_in_which_nothing_waits_have_no_oldest_message(path: Path) -> None:
     store(path)
     assert run("outbox", "stats", path, "--json").json["oldest_seconds"] is None
-    assert run("outbox", "stats", path).out.endswith("\n\nNothing is waiting.\n")
+    assert run("outbox", "stats", path).out.endswith("\n\nNothing is pending.\n")
 
 
 @pytest.mark.parametrize("command", ["stats", "drain", "peek", "export"])
 def test_outbox_that_is_not_there_is_wrong_use_and_is_not_made(command: str, path: Path) -> None:
     ran = run("outbox", command, path)
     assert (ran.code, ran.out) == (2, "")
-    assert ran.err == f"Error: outbox: there is no file '{path}'; it is made when a client first uses it\n"
+    assert ran.err == f"Error: outbox: there is no file '{path}'; a client creates it on first use\n"
     assert not path.exists()
 
 
@@ -152,7 +152,7 @@ def test_peek_shows_the_oldest_messages_of_all_destinations(path: Path) -> None:
 
 def test_peek_of_nothing_says_so(path: Path) -> None:
     store(path)
-    assert run("outbox", "peek", path).out == "Nothing is waiting.\n"
+    assert run("outbox", "peek", path).out == "Nothing is pending.\n"
 
 
 def test_peek_escapes_what_could_control_the_terminal(path: Path) -> None:
@@ -220,15 +220,15 @@ def test_drain_delivers_what_waits(path: Path, mixpanel: MixpanelServer) -> None
 def test_drain_says_what_it_does_and_has_done(path: Path, mixpanel: MixpanelServer) -> None:
     store(path, profile("ann", mixpanel.url))
     ran = run("outbox", "drain", path)
-    assert ran.err.startswith("1 message waiting, the oldest for ")
-    assert ran.err.endswith(". They are sent for at most 60 seconds.\n")
-    assert ran.out == "1 message delivered, 0 refused by Mixpanel.\nNothing is waiting.\n"
+    assert ran.err.startswith("1 message pending, the oldest for ")
+    assert ran.err.endswith(". Delivering for at most 60 seconds.\n")
+    assert ran.out == "1 message delivered, 0 rejected by Mixpanel.\nNothing is pending.\n"
 
 
 def test_drain_of_nothing_sends_nothing(path: Path, mixpanel: MixpanelServer) -> None:
     store(path)
     assert run("outbox", "drain", path) == Ran(
-        0, "0 messages delivered, 0 refused by Mixpanel.\nNothing is waiting.\n", ""
+        0, "0 messages delivered, 0 rejected by Mixpanel.\nNothing is pending.\n", ""
     )
     assert mixpanel.requests == []
 

@@ -68,7 +68,7 @@ def test_dry_run_needs_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "MIXPANEL_TOKEN must be set" in ran.err
 
 
-def test_rows_that_are_refused_cost_themselves(mixpanel: MixpanelServer) -> None:
+def test_rejected_rows_do_not_stop_the_others(mixpanel: MixpanelServer) -> None:
     mixpanel.fail(status=400, distinct_id="bob")
     file = users("ann", "bob", "null", "cid", "")
     ran = run("unset", "old", "--from", file, "--rejects", "bad")
@@ -79,7 +79,7 @@ def test_rows_that_are_refused_cost_themselves(mixpanel: MixpanelServer) -> None
     assert reasons[1:] == ["Mixpanel blocks the identifier as a placeholder", "the identifier is empty"]
 
 
-def test_row_that_is_no_row_and_one_without_an_identifier_are_refused() -> None:
+def test_row_that_is_not_a_row_and_one_without_an_identifier_are_rejected() -> None:
     Path("users.jsonl").write_text('{"identifier": "ann"}\n[1]\n{"id": "bob"}\n')
     ran = run("unset", "old", "--from", "users.jsonl", "--json")
     assert (ran.code, ran.json["delivered"], ran.json["rejected"]) == (1, 1, 2)
@@ -103,7 +103,7 @@ def test_wrong_token_ends_the_command(mixpanel: MixpanelServer) -> None:
     ran = run("unset", "old", "--from", users("ann"))
     assert ran.code == 1
     assert "Mixpanel does not accept updates (HTTP 401" in ran.err
-    assert "0 rows are settled" in ran.err
+    assert "0 rows settled" in ran.err
 
 
 def test_wrong_configuration_is_said_before_anything_is_sent(

@@ -231,7 +231,7 @@ def test_lease_that_ends_lets_memory_send_while_the_server_is_away(
 )
 def test_malformed_url_is_refused_without_its_password(offline: Flagsmith, outbox: str) -> None:
     for use in (lambda: FlagSync(offline, "project-token", outbox=outbox), lambda: outbox_stats(outbox)):
-        with pytest.raises(ValueError, match="outbox: this is no connection string of PostgreSQL") as raised:
+        with pytest.raises(ValueError, match="outbox: this is not a connection string of PostgreSQL") as raised:
             use()
         assert "s3cret" not in str(raised.value)
 

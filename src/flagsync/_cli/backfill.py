@@ -1,7 +1,7 @@
 """``flagsync backfill``: evaluates and mirrors each row of a file.
 
-Guarantee: memory does not grow with the file. With a checkpoint, a run that was killed goes on where Mixpanel had
-accepted. A bad row costs itself. Boundary: options that only code can set, such as ``property_name``, are unknown.
+Guarantee: memory does not grow with the file. With a checkpoint, the next run continues after the last settled row. A
+bad row does not stop the others. Boundary: options that only code can set, such as ``property_name``, are unknown.
 """
 
 import json
@@ -39,7 +39,7 @@ Checkpoint = Annotated[
         metavar="FILE",
         dir_okay=False,
         show_default=False,
-        help="Where progress is written. The same command then goes on where the last run ended, however it ended.",
+        help="Where progress is written. The same command continues where the last run ended, however it ended.",
     ),
 ]
 Rejects = Annotated[
@@ -48,7 +48,7 @@ Rejects = Annotated[
         metavar="FILE",
         dir_okay=False,
         show_default=False,
-        help="Where each row that was refused is written, a JSON object a line: row, identifier, reason.",
+        help="Where each rejected row is written, as a line of JSON: row, identifier, reason.",
     ),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Read each row and send nothing.")]
@@ -76,7 +76,7 @@ def backfill(
             "--type",
             metavar="COLUMN=TYPE",
             show_default=False,
-            help="The type of a trait: int, float, bool or str; as often as needed. A trait of CSV is text without it.",
+            help="The type of a trait: int, float, bool or str; repeatable. Traits of CSV are text without it.",
         ),
     ] = None,
     rate: Rate = PROFILES_PER_SECOND,
@@ -88,8 +88,8 @@ def backfill(
 ) -> None:
     """Evaluate the flags of each row of a file, and mirror them to Mixpanel.
 
-    Rows that are refused do not stop the others, and the exit code is then 1. While Mixpanel cannot be reached, the
-    command waits.
+    Rejected rows do not stop the others, and the exit code is then 1. While Mixpanel cannot be reached, the command
+    waits.
     """
     check_files(file, checkpoint, rejects, rate, dry_run=dry_run)
     declared = Types(types or (), identifier)
@@ -115,7 +115,7 @@ def check_files(
     if dry_run and checkpoint:
         raise Failure("--dry-run makes no progress to write down: leave out --checkpoint")
     if checkpoint and (file == STDIN or (file.exists() and not file.is_file())):
-        raise Failure("--checkpoint needs a file that can be read again, and no pipe")
+        raise Failure("--checkpoint needs a file that can be read again, not a pipe")
     paths = [path.resolve() for path in (file, checkpoint, rejects) if path is not None]
     if len({*paths}) < len(paths):
         raise Failure("FILE, --checkpoint and --rejects must be different files")

@@ -10,7 +10,7 @@ from flagsync._cli.bar import Bar
 from flagsync._cli.failure import WRONG, Failure
 from flagsync._cli.journal import Journal
 from flagsync._cli.rows.source import Source
-from flagsync._cli.terminal import say, show, show_json, table
+from flagsync._cli.terminal import count, say, show, show_json, table
 from flagsync._messages import no_answer
 from flagsync.bulk import Outcome, Report
 from flagsync.bulk.run import OnProgress, OnReject
@@ -70,13 +70,13 @@ class Run:
             times = {"seconds": round(self._seconds, 3), "rows_per_second": speed}
             show_json({**asdict(report), **times, "reasons": reasons})
             return
-        counts = [(name, f"{count:,}") for name, count in asdict(report).items() if count or name == "read"]
+        counts = [(name, f"{rows:,}") for name, rows in asdict(report).items() if rows or name == "read"]
         show(table(("rows", "count"), [*counts, ("a second", f"{speed:,}")], numbers=("count",)))
         if self._reasons:
-            refused = [(reason, f"{count:,}") for reason, count in self._reasons.most_common(SHOWN_REASONS)]
-            show("", table(("why rows were refused", "count"), refused, numbers=("count",)))
+            rejected = [(reason, f"{rows:,}") for reason, rows in self._reasons.most_common(SHOWN_REASONS)]
+            show("", table(("why rows were rejected", "count"), rejected, numbers=("count",)))
         if report.rejected and not has_rejects:
-            say("--rejects FILE tells which rows were refused.")
+            say("--rejects FILE tells which rows were rejected.")
 
     def _note(self, report: Report, bar: Bar) -> None:
         self._report, self._seconds = report, bar.seconds
@@ -89,9 +89,8 @@ class Run:
             self._reasons[outcome.reason] += 1
 
     def _settled(self) -> str:
-        return (
-            f"{self._report.read:,} rows are settled; with --checkpoint, the same command goes on behind them"
-        )
+        rows = count(self._report.read, "row")
+        return f"{rows} settled; with --checkpoint, the same command continues after them"
 
 
 def _reason(error: Exception) -> str:

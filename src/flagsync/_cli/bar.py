@@ -25,14 +25,14 @@ class Bar:
             TaskProgressColumn("{task.percentage:.0f} %", ""),
             TextColumn("{task.fields[rows]:,} rows"),
             TextColumn(f"{{task.fields[speed]:,.0f}}/s (at most {rate:,.0f})"),
-            TextColumn("{task.fields[refused]:,} refused"),
+            TextColumn("{task.fields[rejected]:,} rejected"),
             TimeRemainingColumn(),
             console=console(sys.stderr),
             disable=not sys.stderr.isatty(),
             transient=True,
         )
         self._task = self._progress.add_task(
-            "", total=None, rows=before.read, speed=0.0, refused=before.rejected
+            "", total=None, rows=before.read, speed=0.0, rejected=before.rejected
         )
 
     def __enter__(self) -> Self:
@@ -55,5 +55,5 @@ class Bar:
             total=None if share is None else 1.0,
             rows=report.read,
             speed=(report.read - self._before.read) / max(self.seconds, 0.001),
-            refused=report.rejected,
+            rejected=report.rejected,
         )

@@ -1,4 +1,4 @@
-"""What a backfill writes down, so that the next run goes on where this one ends, however it ends.
+"""What a backfill writes down, so that the next run continues where this one ends, however it ends.
 
 Guarantee: the rows that a checkpoint counts are settled, and each of them that was rejected is in the file of rejects
 once. Boundary: a loss of power may undo the last moments of both files.
@@ -74,7 +74,7 @@ class Journal:
             found = Report(**content["report"]), int(content["rejects_bytes"])
             changed = [what for key, what in CHANGED.items() if content[key] != self._job[key]]
         except (ValueError, TypeError, LookupError) as error:
-            raise Failure(f"{self._checkpoint} is no checkpoint: choose another file") from error
+            raise Failure(f"{self._checkpoint} is not a checkpoint: choose another file") from error
         if changed:
             raise Failure(
                 f"The checkpoint {self._checkpoint} is {' and '.join(changed)}. To begin anew, remove it; to go on, "

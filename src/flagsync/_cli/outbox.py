@@ -1,4 +1,4 @@
-"""``flagsync outbox``: looks into an outbox, and delivers what waits in it.
+"""``flagsync outbox``: looks into an outbox, and delivers its pending messages.
 
 Guarantee: nothing but ``drain`` sends or changes anything; ``peek`` shows no personal data unless it is told to; no
 token is shown.
@@ -44,7 +44,7 @@ TOKENS = ("$token", "token")
 
 
 def stats(place: Place, *, as_json: Json = False) -> None:
-    """Count what became of all updates and exposures, and say how long the oldest has waited."""
+    """Count what became of all updates and exposures, and say how long the oldest pending one has waited."""
     with opened(place) as store:
         counts = asdict(outbox_stats(place))
     names, exposures = ("accepted", *OUTCOMES, "pending"), counts["exposures"]
@@ -66,14 +66,14 @@ def drain(
     ] = DRAIN_SECONDS,
     as_json: Json = False,
 ) -> None:
-    """Send what waits, for example as the last step of a container.
+    """Deliver the pending messages, for example as the last step of a container.
 
-    It neither needs Flagsmith nor a token, since each message has the token of its project. While another process sends
-    from the outbox, it waits for that one. The exit code is 1 if something is left, or was refused by Mixpanel.
+    It needs neither Flagsmith nor a token, since each message has the token of its project. While another process sends
+    from the outbox, it waits for that one. The exit code is 1 if messages are still pending, or Mixpanel rejected some.
     """
     with opened(place) as store:
         if store.status.pending:
-            say(f"{_pending(store)} They are sent for at most {timeout:g} seconds.")
+            say(f"{_pending(store)} Delivering for at most {timeout:g} seconds.")
             deliver(store.backend, monotonic() + timeout)
         left = store.again()
     before, after = store.totals.every, left.totals.every
@@ -82,7 +82,7 @@ def drain(
         show_json({**done, "pending": left.status.pending, "oldest_seconds": _oldest_seconds(left)})
     else:
         show(
-            f"{count(done['delivered'], 'message')} delivered, {done['rejected']:,} refused by Mixpanel.",
+            f"{count(done['delivered'], 'message')} delivered, {done['rejected']:,} rejected by Mixpanel.",
             _pending(left),
         )
     if left.status.pending or done["rejected"]:
@@ -98,7 +98,7 @@ def peek(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Show the messages that wait, the oldest first; without identifiers and values unless --reveal is given."""
+    """Show the pending messages, the oldest first; without identifiers and values unless --reveal is given."""
     with opened(place) as store:
         messages = sorted(chain(*store.waiting(limit)), key=lambda message: message.version)[:limit]
     shown = [_described(message, reveal=reveal) for message in messages]
@@ -125,7 +125,7 @@ def export(
         typer.Option("--output", "-o", metavar="FILE", dir_okay=False, help="A new file in place of stdout."),
     ] = None,
 ) -> None:
-    """Write what waits as JSON lines: identifiers and values included, tokens masked. It stays in the outbox."""
+    """Write the pending messages as JSON lines, with identifiers and values, but tokens masked. They stay pending."""
     written = 0
     with opened(place) as store, _lines_to(output) as file:
         for message in chain.from_iterable(store.waiting()):
@@ -174,9 +174,9 @@ def _oldest_seconds(store: Store) -> float | None:
 def _pending(store: Store) -> str:
     pending = store.status.pending
     return (
-        f"{count(pending, 'message')} waiting, the oldest for {age(store.status.oldest_seconds)}."
+        f"{count(pending, 'message')} pending, the oldest for {age(store.status.oldest_seconds)}."
         if pending
-        else "Nothing is waiting."
+        else "Nothing is pending."
     )
 
 
@@ -194,7 +194,7 @@ def _lines_to(path: Path | None) -> Iterator[TextIO]:
         yield file
 
 
-app = new_group("Look into an outbox, and deliver what waits in it.")
+app = new_group("Look into an outbox, and deliver its pending messages.")
 register(app, stats, "flagsync outbox stats flagsync.db", "flagsync outbox stats --json")
 register(
     app, drain, "flagsync outbox drain flagsync.db", "flagsync outbox drain flagsync.db --timeout 20 --json"
@@ -203,6 +203,6 @@ register(app, peek, "flagsync outbox peek flagsync.db", "flagsync outbox peek fl
 register(
     app,
     export,
-    "flagsync outbox export flagsync.db > waiting.jsonl",
-    "flagsync outbox export flagsync.db -o waiting.jsonl",
+    "flagsync outbox export flagsync.db > pending.jsonl",
+    "flagsync outbox export flagsync.db -o pending.jsonl",
 )

@@ -49,7 +49,7 @@ def preview(
             "-t",
             metavar="NAME=VALUE",
             show_default=False,
-            help="A trait, as often as needed. It is text; name:int=…, :float= and :bool= have a type.",
+            help="A trait; repeatable. Its value is text, unless name:int=…, :float= or :bool= gives a type.",
         ),
     ] = None,
     document: Document = None,

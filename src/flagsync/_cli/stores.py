@@ -93,7 +93,7 @@ def _failing() -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise Failure(
-            f"outbox: there is no file {error.filename!r}; it is made when a client first uses it"
+            f"outbox: there is no file {error.filename!r}; a client creates it on first use"
         ) from error
     except (ValueError, ImportError) as error:
         raise Failure(f"{error}", MISUSED) from error

@@ -1,4 +1,4 @@
-"""Settings of a durable outbox, which tests choose and users do not."""
+"""Settings of a durable outbox. Users choose only ``StoreBounds``, through a backend; tests choose both."""
 
 from dataclasses import dataclass
 
@@ -38,8 +38,8 @@ class StoreBounds:
         prune_tails: How many unused tails it deletes; a tail may have many kilobytes.
         prune_seconds: How often a transaction prunes while ``max_remembered`` is not exceeded.
         account_seconds: How long an idle process keeps its account, before it is merged with those of former processes.
-        call_seconds: How long one call of a server may take.
-        call_messages: How many messages one call of a server stores or settles: meanwhile it serves nobody else.
+        call_seconds: How long one call to a server may take.
+        call_messages: How many messages one call to a server stores or settles. Redis serves nobody else meanwhile.
         lease_seconds: How long a process may send after it acquired the lease of a server. A request to Mixpanel takes
             up to 30 seconds.
     """

@@ -58,7 +58,7 @@ def check_conninfo(conninfo: str, option: str) -> None:
     except (psycopg.Error, ValueError):
         ports = ["malformed"]
     if not all(port.isdecimal() or not port for port in ports):  # the driver notices it when it connects
-        raise ValueError(f"{option}: this is no connection string of PostgreSQL; {ACCEPTED}")
+        raise ValueError(f"{option}: this is not a connection string of PostgreSQL; {ACCEPTED}")
 
 
 class Connections:

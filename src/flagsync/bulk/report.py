@@ -34,7 +34,7 @@ class Report:
     Attributes:
         read: Rows that are settled. All rows before these are settled, too.
         delivered: Mixpanel accepted the update.
-        unchanged: Mixpanel has these flags already, or they are on their way.
+        unchanged: Mixpanel has these flags already, or they are about to be sent.
         superseded: A later row for the same profile took the place of this one.
         skipped: ``distinct_id`` gives the identifier no profile.
         rejected: Not readable, impossible to evaluate, or refused by Mixpanel.

@@ -1,6 +1,7 @@
 """Mirrors the rows of any source.
 
-Guarantee: memory does not grow with the source; while Mixpanel is away, the source waits; a bad row costs itself.
+Guarantee: memory does not grow with the source. While Mixpanel is down, no more rows are read. A bad row does not stop
+the others.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -32,25 +33,25 @@ def backfill(
 ) -> Report:
     """Evaluate the flags of each row's user, and mirror them; return once all is settled.
 
-    Of several rows for one profile, the last one counts. While Mixpanel is away, it waits. The client should do nothing
-    else meanwhile, since the counts are those of the whole client.
+    Of several rows for one profile, the last one counts. While Mixpanel is down, ``backfill`` waits. The client should
+    do nothing else meanwhile, since the counts are those of the whole client.
 
     Args:
-        rows: Mappings of column names to values. Each is read once, some thousand ahead of what is settled.
+        rows: Mappings of column names to values. Each is read once, at most a few thousand before they are settled.
         client: Evaluates and mirrors. Close it afterwards.
         identifier: The column with the identifier, text or a whole number. Every other column is a trait with the type
             of its value; None and NaN are no values.
         rate: Profiles a second, at most; None: as many as possible. By default just below what Mixpanel takes.
         dry_run: Evaluate and send nothing. The client needs no token for that.
-        after: How far an earlier run has come: its rows are skipped, and its counts go on.
-        on_progress: Called with the counts so far each time that further rows are settled, after ``on_reject``.
-        on_reject: Called once for each row that was rejected, in their order.
+        after: The last report of an earlier run: its rows are skipped, and its counts continue.
+        on_progress: Called with the counts so far each time that more rows are settled, after ``on_reject``.
+        on_reject: Called once for each rejected row, in the order of the rows.
 
     Raises:
         ValueError: An argument is invalid.
-        DeliveryError: Mixpanel accepts nothing until a person corrects the configuration, or the client is closed. What
-            ``on_progress`` got last says how far it has come.
-        flagsmith.exceptions.FlagsmithAPIError: A remote Flagsmith does not evaluate now.
+        DeliveryError: Mixpanel accepts nothing until somebody corrects the configuration, or the client is closed. The
+            report that ``on_progress`` got last says how many rows are settled.
+        flagsmith.exceptions.FlagsmithAPIError: Flagsmith's API cannot evaluate now.
     """
     require(
         {

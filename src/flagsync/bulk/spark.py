@@ -1,7 +1,7 @@
 """The rows of a partition of Apache Spark; pyspark itself is not imported.
 
-Guarantee: a task that is repeated writes the same profiles again, which changes nothing. Boundary: partitions know
-nothing of each other, so Mixpanel's limit is to be divided among them.
+Guarantee: a task that is repeated writes the same profiles again, which changes nothing. Boundary: partitions do not
+know of each other, so the caller divides Mixpanel's limit among them.
 """
 
 from collections import deque
@@ -41,14 +41,15 @@ def partition_writer(
     """Return a function that mirrors a partition, for ``foreachPartition`` and ``mapInPandas``.
 
     With ``foreachPartition``, the rows are mirrored as by ``backfill``. With ``mapInPandas`` and the schema
-    ``"identifier string, outcome string, reason string"``, there is one outcome a row, in the same order. A task that
-    cannot reach Mixpanel waits; one whose configuration is wrong fails.
+    ``"identifier string, outcome string, reason string"``, the result has an outcome for each row, in the same order. A
+    task that cannot reach Mixpanel waits; a task whose configuration is wrong fails.
 
     Args:
         make_client: Builds the client, in the process that runs the task; each partition gets its own, and closes it.
         identifier: The column with the identifier; every other one is a trait.
-        rate: Profiles a second of one partition, at most: divide Mixpanel's limit by the partitions that run at a time.
-        on_reject: Called for each row that was rejected, in the process that runs the task, with ``foreachPartition``.
+        rate: Profiles a second of one partition, at most: divide Mixpanel's limit by the partitions that run at the
+            same time.
+        on_reject: Called for each rejected row, in the process that runs the task; only with ``foreachPartition``.
 
     Raises:
         ValueError: An argument is invalid.

@@ -1,6 +1,7 @@
 """The rows in flight: a window that moves over a source as rows are settled, in the source's order.
 
-Guarantee: memory does not grow with the source, and a bad row costs itself. While Mixpanel is away, the window waits.
+Guarantee: memory does not grow with the source, and a bad row does not stop the others. While Mixpanel is down, the
+window waits.
 """
 
 from collections import deque
@@ -15,7 +16,7 @@ from flagsync.bulk.report import Outcome, Result
 from flagsync.bulk.rows import Row, Unreadable, read
 from flagsync.bulk.settling import Settling
 
-# A request takes 2 MB, some 1,600 profiles of 50 flags. While one is on its way the next one fills, and a crash repeats
+# A request takes 2 MB, some 1,600 profiles of 50 flags. While one is in flight the next one fills, and a crash repeats
 # little more than that.
 CHUNK_ROWS, MAX_CHUNKS = 500, 8
 

@@ -22,12 +22,12 @@ _observed: weakref.WeakKeyDictionary[MeterProvider, Sources] = weakref.WeakKeyDi
 def observe(client: Observed, meter_provider: MeterProvider | None = None) -> None:
     """Have OpenTelemetry collect metrics, until the client is garbage-collected.
 
-    The values of several clients with one provider are merged: counts and sizes are added up; of ages the largest one
-    counts, and of the times of the last success the earliest one.
+    The values of several clients with one provider are merged: the sum of counts and sizes, the largest age, and the
+    earliest time of a last success.
 
     Args:
         client: A ``FlagSync``, a ``CohortWebhook`` or a ``TraitWriter``; call this once for each.
-        meter_provider: Who collects them; by default the global one.
+        meter_provider: The provider that collects them; by default the global one.
 
     Raises:
         ValueError: The object has no metrics.

@@ -21,11 +21,11 @@ class PrometheusCollector(Collector):
 
         REGISTRY.register(PrometheusCollector(client))
 
-    The values of several clients are merged: counts and sizes are added up; of ages the largest one counts, and of the
-    times of the last success the earliest one.
+    The values of several clients are merged: the sum of counts and sizes, the largest age, and the earliest time of a
+    last success.
 
     Args:
-        observed: A ``FlagSync``, and as many further ones, ``CohortWebhook`` and ``TraitWriter`` as there are.
+        observed: Each ``FlagSync``, ``CohortWebhook`` and ``TraitWriter`` whose metrics are collected.
 
     Raises:
         ValueError: One of them has no metrics.

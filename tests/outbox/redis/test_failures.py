@@ -18,11 +18,13 @@ from flagsync._outbox.place import totals
 from flagsync._outbox.redis import RedisBackend, check, open_backend
 from flagsync._outbox.redis.failures import plain
 from flagsync.testing.backends.support import claim, deliver, message_of, soon, store, waiting
+from tests.support.pages import PAGES
 from tests.support.redis import backend_at
 from tests.support.sockets import free_port
 from tests.support.valkey import PASSWORD, QUOTED_PASSWORD, ValkeyServer, valkey_server
 
 SHORT = StoreBounds(call_seconds=0.3)
+LACKS = "the user lacks a permission: scripts (EVALSHA, EVAL), the keys of the namespace, or SELECT for its database"
 
 
 @pytest.fixture
@@ -287,17 +289,30 @@ def test_password_that_was_changed_is_refused_until_it_is_changed_back(locked: V
 def test_user_without_rights_is_said_to_have_none(server: ValkeyServer) -> None:
     server.execute("ACL", "SETUSER", "ann", "on", ">secret", "+@read", "~*")
     backend = backend_at(f"{server.url}?username=ann&password=secret", "flagsync")
-    assert_refused(
-        backend, "the user may not run scripts (EVALSHA, EVAL), or not use the keys of the namespace"
-    )
+    assert_refused(backend, LACKS)
 
 
-def test_user_with_the_rights_that_are_documented_can_do_everything(server: ValkeyServer) -> None:
-    server.execute("ACL", "SETUSER", "ann", "on", ">secret", "resetkeys", "~{flagsync}:*")
-    server.execute(*"ACL SETUSER ann -@all +eval +evalsha +@read +@write +time".split())
-    with closing(backend_at(f"{server.url}?username=ann&password=secret", "flagsync")) as backend:
+DOCUMENTED = "~{flagsync}:* +eval +evalsha +@read +@write +time".split()
+
+
+def test_permissions_of_a_user_are_documented() -> None:
+    assert " ".join(DOCUMENTED) in PAGES["docs/outbox-servers.md"]
+
+
+@pytest.mark.parametrize(("database", "more"), [(0, []), (1, ["+select"])])
+def test_user_with_the_permissions_that_are_documented_can_do_everything(
+    server: ValkeyServer, database: int, more: list[str]
+) -> None:
+    server.execute(*"ACL SETUSER ann reset on >secret".split(), *DOCUMENTED, *more)
+    url = f"{server.url}?username=ann&password=secret&db={database}"
+    with closing(backend_at(url, "flagsync")) as backend:
         store(backend, "ann=1")
         assert deliver(backend) == ["ann=1"]
+
+
+def test_user_who_may_not_select_a_database_is_told_so(server: ValkeyServer) -> None:
+    server.execute(*"ACL SETUSER ann reset on >secret".split(), *DOCUMENTED)
+    assert_refused(backend_at(f"{server.url}?username=ann&password=secret&db=1", "flagsync"), LACKS)
 
 
 # URLs

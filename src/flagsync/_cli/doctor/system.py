@@ -56,19 +56,19 @@ def outbox(facts: Facts) -> Check | None:
     try:
         if not URL.match(place) and not Path(place).exists():
             check_directory(f"{absolute(place)}")
-            return fine("outbox", f"{place} does not exist yet; a client makes it")
+            return fine("outbox", f"{place} does not exist yet; a client creates it")
         with opened(place) as store:
             status = store.status
     except (Failure, OSError) as error:
         return wrong("outbox", f"{error}", "name another outbox in FLAGSYNC_OUTBOX, or make this one usable")
     if status.pending and status.oldest_seconds > OLD_SECONDS:
-        detail = f"{count(status.pending, 'message')} waiting, the oldest for {age(status.oldest_seconds)}"
+        detail = f"{count(status.pending, 'message')} pending, the oldest for {age(status.oldest_seconds)}"
         return wrong(
             "outbox",
             detail,
-            "look at the log of a process that uses it; flagsync outbox drain sends what waits",
+            "look at the log of a process that uses it; flagsync outbox drain delivers the pending messages",
         )
-    return fine("outbox", f"{shown_url(place)}: {count(status.pending, 'message')} waiting")
+    return fine("outbox", f"{shown_url(place)}: {count(status.pending, 'message')} pending")
 
 
 def _bundle_fault(path: str) -> str:

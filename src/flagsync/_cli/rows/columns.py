@@ -30,9 +30,11 @@ def check(columns: Sequence[str], identifier: str, types: Collection[str], name:
     if twice := sorted({column for column in columns if column and columns.count(column) > 1}):
         raise Failure(f"{name} has several columns named {', '.join(twice)}: rename or remove them")
     if identifier not in columns:
-        raise Failure(f"{name} has no column {identifier!r}: choose one with --identifier; there are {shown}")
+        raise Failure(
+            f"{name} has no column {identifier!r}: choose one with --identifier; its columns are {shown}"
+        )
     if unknown := sorted({*types}.difference(columns)):
-        raise Failure(f"--type: {name} has no column {', '.join(unknown)}; there are {shown}")
+        raise Failure(f"--type: {name} has no column {', '.join(unknown)}; its columns are {shown}")
 
 
 class Types:
@@ -70,7 +72,9 @@ class Types:
                 values[column] = TYPES[kind](f"{value}")
             except (ValueError, LookupError):
                 who = values.get(self._identifier)
-                return Unreadable(f"column {column!r} is no {kind}", who if isinstance(who, str) else None)
+                return Unreadable(
+                    f"column {column!r} cannot be read as {kind}", who if isinstance(who, str) else None
+                )
         return values
 
     def apparent(self, rows: Iterable[Values | Unreadable]) -> dict[str, str]:

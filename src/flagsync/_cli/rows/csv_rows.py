@@ -1,6 +1,6 @@
 """Rows of CSV: in UTF-8, with or without a mark for it, and with commas, semicolons, tabs or bars.
 
-Guarantee: a row that cannot be read costs itself. An empty field is no value.
+Guarantee: a row that cannot be read does not stop the others. An empty field is no value.
 """
 
 import csv
@@ -80,7 +80,7 @@ class CsvRows:
     def _lines(self) -> Iterator[str]:
         while line := self._text.readline(MAX_LINE):
             if len(line) == MAX_LINE:
-                raise Failure(f"{self._name} has a line of more than {MAX_LINE:,} characters, so it is no CSV")
+                raise Failure(f"{self._name} has a line of more than {MAX_LINE:,} characters, so it is not CSV")
             yield line
 
 

@@ -1,6 +1,6 @@
 """Rows of JSON Lines: an object a line, in UTF-8.
 
-Guarantee: a line that cannot be read costs itself.
+Guarantee: a line that cannot be read does not stop the others.
 """
 
 import json
@@ -38,7 +38,7 @@ class JsonRows:
         while line := self._file.readline(MAX_LINE):
             if len(line) == MAX_LINE:
                 raise Failure(
-                    f"{self._name} has a line of more than {MAX_LINE:,} bytes, so it is no JSON Lines"
+                    f"{self._name} has a line of more than {MAX_LINE:,} bytes, so it is not JSON Lines"
                 )
             line = line.removeprefix(BOM_UTF8) if is_first else line
             is_first = False
@@ -53,4 +53,4 @@ def _row(line: bytes) -> Values | Unreadable:
         return Unreadable("the line is not UTF-8")
     except (ValueError, RecursionError):  # not JSON, a number of too many digits, or nested without end
         return Unreadable("the line is not valid JSON")
-    return value if isinstance(value, dict) else Unreadable("the line is no JSON object")
+    return value if isinstance(value, dict) else Unreadable("the line is not a JSON object")

@@ -30,7 +30,7 @@ class ParquetRows:
         count: The number of its rows.
 
     Raises:
-        Failure: It is no complete Parquet file.
+        Failure: It is not a complete Parquet file.
     """
 
     def __init__(self, file: BinaryIO, name: str) -> None:
@@ -38,7 +38,7 @@ class ParquetRows:
         try:
             self._file = ParquetFile(file)
         except (ArrowException, OSError) as error:
-            raise Failure(f"{name} is no complete Parquet file ({_first_line(error)})") from error
+            raise Failure(f"{name} is not a complete Parquet file ({_first_line(error)})") from error
         self.columns: Sequence[str] = self._file.schema_arrow.names
         self.count: int | None = self._file.metadata.num_rows
 

@@ -123,7 +123,7 @@ def _rows(path: Path, name: str, file: BufferedReader, identifier: str) -> Rows:
             f"{name} is compressed: decompress it, or pass - and pipe gunzip --stdout FILE into the command"
         )
     if head.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) or b"\0" in head:
-        raise Failure(f"{name} is no text in UTF-8: convert it, such as with iconv -f utf-16 -t utf-8")
+        raise Failure(f"{name} is not text in UTF-8: convert it, for example with iconv -f utf-16 -t utf-8")
     if text.startswith(b"[") and suffix not in CSV_SUFFIXES:
         raise Failure(f"{name} is a JSON array: write an object a line instead, such as with jq -c '.[]'")
     is_json = suffix in JSON_SUFFIXES or (text.startswith(b"{") and suffix not in CSV_SUFFIXES)

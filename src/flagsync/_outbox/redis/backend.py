@@ -33,9 +33,9 @@ class RedisBackend:
     """Keeps messages on a server; see ``Backend``.
 
     Args:
-        client: The application's ``redis.Redis`` or ``redis.RedisCluster``, also that of a Sentinel's master. Its
-            timeouts are how long a call may take.
-        namespace: Backends with the same one share what waits. All keys begin with it, in braces.
+        client: The application's ``redis.Redis`` or ``redis.RedisCluster``, or the client of a master that a Sentinel
+            returns. Its ``socket_timeout`` and ``retry`` bound how long a call takes.
+        namespace: Backends with the same one share the pending messages. All keys begin with it, in braces.
         bounds: How large the store gets.
 
     Raises:

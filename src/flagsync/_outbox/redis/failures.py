@@ -14,7 +14,7 @@ WORDS: tuple[tuple[type[Exception], str], ...] = (
     (redis.AuthenticationWrongNumberOfArgsError, CLOSED),
     (
         redis.NoPermissionError,
-        "the user may not run scripts (EVALSHA, EVAL), or not use the keys of the namespace",
+        "the user lacks a permission: scripts (EVALSHA, EVAL), the keys of the namespace, or SELECT for its database",
     ),
     (redis.BusyLoadingError, "the server is still loading its data"),
     (redis.OutOfMemoryError, "the server's memory is full (maxmemory)"),
