@@ -21,7 +21,9 @@ from flagsync._call_threads import CallThreads
 from flagsync._delivery.destinations import Backoff
 from flagsync._delivery.sender import Sending
 from flagsync._options import Tuning
+from flagsync._pipeline import Pipeline
 from flagsync._report import Reporter
+from flagsync._stats import ExposureStats
 from flagsync.cohorts import CohortUpdate, SQLiteStore
 from flagsync.cohorts.lookup import CohortTraits, Freshness
 from flagsync.testing import MixpanelServer
@@ -330,6 +332,26 @@ def test_cancelled_evaluations_end_at_once_and_leave_nothing_behind(
     assert caplog.record_tuples == []
 
 
+def test_cancelled_experiment_flag_records_no_exposure(
+    run: Run, flagsync: Build, server: EvaluatingFlagsmith, remote: Noting, mixpanel: MixpanelServer
+) -> None:
+    client = flagsync(remote)
+    server.may_answer.clear()
+
+    async def serve() -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(client.aget_experiment_flag, "mv_keyed", "user_3")
+            await until(lambda: server.requests)
+            tasks.cancel_scope.cancel()
+        server.may_answer.set()
+        await until(lambda: not calls_in_threads())
+        assert await client.aflush()
+
+    run(serve)
+    assert "user_3" in mixpanel.profiles
+    assert (mixpanel.events, client.stats().exposures) == ([], ExposureStats())
+
+
 def test_async_evaluation_that_outlives_its_event_loop_ends_silently(
     run: Run,
     flagsync: Build,
@@ -512,6 +534,21 @@ def test_async_call_that_waits_for_room_lets_other_tasks_go_on(
 
     run(serve)
     assert client.stats().delivered == 1
+
+
+def test_async_experiment_flag_waits_for_room_in_a_thread_only(
+    run: Run, flagsync: Build, offline: Noting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, waiting = flagsync(offline, when_full="wait"), list[str]()
+    monkeypatch.setattr(Pipeline, "wait_for_room", lambda _: waiting.append(threading.current_thread().name))
+
+    async def serve() -> None:
+        await client.aget_experiment_flag("mv_keyed", "user_3")
+        assert await client.aflush()
+
+    run(serve)
+    assert waiting == ["flagsync-async"]
+    assert client.stats().exposures.delivered == 1
 
 
 def test_async_lookup_of_cohorts_lets_other_tasks_go_on_while_the_store_hangs(

@@ -351,8 +351,19 @@ def test_exposures_arrive_while_profiles_do_not(
     assert (client.stats().pending, client.stats().exposures.delivered) == (1, 1)
 
 
+class Wrapped:
+    """Somebody else's class that passes calls on to a Flagsmith client."""
+
+    def __init__(self, flagsmith: Flagsmith) -> None:
+        self._flagsmith = flagsmith
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._flagsmith, name)
+
+
+@pytest.mark.parametrize("wrapped", [lambda flagsmith: flagsmith, Wrapped])
 def test_flagsmith_records_its_own_exposure_where_events_are_enabled(
-    flagsync: Build, mixpanel: MixpanelServer
+    wrapped: Callable[[Flagsmith], Flagsmith], flagsync: Build, mixpanel: MixpanelServer
 ) -> None:
     answered = as_answered(flag("A", variant="treatment"))
     answered["metadata"] = {"experiment": {"id": 7, "name": "checkout", "in_experiment": True}}
@@ -361,7 +372,7 @@ def test_flagsmith_records_its_own_exposure_where_events_are_enabled(
         api.add("POST", f"{API}identities/", json={"flags": [answered], "traits": []})
         flagsmith = Flagsmith(environment_key="key", api_url=API)
         flagsmith._event_processor = events = EventProcessor(EventProcessorConfig(), "key")  # not started
-        client = flagsync(flagsmith)
+        client = flagsync(wrapped(flagsmith))
         found = client.get_experiment_flag("checkout", "ann", {"plan": "premium"})
         assert len([call for call in api.calls if API in f"{call.request.url}"]) == 1
     assert isinstance(found, Flag)

@@ -33,32 +33,12 @@ class AsyncCalls:
         self._waits = CallThreads(inf)
 
     async def identity_flags(self, identifier: str, traits: TraitMapping | None, *, transient: bool) -> Flags:
-        """Evaluate the flags of an identity and mirror them."""
+        """Evaluate the flags of an identity and mirror them: in the event loop, but for what may wait."""
+        evaluator = self._evaluator
 
         def evaluate(merged: TraitMapping | None) -> Flags:
-            return self._evaluator.identity_flags(identifier, merged, transient=transient)
+            return evaluator.identity_flags(identifier, merged, transient=transient)
 
-        return await self._evaluate(evaluate, identifier, traits)
-
-    async def experiment_flag(
-        self, feature_name: str, identifier: str, traits: TraitMapping | None
-    ) -> Flag | DefaultFlag:
-        """Evaluate a flag, mirror the flags and record the exposure."""
-
-        def evaluate(merged: TraitMapping | None) -> Flag | DefaultFlag:
-            return self._evaluator.experiment_flag(feature_name, identifier, traits, merged)
-
-        return await self._evaluate(evaluate, identifier, traits)
-
-    async def wait(self, function: Callable[[], T]) -> T:
-        """Return what a function returns that waits for the pipeline. It goes on if the task is cancelled."""
-        return await self._waits.run(function)
-
-    async def _evaluate(
-        self, evaluate: Callable[[TraitMapping | None], T], identifier: str, traits: TraitMapping | None
-    ) -> T:
-        """Evaluate with merged traits: in the event loop, but for what may wait."""
-        evaluator = self._evaluator
         if evaluator.may_wait():
             return await self._evaluations.run(lambda: evaluate(evaluator.merge(identifier, traits)))
         if evaluator.must_ask_store(identifier):
@@ -66,3 +46,15 @@ class AsyncCalls:
         else:
             merged = evaluator.merge(identifier, traits, may_ask=False)
         return evaluate(merged)
+
+    async def experiment_flag(
+        self, feature_name: str, identifier: str, traits: TraitMapping | None
+    ) -> Flag | DefaultFlag:
+        """Evaluate a flag, mirror the flags and record the exposure."""
+        flags = await self.identity_flags(identifier, traits, transient=False)
+        # Not in the thread: who was cancelled meanwhile, such as by a timeout, does not serve what the flag says.
+        return self._evaluator.met_flag(flags, feature_name, identifier, traits, may_wait=False)
+
+    async def wait(self, function: Callable[[], T]) -> T:
+        """Return what a function returns that waits for the pipeline. It goes on if the task is cancelled."""
+        return await self._waits.run(function)

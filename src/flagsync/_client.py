@@ -182,7 +182,10 @@ class FlagSync:
     async def aget_experiment_flag(
         self, feature_name: str, identifier: str, traits: TraitMapping | None = None
     ) -> Flag | DefaultFlag:
-        """Evaluate and record as ``get_experiment_flag`` does; in a thread, if that has to wait."""
+        """Evaluate and record as ``get_experiment_flag`` does; in a thread, if that has to wait.
+
+        If the task is cancelled meanwhile, such as by a timeout, no exposure is recorded.
+        """
         return await self._async.experiment_flag(feature_name, identifier, traits)
 
     def track_exposure(self, identifier: str, flag: Flag | DefaultFlag) -> None:

@@ -88,8 +88,20 @@ class Evaluator:
     ) -> Flag | DefaultFlag:
         """Evaluate a flag with merged traits, mirror the flags and record the exposure with the traits of the call."""
         flags = self.identity_flags(identifier, merged, transient=False)
+        return self.met_flag(flags, feature_name, identifier, traits)
+
+    def met_flag(
+        self,
+        flags: Flags,
+        feature_name: str,
+        identifier: str,
+        traits: TraitMapping | None,
+        *,
+        may_wait: bool = True,
+    ) -> Flag | DefaultFlag:
+        """Return a flag of an identity that meets its experiment now, and record the exposure."""
         flag = experiment_flag(self._flagsmith, flags, feature_name, identifier, traits)
-        self.expose(identifier, flag)
+        self.expose(identifier, flag, may_wait=may_wait)
         return flag
 
     def stop(self) -> None:
@@ -110,10 +122,10 @@ class Evaluator:
             if self._waits:
                 pipeline.wait_for_room()
 
-    def expose(self, identifier: str, flag: Flag | DefaultFlag) -> None:
-        """Record that an identity meets an experiment now."""
+    def expose(self, identifier: str, flag: Flag | DefaultFlag, *, may_wait: bool = True) -> None:
+        """Record that an identity meets an experiment now; wait for room in the outbox only if that is allowed."""
         if self._pipelines is not None:
             pipeline = self._pipelines.get()
             pipeline.encoder.expose(identifier, flag)
-            if self._waits:
+            if self._waits and may_wait:
                 pipeline.wait_for_room()

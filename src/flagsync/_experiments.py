@@ -14,8 +14,9 @@ def experiment_flag(
     """Return a flag of an identity; the Flagsmith client records the exposure if its events are enabled."""
     if getattr(flagsmith, "_event_processor", None) is None:
         return flags.get_flag(feature_name)
-    evaluated = _Evaluated(flagsmith, flags)
-    return type(flagsmith).get_experiment_flag(evaluated, feature_name, identifier, traits)  # type: ignore[arg-type]
+    # A class that only passes calls on to a Flagsmith client does not have the method itself.
+    record = getattr(type(flagsmith), "get_experiment_flag", Flagsmith.get_experiment_flag)
+    return record(_Evaluated(flagsmith, flags), feature_name, identifier, traits)  # type: ignore[arg-type]
 
 
 class _Evaluated:

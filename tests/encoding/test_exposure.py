@@ -20,6 +20,7 @@ from flagsync._encoding.variant import served_variant
 from flagsync._outbox.contract import Destination, Message
 from flagsync._report import Reporter
 from tests.support.encoding import evaluated
+from tests.support.identifiers import Unspeakable
 
 TRACK = Destination("http://127.0.0.1:9/track", "project")
 LONG_TEXT = 300
@@ -139,7 +140,7 @@ def test_experiment_and_variant_have_the_names_that_the_application_gives() -> N
         ("variant_name", None, NO_VARIANT),
         ("variant_name", "", NO_VARIANT),
         ("variant_name", True, "variant_name returned bool, not text or None"),
-        ("variant_name", "\ud800", "variant_name raised UnicodeEncodeError"),
+        ("variant_name", "\ud800", "variant_name returned text that is not valid Unicode"),
     ],
 )
 def test_exposure_without_a_name_is_not_recorded(option: str, returned: object, why: str) -> None:
@@ -184,21 +185,70 @@ def test_further_properties_stand_beside_those_of_the_experiment() -> None:
 
 
 def test_further_properties_change_nothing_of_the_event(logged: Callable[[], list[str]]) -> None:
-    taken = dict.fromkeys(
-        ("token", "distinct_id", "time", "ip", "$insert_id", "$experiment_id", "mp_lib", "Variant name"), "x"
-    )
+    own = ("token", "distinct_id", "time", "ip", "Experiment name", "Variant name")
+    taken = dict.fromkeys((*own, "$insert_id", "$experiment_id", "mp_lib"), "x")
     given_none, found = properties(), properties(exposure_properties=lambda *_: taken)
     given_none.pop("time"), found.pop("time")
     assert found == given_none
-    assert sum("$experiment_id" in line for line in logged()) == 1
+    assert logged() == [
+        f"exposure_properties: {name!r} is left out: Mixpanel or flagsync uses its name; choose another one"
+        for name in taken
+    ]
 
 
-@pytest.mark.parametrize("returned", [None, 3, {"x": object()}, {"x": float("nan")}])
-def test_further_properties_that_are_no_json_are_left_out(
+@pytest.mark.parametrize(
+    ("name", "value", "fault"),
+    [
+        ("x", object(), "'x' is left out: Mixpanel cannot store its value (TypeError)"),
+        ("x", float("nan"), "'x' is left out: Mixpanel cannot store its value (ValueError)"),
+        ("x", Unspeakable(), "'x' is left out: Mixpanel cannot store its value (TypeError)"),
+        (7, "x", "7 is left out: its name is not text"),
+        (("x",), "x", "a value of type tuple is left out: its name is not text"),
+        ("$" + "x" * 300, "x", f"'${'x' * 98} is left out: Mixpanel or flagsync uses its name;"),
+    ],
+)
+def test_further_property_that_mixpanel_cannot_store_costs_no_other_one(
+    name: object, value: object, fault: str, logged: Callable[[], list[str]]
+) -> None:
+    found = properties(exposure_properties=lambda *_: {name: value, "company": "acme"})
+    assert found["company"] == "acme"
+    assert {*found} == {*properties(), "company"}
+    [message] = logged()
+    assert message.startswith(f"exposure_properties: {fault}")
+
+
+@pytest.mark.parametrize("returned", [None, 3, [("x", 1)]])
+def test_further_properties_that_are_no_mapping_are_left_out(
     returned: object, logged: Callable[[], list[str]]
 ) -> None:
     assert "x" not in properties(exposure_properties=lambda *_: returned)
-    assert len(logged()) == 1
+    [message] = logged()
+    assert message == (
+        f"exposure_properties returned {type(returned).__name__}, not a mapping. Such exposures are sent without "
+        "its properties"
+    )
+
+
+def test_exposure_whose_further_properties_raise_is_sent_without_them(
+    logged: Callable[[], list[str]],
+) -> None:
+    def fail(identifier: str, _: Flag) -> Any:
+        raise LookupError(f"no company of {identifier}")
+
+    assert {*properties(exposure_properties=fail)} == {*properties()}
+    [logged_once] = logged()
+    assert logged_once.startswith(
+        "exposure_properties raised LookupError: no company of …. Exposures for which"
+    )
+
+
+def test_interrupt_of_the_application_in_a_value_of_a_property_reaches_it() -> None:
+    class Interrupting(dict[str, str]):
+        def items(self) -> Any:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        message(exposure_properties=lambda *_: {"x": Interrupting(y="z")})
 
 
 def test_exposure_of_more_than_a_megabyte_is_refused() -> None:

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from flagsync._encoding import variant as rules
-from flagsync._encoding.variant import no_sample, served_variant, with_rollout
+from flagsync._encoding.variant import NOTHING_KNOWN, Experiments, experiments_of, no_sample, served_variant
 from tests.support.encoding import evaluated, lazy
 
 OUTSIDE = SimpleNamespace(in_experiment=False)
@@ -47,7 +47,7 @@ def flag(
 )
 def test_variant_is_what_the_user_was_served(served: Flag, variant: str) -> None:
     assert served_variant(served) == variant
-    assert no_sample(served, frozenset()) is None
+    assert no_sample(served) is None
 
 
 @pytest.mark.parametrize(
@@ -65,20 +65,21 @@ def test_variant_is_what_the_user_was_served(served: Flag, variant: str) -> None
     ],
 )
 def test_exposure_outside_a_sample_is_not_recorded(met: object, reason: str) -> None:
-    assert no_sample(met, frozenset()) == reason
+    assert no_sample(met) == reason
 
 
 def test_exposure_outside_a_running_rollout_is_not_recorded() -> None:
     control = flag("x", variant="control", reason="DEFAULT")
-    assert no_sample(control, frozenset({"checkout"})) == rules.NOT_ENROLLED
-    assert no_sample(control, frozenset({"other"})) is None
+    with_rollout = Experiments(with_rollout=frozenset({"checkout"}))
+    assert no_sample(control, with_rollout) == rules.NOT_ENROLLED
+    assert no_sample(control, Experiments(with_rollout=frozenset({"other"}))) is None
     enrolled = flag("x", variant="control", reason="TARGETING_MATCH; segment=experiment-7-rollout")
-    assert no_sample(enrolled, frozenset({"checkout"})) is None
+    assert no_sample(enrolled, with_rollout) is None
 
 
 def test_exposure_in_a_running_experiment_of_flagsmith_is_recorded() -> None:
     enrolled = evaluated(flag("x", variant="a"), experiment=SimpleNamespace(in_experiment=True))
-    assert no_sample(enrolled, frozenset()) is None
+    assert no_sample(enrolled) is None
 
 
 def test_rollout_of_an_experiment_is_known_by_the_name_of_its_segment() -> None:
@@ -88,8 +89,30 @@ def test_rollout_of_an_experiment_is_known_by_the_name_of_its_segment() -> None:
         "2": {"name": "experiment-13-rollout"},
         "3": {"name": "my-experiment-12-rollout", "overrides": [{"name": "other"}]},
     }
-    assert with_rollout({"segments": segments}) == {"checkout", "banner"}
-    assert with_rollout({}) == frozenset()
+    assert experiments_of({"segments": segments}).with_rollout == {"checkout", "banner"}
+    assert experiments_of({}) == NOTHING_KNOWN
+
+
+def test_multivariate_flag_that_a_segment_switches_off_is_not_recorded(document: dict[str, Any]) -> None:
+    found = copy.deepcopy(document)
+    [state] = [one for one in found["feature_states"] if one["feature"]["name"] == "mv_keyed"]
+    off = {**state, "enabled": False, "multivariate_feature_state_values": [], "django_id": 900}
+    everybody = {"operator": "PERCENTAGE_SPLIT", "value": "100", "property_": ""}
+    [segment] = found["project"]["segments"]
+    segment["rules"][0]["rules"][0]["conditions"] = [everybody]
+    segment["feature_states"] = [{**off, "feature_segment": {"priority": 0}}]
+    flags = lazy(found, "ann")
+    assert flags._context is not None
+    known = experiments_of(flags._context)  # type: ignore[arg-type] # it is a TypedDict
+    served = {flag.feature_name: flag for flag in flags.all_flags()}
+    assert (served["mv_keyed"].enabled, served["mv_keyed"].variant) == (False, None)
+    assert no_sample(served["mv_keyed"], known) == rules.DISABLED
+    assert no_sample(served["str_off"], known) is None
+
+
+def test_flag_that_is_switched_off_for_one_identity_is_one_of_a_hand_picked_user() -> None:
+    known = Experiments(multivariate=frozenset({"checkout"}))
+    assert no_sample(flag("x", enabled=False, reason=rules.OVERRIDE), known) == rules.HAND_PICKED
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -47,6 +47,22 @@ def test_experiments_hold_who_has_met_which_variant(mixpanel_server: MixpanelSer
     }
 
 
+def test_experiments_hold_distinct_ids_as_text(mixpanel_server: MixpanelServer) -> None:
+    track(mixpanel_server, met("a", "x", 7), met("a", "x", ["ann"]))  # type: ignore[arg-type]
+    assert mixpanel_server.experiments == {"a": {"x": {"7", "['ann']"}}}
+
+
+@pytest.mark.parametrize("endpoint", ["track", "import", "engage"])
+@pytest.mark.parametrize("constant", [float("nan"), float("inf"), -float("inf")])
+def test_numbers_that_are_no_json_are_refused(
+    endpoint: str, constant: float, mixpanel_server: MixpanelServer
+) -> None:
+    update = {**event(score=constant), "$token": "t", "$distinct_id": "ann", "$set": {"score": constant}}
+    url, body = f"{mixpanel_server.url}/{endpoint}", json.dumps([update])
+    assert requests.post(url, data=body, auth=TOKEN, timeout=10).status_code == 400
+    assert (mixpanel_server.events, mixpanel_server.profiles) == ([], {})
+
+
 @pytest.mark.parametrize(
     ("bad", "error"),
     [

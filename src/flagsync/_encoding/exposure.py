@@ -17,9 +17,10 @@ from flagsync._encoding.calls import Calls, Exposure
 from flagsync._encoding.distinct_id import NotMirrored
 from flagsync._encoding.envelope import Records
 from flagsync._encoding.properties import MAX_STRING_BYTES, PropertyValue
-from flagsync._encoding.variant import no_sample, with_rollout
+from flagsync._encoding.variant import NOTHING_KNOWN, Experiments, experiments_of, no_sample
 from flagsync._outbox.contract import MAX_MESSAGE_BYTES, Destination, Message
 from flagsync._report import Reporter, described, is_interrupt_of_application
+from flagsync._rules import shown
 
 # https://docs.mixpanel.com/docs/experiments: its report finds in this event who met which variant.
 EVENT = "$experiment_started"
@@ -28,12 +29,14 @@ RESEND_AFTER_SECONDS = 25 * 86400.0
 DAY_SECONDS = 86400
 NO_NAME = "experiment_name returned None or an empty text"
 NO_VARIANT = "variant_name returned None or an empty text"
-RESERVED = (
-    "exposure_properties: {!r} is left out, since Mixpanel or flagsync uses this name; choose another one"
-)
+LEFT_OUT = "exposure_properties: {:.100} is left out: {}"
+RESERVED = "Mixpanel or flagsync uses its name; choose another one"
+NO_TEXT = "its name is not text"
+NO_MAPPING = "exposure_properties returned {}, not a mapping. Such exposures are sent without its properties"
 RAISED = "exposure_properties raised {}. Exposures for which it raises are sent without its properties"
+EXPERIMENT_NAME, VARIANT_NAME = "Experiment name", "Variant name"
 # Mixpanel needs these. It also reserves names that begin with $ or mp_.
-OWN_NAMES = frozenset(("token", "distinct_id", "time", "ip"))
+OWN_NAMES = frozenset(("token", "distinct_id", "time", "ip", EXPERIMENT_NAME, VARIANT_NAME))
 
 R = TypeVar("R")
 
@@ -69,7 +72,7 @@ class ExposureEncoder:
     ) -> None:
         self._calls, self._names, self._destination, self._report = calls, names, destination, report
         self._records = Records(token)
-        self._rollouts: tuple[int, frozenset[str]] = 0, frozenset()  # those of the document that was used last
+        self._known: tuple[int, Experiments] = 0, NOTHING_KNOWN  # of the document that was used last
 
     def encode(self, distinct_id: str, exposure: Exposure) -> Message | NotMirrored:
         """Return the message of an exposure, or why it is not recorded.
@@ -78,7 +81,7 @@ class ExposureEncoder:
             OverflowError: Mixpanel does not take an event of this size.
         """
         identifier, number, flag, met_at = exposure
-        if (reason := no_sample(flag, self._with_rollout(number))) is not None:
+        if (reason := no_sample(flag, self._experiments(number))) is not None:
             return NotMirrored(reason)
         assert isinstance(flag, Flag)  # noqa: S101 - no_sample() gave no reason
         experiment = _named("experiment_name", self._names.experiment_name, flag.feature_name, NO_NAME)
@@ -95,8 +98,8 @@ class ExposureEncoder:
             "$insert_id": _digest(*identity, str(int(seconds // DAY_SECONDS))).hex(),
             "ip": 0,
             "$source": "flagsync",
-            "Experiment name": experiment,
-            "Variant name": variant,
+            EXPERIMENT_NAME: experiment,
+            VARIANT_NAME: variant,
         }
         body = self._records.track(distinct_id, EVENT, properties)
         if len(body) > MAX_MESSAGE_BYTES:
@@ -111,31 +114,43 @@ class ExposureEncoder:
             replaces=False,
         )
 
-    def _with_rollout(self, number: int) -> frozenset[str]:
-        """Return the features whose running experiment has a rollout below 100 %, if they are known."""
-        if number != self._rollouts[0]:
+    def _experiments(self, number: int) -> Experiments:
+        """Return what the document of an exposure says of experiments, if it is known."""
+        if number != self._known[0]:
             try:
-                self._rollouts = number, with_rollout(self._calls.document(number))
+                self._known = number, experiments_of(self._calls.document(number))
             except KeyError:  # the exposure waited so long that its document was forgotten
-                return frozenset()
-        return self._rollouts[1]
+                return NOTHING_KNOWN
+        return self._known[1]
 
     def _further_properties(self, identifier: object, flag: Flag) -> dict[str, PropertyValue]:
         try:
-            given = self._names.exposure_properties(identifier, flag)  # type: ignore[arg-type] # as the caller has it
-            found: dict[str, PropertyValue] = {**given}
-            if found:
-                found = json.loads(json.dumps(found, allow_nan=False))
+            returned: object = self._names.exposure_properties(identifier, flag)  # type: ignore[arg-type] # as passed
+            given = {**returned} if isinstance(returned, Mapping) else None
         except BaseException as error:  # the application's callback may raise anything
             if is_interrupt_of_application(error):
                 raise
             kind = f"exposure_properties raised {type(error).__name__}"
             self._report.warn_once(RAISED.format(described(error, f"{identifier}")), kind)
             return {}
-        for name in [*found]:
-            if name in OWN_NAMES or name.startswith(("$", "mp_")):
-                self._report.warn_once(RESERVED.format(name))
-                del found[name]
+        if given is None:
+            self._report.warn_once(NO_MAPPING.format(type(returned).__name__))
+            return {}
+        found: dict[str, PropertyValue] = {}
+        for name, value in given.items():
+            try:
+                if not isinstance(name, str):
+                    fault = NO_TEXT
+                elif name in OWN_NAMES or name.startswith(("$", "mp_")):
+                    fault = RESERVED
+                else:
+                    found[name] = json.loads(json.dumps(value, allow_nan=False))
+                    continue
+            except BaseException as error:  # a value may be an object of the application
+                if is_interrupt_of_application(error):
+                    raise
+                fault = f"Mixpanel cannot store its value ({type(error).__name__})"
+            self._report.warn_once(LEFT_OUT.format(repr(name) if isinstance(name, str) else shown(name), fault))
         return found
 
 
@@ -144,7 +159,6 @@ def _named(option: str, function: Callable[[R], object], argument: R, missing: s
     try:
         name = function(argument)
         text = str.__str__(name).strip() if isinstance(name, str) else ""
-        size = len(text.encode())
     except BaseException as error:  # the application's callback may raise anything
         if is_interrupt_of_application(error):
             raise
@@ -153,6 +167,10 @@ def _named(option: str, function: Callable[[R], object], argument: R, missing: s
         return NotMirrored(f"{option} returned {type(name).__name__}, not text or None")
     if not text:
         return NotMirrored(missing)
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:
+        return NotMirrored(f"{option} returned text that is not valid Unicode")
     return text if size <= MAX_STRING_BYTES else _shortened(text)
 
 

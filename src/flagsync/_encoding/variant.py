@@ -1,13 +1,13 @@
 """Which variant a flag served, and whether the user who met it belongs to the sample.
 
-Guarantee: two users whom Flagsmith serves differently have different variants, with the same names under remote
-and local evaluation. Boundary: a remote answer has no reason, so users with an identity override and users outside a
-rollout cannot be told from others.
+Guarantee: two users whom Flagsmith serves differently have different variants, unless these have the same text (a
+value ``"control"`` without a key, or ``"false"``), with the same names under remote and local evaluation. Boundary: a
+remote answer has no reason, so users with an identity override and users outside a rollout cannot be told from others.
 """
 
 import json
 import re
-from typing import Final
+from typing import Final, NamedTuple
 
 from flagsmith.models import Flag
 
@@ -38,29 +38,50 @@ def served_variant(flag: Flag) -> str:
     return text if text.strip() else "true"
 
 
-def no_sample(flag: object, with_rollout: frozenset[str]) -> str | None:
+class Experiments(NamedTuple):
+    """What an environment document says of experiments.
+
+    Attributes:
+        multivariate: The features that have variants.
+        with_rollout: The features whose running experiment has a rollout below 100 %.
+    """
+
+    multivariate: frozenset[str] = frozenset()
+    with_rollout: frozenset[str] = frozenset()
+
+
+NOTHING_KNOWN: Final = Experiments()
+
+
+def experiments_of(context: Context) -> Experiments:
+    """Return what a document says of experiments."""
+    features, segments = ((context.get(name) or {}).values() for name in ("features", "segments"))
+    running = (segment for segment in segments if ROLLOUT.fullmatch(str(segment.get("name"))))
+    return Experiments(
+        frozenset(feature["name"] for feature in features if feature.get("variants")),
+        frozenset(override["name"] for segment in running for override in segment.get("overrides") or ()),
+    )
+
+
+def no_sample(flag: object, experiments: Experiments = NOTHING_KNOWN) -> str | None:
     """Return why an exposure to a flag is not recorded; None if it is.
 
     Args:
         flag: What ``get_flag()`` of an identity's flags returned.
-        with_rollout: The features whose running experiment has a rollout below 100 %.
+        experiments: What the document says from which it was evaluated.
     """
     if not isinstance(flag, Flag) or flag.is_default:
         return NO_FLAG
     reason = getattr(flag, "reason", None) or ""  # flagsmith 6.1 has none
-    if not flag.enabled and (flag.variant or reason.startswith(SPLIT)):
-        return DISABLED
     if reason == OVERRIDE:
         return HAND_PICKED
+    # If a segment switches a flag off, neither its variant nor its reason tells that it has variants.
+    if not flag.enabled and (
+        flag.variant or reason.startswith(SPLIT) or flag.feature_name in experiments.multivariate
+    ):
+        return DISABLED
     experiment = getattr(flag, "experiment", None)  # flagsmith 6.3; remote answers of newer servers have it
-    is_outside = reason == OUTSIDE and flag.feature_name in with_rollout
+    is_outside = reason == OUTSIDE and flag.feature_name in experiments.with_rollout
     if is_outside or (experiment and not experiment.in_experiment):
         return NOT_ENROLLED
     return None
-
-
-def with_rollout(context: Context) -> frozenset[str]:
-    """Return the features of a document whose running experiment has a rollout below 100 %."""
-    segments = (context.get("segments") or {}).values()
-    running = (segment for segment in segments if ROLLOUT.fullmatch(str(segment.get("name"))))
-    return frozenset(override["name"] for segment in running for override in segment.get("overrides") or ())

@@ -74,8 +74,9 @@ def experiments_of(events: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, s
     for event in events:
         properties = event["properties"]
         experiment, variant = (properties.get(name) for name in EXPERIMENT_NAMES)
+        distinct_id = f"{properties.get('distinct_id', '')}"
         if event["event"] == EXPERIMENT and _is_text(experiment) and _is_text(variant):
-            found.setdefault(experiment, {}).setdefault(variant, set()).add(properties.get("distinct_id", ""))
+            found.setdefault(experiment, {}).setdefault(variant, set()).add(distinct_id)
     return found
 
 

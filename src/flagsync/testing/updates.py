@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, Never
 from urllib.parse import parse_qsl
 
 from flagsync._outbox.contract import MAX_MESSAGE_BYTES
@@ -12,11 +12,16 @@ from flagsync._outbox.contract import MAX_MESSAGE_BYTES
 def decoded(body: bytes, form: Mapping[str, str]) -> list[dict[str, Any]]:
     """Return the updates of a body: a JSON array or, as ``data`` of a form, also one object; else an empty list."""
     with suppress(ValueError):
-        document = json.loads(form.get("data", "") if form else body)
+        document = json.loads(form.get("data", "") if form else body, parse_constant=_refuse)
         if form and isinstance(document, dict):
             return [document]
         return document if isinstance(document, list) else []
     return []
+
+
+def _refuse(constant: str) -> Never:
+    """Refuse ``NaN`` and ``Infinity``, which Python reads and writes, but which are not JSON."""
+    raise ValueError(constant)
 
 
 def form_of(headers: Mapping[str, str], body: bytes) -> dict[str, str]:
