@@ -4,6 +4,7 @@ import pydoc
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from typing import Any
+from unittest.mock import MagicMock, Mock, create_autospec
 
 import pytest
 from flagsmith import Flagsmith
@@ -243,6 +244,13 @@ def test_flagsmith_that_evaluates_nothing_is_refused(make: Callable[[], Any], ca
     assert f"{raised.value}" == f"{CLIENT}, not {came}"
     if hasattr(flagsmith, "cr_code"):
         flagsmith.close()
+
+
+@pytest.mark.parametrize("make", [Mock, MagicMock, partial(create_autospec, Flagsmith, instance=True)])
+def test_mock_of_a_client_is_no_async_one(make: Callable[[], Any]) -> None:
+    mock = make()
+    with FlagSync(mock, None, property_name=mock.get_identity_flags) as client:
+        assert client.get_identity_flags("ann") is mock.get_identity_flags.return_value
 
 
 def test_environment_key_is_stripped() -> None:

@@ -1,9 +1,8 @@
 """What must hold for the Flagsmith client, or the key, that a client wraps."""
 
 from collections.abc import Mapping
-from inspect import iscoroutinefunction
 
-from flagsync._rules import key_fault, shown
+from flagsync._rules import is_deferred, key_fault, shown
 
 CLIENT = (
     "flagsmith must be a configured client, such as "
@@ -42,7 +41,7 @@ def _fault(flagsmith: object, wrapper: type) -> str:
     evaluate = getattr(flagsmith, "get_identity_flags", None)
     if not callable(evaluate) or isinstance(flagsmith, type):
         return shown(flagsmith)
-    if iscoroutinefunction(evaluate):
+    if is_deferred(evaluate):
         return "an async client: evaluate with it, and pass the result to mirror()"
     headers = getattr(getattr(flagsmith, "session", None), "headers", {})  # there is no session in offline mode
     key = headers.get("X-Environment-Key") if isinstance(headers, Mapping) else None

@@ -6,6 +6,8 @@ Guarantee: one ``ValueError`` names all broken rules, and no message contains te
 import inspect
 import sys
 from collections.abc import Mapping
+from functools import partial
+from types import FunctionType, MethodType
 from typing import TypeGuard
 from urllib.parse import urlsplit
 
@@ -44,8 +46,7 @@ def call_fault(function: object, arguments: int = 1) -> str:
         return shown(function)
     # A coroutine or generator that nobody awaits or iterates over does nothing at all.
     call = getattr(type(function), "__call__", None)  # noqa: B004 - the method itself is inspected
-    kinds = (inspect.iscoroutinefunction, inspect.isasyncgenfunction, inspect.isgeneratorfunction)
-    if any(is_kind(candidate) for is_kind in kinds for candidate in (function, call)):
+    if is_deferred(function) or is_deferred(call):
         return "an async function or a generator, which is never awaited or iterated over"
     try:
         signature = inspect.signature(function)
@@ -56,6 +57,16 @@ def call_fault(function: object, arguments: int = 1) -> str:
     except TypeError as error:
         return f"one that cannot be called like that ({error})"
     return ""
+
+
+def is_deferred(function: object) -> bool:
+    """Return whether a call returns a coroutine or a generator.
+
+    ``inspect`` takes a mock for each kind of function that it may stand for.
+    """
+    kinds = (inspect.iscoroutinefunction, inspect.isasyncgenfunction, inspect.isgeneratorfunction)
+    is_function = issubclass(type(function), (FunctionType, MethodType, partial))
+    return is_function and any(is_kind(function) for is_kind in kinds)
 
 
 def is_instance_of(value: object, role: type) -> bool:
