@@ -239,6 +239,32 @@ def test_server_that_wants_a_password_before_it_reads_much_is_understood() -> No
     assert f"{plain(error)}" == "the server refuses the user or the password"
 
 
+@pytest.mark.parametrize("name", ["meta", "tails", "queue"])
+def test_key_of_another_kind_is_kept_and_said_to_be_somebody_elses(
+    server: ValkeyServer, backend: RedisBackend, name: str
+) -> None:
+    server.execute("SET", f"{{flagsync}}:{name}", "precious")
+    with pytest.raises(OSError, match="a key of the namespace is somebody else's; choose another namespace"):
+        store(backend, "ann=1")
+    assert server.execute("GET", f"{{flagsync}}:{name}") == b"precious"
+
+
+@pytest.mark.parametrize("kind", [redis.ConnectionPool, redis.BlockingConnectionPool])
+def test_client_whose_connections_are_all_in_use_is_said_to_be(server: ValkeyServer, kind: Any) -> None:
+    path = f"{server.directory}/socket"
+    blocking = {"timeout": 0.01} if kind is redis.BlockingConnectionPool else {}
+    connection = redis.UnixDomainSocketConnection
+    pool = kind(max_connections=1, connection_class=connection, path=path, **blocking)
+    client = redis.Redis(connection_pool=pool, retry=Retry(NoBackoff(), 0))
+    backend, subscriber = RedisBackend(client), client.pubsub()  # type: ignore[no-untyped-call]
+    subscriber.subscribe("news")
+    with pytest.raises(OSError, match=r"^all connections of the client's pool are in use \(max_connections\)$"):
+        backend.status([])
+    subscriber.close()
+    assert backend.status([]).pending == 0
+    pool.disconnect()
+
+
 def test_client_that_fails_in_its_own_way_is_named_only() -> None:
     assert str(plain(redis.RedisError("secret"))) == "the server refused a command (RedisError)"
 
