@@ -184,8 +184,8 @@ class DurableOutbox:
                 if self._outage.is_active:
                     self._backend.try_acquire_lease()  # the outage goes on if nobody can hold the lease
                 new = self._store(repeats)
-                self._outage.end()
                 self._read_status()
+                self._outage.end()
         except Exception as error:  # noqa: BLE001 - the thread and its messages survive any error
             self._outage.begin(error, len(self._memory))
         return new

@@ -1,8 +1,10 @@
 """Decides when a backend is used, and when memory takes its place.
 
 Guarantee: an outage is reported once when it begins and once when it is over. A store that fails is tried again soon,
-and then less and less often.
+and then less and less often, also if it works for a moment in between: what works may be only a part of it.
 """
+
+from math import inf
 
 from flagsync._clock import monotonic
 from flagsync._outbox.options import Staging
@@ -20,7 +22,8 @@ class BackendOutage:
     def __init__(self, staging: Staging, report: Reporter) -> None:
         self._staging, self.outage = staging, Outage(report)
         self._began_at = self._retry_at = 0.0
-        self._pause = staging.retry_seconds
+        self._ended_at = -inf
+        self._pause = staging.retry_seconds  # the next one
 
     @property
     def is_active(self) -> bool:
@@ -42,7 +45,9 @@ class BackendOutage:
     def begin(self, error: Exception, pending: int) -> None:
         """Note a failure. ``pending`` messages wait in memory."""
         if not self.is_active:
-            self._began_at, self._pause = monotonic(), self._staging.retry_seconds
+            self._began_at = monotonic()
+            if self._began_at - self._ended_at >= self._pause:
+                self._pause = self._staging.retry_seconds
         self._retry_at = monotonic() + self._pause
         self._pause = min(2 * self._pause, self._staging.max_retry_seconds)
         reason = f"The outbox cannot be used, and memory takes its place ({error})"
@@ -50,4 +55,6 @@ class BackendOutage:
 
     def end(self) -> None:
         """Note that the backend works."""
+        if self.is_active:
+            self._ended_at = monotonic()
         self.outage.end("The outbox is in use again")
