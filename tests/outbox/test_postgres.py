@@ -281,7 +281,7 @@ def test_repeat_of_a_message_that_the_same_call_drops_is_new(build: Build) -> No
 def test_pruning_forgets_what_was_accepted_first_beyond_the_bound(
     build: Build, run: Callable[..., list[tuple[Any, ...]]]
 ) -> None:
-    backend = build(max_remembered=2, prune_seconds=inf)
+    backend = build(max_remembered=2, prune_seconds=1e9)
     for name in ("ann", "bob", "cid", "dan", "eve"):
         store(backend, f"{name}=1")
         assert deliver(backend) == [f"{name}=1"]

@@ -276,6 +276,9 @@ def test_conninfo_that_is_well_formed_is_accepted(conninfo: str) -> None:
         "postgresql://user:s3cret@host:port/db",
         f"postgresql://user:{PASSWORD}@host/db",
         "host=db password",
+        "postgresql://user:s3cret@host:0/db",
+        "postgresql://user:s3cret@one:5432,two:65536/db",
+        "postgresql://user:s3cret@host\0/db",
     ],
 )
 def test_conninfo_that_is_malformed_is_refused_without_its_password(conninfo: str) -> None:

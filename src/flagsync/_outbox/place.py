@@ -9,6 +9,7 @@ import re
 from contextlib import closing
 from importlib import import_module
 from types import ModuleType
+from typing import Protocol, runtime_checkable
 
 from flagsync._outbox.backend import Backend, StoreTotals
 from flagsync._outbox.options import StoreBounds
@@ -22,6 +23,14 @@ SERVERS = {
     **dict.fromkeys(("postgresql", "postgres"), "flagsync._outbox.postgres"),
 }
 URL = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
+
+
+@runtime_checkable
+class Checked(Protocol):
+    """A backend that knows without a server whether it can be used."""
+
+    def check(self) -> None:
+        """Raise ``ValueError`` if not."""
 
 
 def absolute(place: Place | None) -> Place | None:
@@ -39,6 +48,8 @@ def check(place: Place | None) -> None:
     """
     if isinstance(place, str):
         _module(place).check(place)
+    elif isinstance(place, Checked):
+        place.check()
 
 
 def open_backend(place: Place, bounds: StoreBounds) -> Backend:

@@ -23,6 +23,7 @@ from psycopg.waiting import Ready
 from flagsync._clock import monotonic
 from flagsync._postgres.errors import ConnectionTimeoutError
 from flagsync._process import PerProcess
+from flagsync._rules import shown
 
 Connection = psycopg.Connection[Any]
 T = TypeVar("T")
@@ -34,6 +35,7 @@ ACCEPTED = (
 TOO_LATE = "the server does not answer in time"
 LEAST_SECONDS = 0.25  # so that a server that works answers also at a deadline
 MAX_IDLE = 4
+MAX_PORTS = 1 << 16
 # What the server ends, after which part of the time: it says why, before this process gives up.
 TIMEOUTS = {"lock_timeout": 0.8, "statement_timeout": 0.9, "idle_in_transaction_session_timeout": 1.0}
 ATTEMPTS = 5  # connections that turn out to be dead before a transaction has begun
@@ -55,10 +57,27 @@ def check_conninfo(conninfo: str, option: str) -> None:
     """
     try:
         ports = str(conninfo_to_dict(conninfo).get("port") or "").split(",")
+        # The driver notices a port when it connects, and a NUL never.
+        is_valid = "\0" not in conninfo and all(0 < int(port) < MAX_PORTS for port in ports if port)
     except (psycopg.Error, ValueError):
-        ports = ["malformed"]
-    if not all(port.isdecimal() or not port for port in ports):  # the driver notices it when it connects
+        is_valid = False
+    if not is_valid:
         raise ValueError(f"{option}: this is no connection string of PostgreSQL; {ACCEPTED}")
+
+
+def check_pool(pool: object, option: str) -> None:
+    """Check that something is a pool, as far as its methods tell.
+
+    Raises:
+        ValueError: It is something else, such as a connection or a pool for asyncio.
+    """
+    lend = getattr(pool, "connection", None)
+    is_async = inspect.isasyncgenfunction(inspect.unwrap(lend)) if callable(lend) else False
+    if not callable(lend) or isinstance(pool, type) or is_async:
+        why = ", since flagsync calls it from threads, not from an event loop" if is_async else ""
+        raise ValueError(
+            f"{option}: {shown(pool)} is neither a connection string nor a pool, which has a method connection(){why}"
+        )
 
 
 class Connections:

@@ -14,7 +14,7 @@ import psycopg
 from psycopg import errors
 from psycopg.rows import tuple_row
 
-from flagsync._postgres.connections import Connections, Pool, check_conninfo
+from flagsync._postgres.connections import Connections, Pool, check_conninfo, check_pool
 from flagsync._postgres.errors import explained
 from flagsync._postgres.tables import Tables, check_schema, quoted
 
@@ -75,11 +75,8 @@ class Database:
         check_schema(schema)
         if isinstance(place, str):
             check_conninfo(place, tables.name)
-        elif not isinstance(place, Pool):
-            raise ValueError(  # noqa: TRY004 - as for any place that cannot be used
-                f"{tables.name}: a {type(place).__name__} is neither a connection string nor a pool, which has a "
-                "method connection()"
-            )
+        else:
+            check_pool(place, tables.name)
         # Queries name tables without their schema.
         path = f"search_path = pg_catalog, {quoted(schema)}, pg_temp"
         self._connections = Connections(place, call_seconds, (path, *tables.settings))

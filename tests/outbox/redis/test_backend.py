@@ -515,7 +515,9 @@ def test_prune_keeps_the_account_of_a_process_whose_messages_wait(build: Build) 
 # Keys and scripts
 
 
-@pytest.mark.parametrize("namespace", ["flagsync", "ann's {", "}", "{}", "", 7, None])
+@pytest.mark.parametrize(
+    "namespace", ["flagsync", "ann's {", "}", "{}", "", 7, None, "\ud800", "a\0", "n" * 256]
+)
 def test_namespace_is_a_hash_tag_of_all_keys(namespace: Any) -> None:
     if namespace == "flagsync":
         assert len({key_slot(key) for key in keys_of(namespace)}) == 1

@@ -9,6 +9,7 @@ import pytest
 import redis
 from redis.asyncio import Redis as AsyncRedis
 from redis.backoff import NoBackoff
+from redis.cluster import ClusterPipeline, RedisCluster
 from redis.retry import Retry
 
 from flagsync._clock import monotonic
@@ -337,6 +338,15 @@ MALFORMED = (
     "redis://cache/0?db=ten",
     "redis://cache/0?colour=blue",
     "redis://cache/0?protocol=9",
+    "redis://cache:0/0",
+    "redis://cache?port=99999",
+    "redis://cache?db=-1",
+    "redis://cache/0?encoding=nonsense",
+    "redis://cache/0?credential_provider=nonsense",
+    "redis://cache/0?maint_notifications_config=nonsense",
+    "redis://cache/0?namespace=one&namespace=two",
+    "redis://:%00@cache/0",
+    "unix://path/to/socket",
     "rediss://cache/0?ssl_cert_reqs=perhaps",
     "redis://[::1/0",
     "unix://",
@@ -368,6 +378,8 @@ def test_url_has_a_namespace(server: ValkeyServer) -> None:
     assert totals(server.url).every == Totals(accepted=2, unchanged=1)
     with pytest.raises(ValueError, match="namespace must be a text without braces"):
         check(f"{server.url}?namespace={{shop}}")
+    with pytest.raises(ValueError, match="namespace must be a text without braces"):
+        check(f"{server.url}?namespace=")  # a variable that is not set
 
 
 def test_url_cannot_make_the_outbox_wait_or_decode(server: ValkeyServer) -> None:
@@ -420,6 +432,14 @@ def test_client_for_asyncio_is_refused() -> None:
     ):
         RedisBackend(client)  # type: ignore[arg-type]
     asyncio.run(client.aclose())
+
+
+@pytest.mark.parametrize("of_cluster", [False, True])
+def test_client_that_is_a_pipeline_is_refused_since_it_keeps_what_it_is_told(of_cluster: bool) -> None:
+    client = RedisCluster.__new__(RedisCluster) if of_cluster else redis.Redis()
+    pipeline = ClusterPipeline.__new__(ClusterPipeline) if of_cluster else client.pipeline()
+    with pytest.raises(TypeError, match=r"not a redis\.(client\.Pipeline|cluster\.ClusterPipeline)$"):
+        RedisBackend(pipeline)
 
 
 @pytest.mark.parametrize("client", ["redis://cache", None, 7])

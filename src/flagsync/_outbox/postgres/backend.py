@@ -16,7 +16,7 @@ from flagsync._clock import monotonic
 from flagsync._outbox.backend import LONG_AGO, Status, StoreTotals, totals_of, waited_seconds
 from flagsync._outbox.boot import boot_number
 from flagsync._outbox.contract import Destination, Limits, Message, Repeat
-from flagsync._outbox.options import StoreBounds
+from flagsync._outbox.options import StoreBounds, checked
 from flagsync._outbox.postgres import schema as sql
 from flagsync._outbox.postgres.change import NEVER, Change
 from flagsync._outbox.postgres.claims import claim, turns
@@ -38,7 +38,7 @@ class PostgresBackend:
         bounds: How large they get.
 
     Raises:
-        ValueError: The connection string or the schema cannot be used.
+        ValueError: The connection string, the pool, the schema or the bounds cannot be used.
     """
 
     def __init__(
@@ -48,7 +48,8 @@ class PostgresBackend:
         *,
         bounds: StoreBounds = StoreBounds(),  # noqa: B008 - it is frozen
     ) -> None:
-        self.lease_seconds, self._bounds = bounds.lease_seconds, bounds
+        self._bounds = checked(bounds)
+        self.lease_seconds = bounds.lease_seconds
         self._database = Database(place, sql.OUTBOX, schema, bounds.call_seconds)
         self._process = PerProcess[_Process](_new_process)
         self._claimed = _Claimed()
