@@ -37,6 +37,9 @@ class DurableOutbox:
         report: Where outages and losses are reported.
         destinations: ``is_settled`` waits for all of their messages, whichever process has put them, as it does for
             every destination of this process's own messages.
+
+    Attributes:
+        is_remote: As in ``Accounts``. A lease ends by time where no kernel can see that its holder has ended.
     """
 
     is_shared = True
@@ -53,6 +56,7 @@ class DurableOutbox:
         destinations: Collection[Destination] = (),
     ) -> None:
         self._memory, self._backend, self._limits = memory, backend, limits
+        self.is_remote = backend.lease_seconds > 0
         self._destinations = destinations
         # Held during I/O of the backend, and only by the threads of this outbox: no caller waits for it.
         self._io = threading.RLock()
