@@ -107,6 +107,28 @@ def test_bounds_that_are_wrong_are_all_named() -> None:
     ]
 
 
+def test_backend_of_another_client_is_refused_until_that_is_closed(
+    offline: Flagsmith, mixpanel: MixpanelServer, tmp_path: Path
+) -> None:
+    backend = SQLiteBackend(tmp_path / "outbox.db")
+    with FlagSync(offline, "token", mixpanel_url=mixpanel.url, outbox=backend):
+        with pytest.raises(
+            ValueError, match="outbox: another client uses this backend; make one for each client"
+        ):
+            FlagSync(offline, "token", mixpanel_url=mixpanel.url, outbox=backend)
+        FlagSync(offline, None, outbox=backend).close()  # it mirrors nothing
+    for _ in range(2):
+        FlagSync(offline, "token", mixpanel_url=mixpanel.url, outbox=backend).close()
+    for _ in range(2):  # a text may be the same object
+        FlagSync(offline, "token", mixpanel_url=mixpanel.url, outbox=backend.path)
+
+
+@pytest.mark.parametrize("place", [None, 7, b"outbox.db", [], SQLiteBackend])
+def test_stats_of_what_is_no_outbox_are_refused(place: Any) -> None:
+    with pytest.raises(ValueError, match=r"outbox must be the path of a file, the URL of .*, not "):
+        outbox_stats(place)
+
+
 def test_backend_in_a_forked_child_is_that_of_another_process(tmp_path: Path) -> None:
     backend = SQLiteBackend(tmp_path / "outbox.db")
     backend.store([message("ann=1")], [], [], LONG)
