@@ -1,8 +1,10 @@
 """Servers that are away, hang, are full, read-only or closed to us: what is raised, when, and that nothing is lost."""
 
 import asyncio
+import ssl
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,10 +22,11 @@ from flagsync._outbox.redis import RedisBackend, check, open_backend
 from flagsync._outbox.redis.failures import plain
 from flagsync.testing.backends.support import claim, deliver, message_of, soon, store, waiting
 from tests.support.redis import backend_at
-from tests.support.sockets import free_port
+from tests.support.sockets import TlsRelay, free_port
 from tests.support.valkey import PASSWORD, QUOTED_PASSWORD, ValkeyServer, valkey_server
 
 SHORT = StoreBounds(call_seconds=0.3)
+CERTIFICATE = Path(__file__).parents[2] / "data" / "localhost.pem"  # and its key, valid until 2126
 
 
 @pytest.fixture
@@ -125,6 +128,38 @@ def test_server_without_tls_is_said_to_be_unreachable() -> None:
 
 
 # Hanging
+
+
+@pytest.fixture
+def relay(server: ValkeyServer) -> Iterator[TlsRelay]:
+    """What speaks TLS before the server."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(CERTIFICATE)
+    with TlsRelay(context, f"{server.directory}/socket") as relay:
+        yield relay
+
+
+@pytest.mark.parametrize("scheme", ["rediss", "valkeys"])
+def test_server_with_tls_is_used_if_its_certificate_is_trusted(relay: TlsRelay, scheme: str) -> None:
+    url = f"{scheme}://localhost:{relay.port}/0?ssl_ca_certs={CERTIFICATE}"
+    with closing(backend_at(url, "flagsync")) as backend:
+        store(backend, "ann=1")
+        assert deliver(backend) == ["ann=1"]
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
+def test_server_with_tls_is_refused_if_its_certificate_is_not_trusted(relay: TlsRelay, host: str) -> None:
+    trusted = "" if host == "localhost" else f"?ssl_ca_certs={CERTIFICATE}"  # which is for localhost alone
+    backend = backend_at(f"rediss://:{QUOTED_PASSWORD}@{host}:{relay.port}/0{trusted}", "flagsync")
+    with pytest.raises(OSError, match=r"^the server cannot be reached \(.*certificate verify failed") as raised:
+        backend.status([])
+    assert "s3cret" not in f"{raised.value}"
+
+
+def test_server_whose_certificates_are_not_there_is_said_to_lack_them() -> None:
+    backend = backend_at("rediss://localhost:1/0?ssl_ca_certs=/nowhere/ca.pem", "flagsync")
+    with pytest.raises(OSError, match=r"^the server cannot be reached \(No such file or directory\)$"):
+        backend.status([])
 
 
 def test_server_that_hangs_is_given_up_after_call_seconds(server: ValkeyServer) -> None:
