@@ -24,7 +24,17 @@ MISSING = errors.UndefinedTable, errors.InvalidSchemaName, errors.UndefinedColum
 
 
 class EmptyError(OSError):
-    """A table lacks a row that is made with it; what else is missing is made by the next call."""
+    """A table lacks rows that it must have, as somebody has deleted them.
+
+    Args:
+        table: Its name.
+    """
+
+    def __init__(self, table: str) -> None:
+        super().__init__(
+            f"PostgreSQL: the table {table} has lost rows; if this goes on, drop all tables of the schema, and they "
+            "are made again"
+        )
 
 
 class Transaction:
@@ -104,7 +114,7 @@ class Database:
             with self._connections.transaction(deadline) as connection:
                 yield Transaction(connection)
         except EmptyError:
-            self._has_tables = False
+            self._has_tables = False  # others may be gone: the next call makes them again
             raise
         except psycopg.Error as error:
             if isinstance(error, MISSING):

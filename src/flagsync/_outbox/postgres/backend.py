@@ -22,7 +22,7 @@ from flagsync._outbox.postgres.change import NEVER, Change
 from flagsync._outbox.postgres.claims import claim, turns
 from flagsync._outbox.postgres.rows import destination_of
 from flagsync._postgres.connections import Pool
-from flagsync._postgres.database import Database
+from flagsync._postgres.database import Database, EmptyError
 from flagsync._process import PerProcess
 
 T = TypeVar("T")
@@ -107,7 +107,8 @@ class PostgresBackend:
 
     def status(self, destinations: Collection[Destination]) -> Status:
         with self._database.transaction() as transaction:
-            rows = transaction.rows(sql.STATUS, self._process.get().name)
+            if not (rows := transaction.rows(sql.STATUS, self._process.get().name)):
+                raise EmptyError("outbox_store")
         [store, last_version, pending, now, account, *counts] = rows[0][:-4]
         firsts = [
             (version, waits_since, destination_of(url, project))
