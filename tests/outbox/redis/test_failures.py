@@ -156,8 +156,8 @@ def test_server_with_tls_is_refused_if_its_certificate_is_not_trusted(relay: Tls
     assert "s3cret" not in f"{raised.value}"
 
 
-def test_server_whose_certificates_are_not_there_is_said_to_lack_them() -> None:
-    backend = backend_at("rediss://localhost:1/0?ssl_ca_certs=/nowhere/ca.pem", "flagsync")
+def test_server_whose_certificates_are_not_there_is_said_to_lack_them(relay: TlsRelay) -> None:
+    backend = backend_at(f"rediss://localhost:{relay.port}/0?ssl_ca_certs=/nowhere/ca.pem", "flagsync")
     with pytest.raises(OSError, match=r"^the server cannot be reached \(No such file or directory\)$"):
         backend.status([])
 
