@@ -56,9 +56,9 @@ class FlagSync:
         when_full: ``"drop"`` drops the oldest, counted and reported. ``"wait"`` is for batch jobs: the caller waits
             until Mixpanel has accepted what is pending, but not while a configuration error lasts: then the oldest are
             dropped.
-        outbox: A file on a local disk, created if there is none; or the URL or backend of a Redis, Valkey or PostgreSQL
-            server. Updates in it survive crashes and outages. Processes may share it: one sends at a time, and the
-            latest state of each profile wins.
+        outbox: A file on a local disk, created if there is none; the URL of a Redis, Valkey or PostgreSQL server; or a
+            backend of ``flagsync.outboxes``. Updates in it survive crashes and outages. Processes may share it: one
+            sends at a time, and the latest state of each profile wins.
         cohorts: A store of Mixpanel cohorts. Each evaluation gets one boolean, transient trait for every cohort,
             unless the call passes a trait of that name. A caller waits at most 0.2 seconds for the store.
         on_error: Called for each incident, in a background thread; must not block.

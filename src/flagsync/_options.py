@@ -3,11 +3,9 @@
 Guarantee: a wrong option is a ``ValueError``; all that is wrong is in one message, with what is accepted.
 """
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from types import NoneType
 from typing import Generic, TypeVar
 from urllib.parse import urlsplit
 
@@ -19,10 +17,9 @@ from flagsync._encoding.exposure import ExposureNames
 from flagsync._encoding.profile import Mapping as NameMapping
 from flagsync._encoding.properties import PropertyValue, served_value
 from flagsync._encoding.variant import served_variant
-from flagsync._outbox.backend import Backend
 from flagsync._outbox.contract import MAX_BATCH_MESSAGES, Destination, Limits
 from flagsync._outbox.options import Staging, StoreBounds
-from flagsync._outbox.place import Place
+from flagsync._outbox.place import PLACES, Place, is_place
 from flagsync._process import EXIT_SECONDS
 from flagsync._rules import call_fault, is_instance_of, is_number, is_url, key_fault, shown
 from flagsync._thresholds import Thresholds
@@ -148,11 +145,8 @@ class Options:
             and pending > 0,
             f"when_full must be 'drop' or 'wait', not {_choice(self.when_full)}": self.when_full
             in ("drop", "wait"),
-            "outbox must be the path of a file, the URL of a Redis or PostgreSQL server, a backend of "
-            f"flagsync.outboxes, or None, not {shown(self.outbox)}": isinstance(
-                self.outbox, (str, os.PathLike, NoneType)
-            )
-            or is_instance_of(self.outbox, Backend),
+            f"outbox must be {PLACES}, or None, not {shown(self.outbox)}": self.outbox is None
+            or is_place(self.outbox),
             f"cohorts must be a store, such as flagsync.cohorts.SQLiteStore, or None, not {shown(self.cohorts)}": (
                 self.cohorts is None or is_instance_of(self.cohorts, MembershipReader)
             ),

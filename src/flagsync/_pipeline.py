@@ -61,12 +61,7 @@ class Pipeline:
         tuning, interval = options.tuning, options.flush_interval_seconds
         sending = replace(tuning.sending, look_seconds=min(interval, tuning.sending.look_seconds))
         self._sender = Sender(
-            self._outbox,
-            self._api,
-            on_end=self._end,
-            ledger=self._ledger,
-            report=self.report,
-            sending=sending,
+            self._outbox, self._api, on_end=self._end, ledger=self._ledger, report=self.report, sending=sending
         )
         enough = min(MAX_BATCH_MESSAGES, max(1, options.max_pending // 2))
         self._inbox = Inbox(options.bound, enough, self._ledger, self.report)
@@ -120,10 +115,13 @@ class Pipeline:
         """
         if self._is_own_thread():
             return False  # a callback would wait for the thread that runs it
-        if not self._sender.worker.is_started:
+        if self._inbox.has_calls():
+            if not self._start() and python_exits():
+                return self.close(deadline)  # no thread can start any more, so deliver in this one
+        elif self._outbox.is_remote:
+            self._start()  # the sender looks whether messages wait: a server that hangs would hold up this caller
+        elif not self._sender.worker.is_started:
             self.resume()
-        if self._inbox.has_calls() and not self._start() and python_exits():
-            return self.close(deadline)  # no thread can start any more, so deliver in this one
         if not self._sender.worker.is_started or self._sender.worker.is_ended:
             stats = self.stats()
             return stats.pending + stats.exposures.pending == 0 and not self._loss.is_certain

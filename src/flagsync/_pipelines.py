@@ -10,6 +10,7 @@ from flagsmith import Flagsmith
 from flagsync._clock import monotonic
 from flagsync._messages import NO_THREADS, STALE, refresher
 from flagsync._options import Options
+from flagsync._outbox.place import check_unused, note_user
 from flagsync._pipeline import Pipeline
 from flagsync._process import EXIT_SECONDS, PerProcess, threads_run
 
@@ -18,10 +19,14 @@ def pipelines_of(client: object, flagsmith: Flagsmith, options: Options) -> PerP
     """Return the pipelines of a client; None without a token. A forked child gets its own, empty one.
 
     That of this process begins to send what waits in a shared store.
+
+    Raises:
+        ValueError: Another client uses the backend.
     """
     token = options.token
     if token is None:
         return None
+    check_unused(options.outbox)
     built_with, reference = refresher(flagsmith), weakref.ref(client)
 
     def make(inherited: Pipeline | None) -> Pipeline:
@@ -40,6 +45,7 @@ def pipelines_of(client: object, flagsmith: Flagsmith, options: Options) -> PerP
             pipeline.report.warn_once(STALE)
 
     pipelines = PerProcess(make, on_first)
+    note_user(options.outbox, pipelines.get())
     pipelines.get().resume()
     return pipelines
 

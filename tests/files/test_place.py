@@ -51,6 +51,9 @@ URLS = [
     "https://user:secret@example.com/outbox.db",
     "file:///srv/outbox.db",
     "file:outbox.db?mode=rwc",
+    "redis:secret@cache",
+    "valkeys:secret",
+    "Postgres:secret@db",
 ]
 
 
@@ -65,6 +68,13 @@ def test_name_that_is_a_url_is_refused_without_its_password(prefix: str, url: st
         f"diary: '{scheme}:…' is a URL; it takes the path of a file on a local disk, "
         "such as '/var/lib/app/flagsync.db'"
     )
+
+
+@pytest.mark.parametrize("url", [" redis://:secret@cache", '"postgresql://:secret@db"', "'unix:secret'"])
+def test_name_that_is_a_url_in_quotes_or_behind_a_blank_is_refused_without_its_password(url: str) -> None:
+    with pytest.raises(ValueError, match="is a URL; it takes") as raised:
+        check_name(os.path.realpath(url), "diary")
+    assert "secret" not in f"{raised.value}"
 
 
 @pytest.mark.parametrize("name", [":memory:", "/srv/app/:memory:"])

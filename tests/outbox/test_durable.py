@@ -1059,6 +1059,33 @@ def test_store_that_was_emptied_loses_what_waited_in_it(
     assert logged() == ["The outbox was removed or emptied: 1 update lost"]
 
 
+def test_mark_is_not_settled_by_a_store_whose_state_is_unknown(
+    client: Client, backend: UnreliableBackend, logged: Logged
+) -> None:
+    client.put("ann=1")
+    mark = client.outbox.mark()
+    backend.broken = {"status"}
+    client.outbox.save()
+    assert (sum(client.outbox.kept()), len(client.memory)) == (1, 0)
+    assert not client.outbox.is_settled(mark)
+    client.report.report_deferred()
+    assert logged() == [f"{CANNOT} (it is broken): 0 updates kept and sent again later"]
+
+
+def test_outage_is_not_over_while_only_a_part_of_the_backend_works(
+    client: Client, backend: UnreliableBackend, logged: Logged
+) -> None:
+    backend.broken = {"status"}
+    for value in range(3):
+        client.save(f"ann={value}")
+        client.report.report_deferred()
+    assert len(logged()) == 1
+    backend.broken = set()
+    client.save("ann=9")
+    client.report.report_deferred()
+    assert logged()[1:] == [IN_USE]
+
+
 def test_account_that_the_store_has_forgotten_is_no_loss(
     client: Client, backend: UnreliableBackend, logged: Logged
 ) -> None:

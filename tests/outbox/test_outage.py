@@ -55,10 +55,26 @@ def test_outage_begins_with_the_first_pause_each_time(report: Reporter, now: lis
         assert not failing.may_use_backend()
         failing.end()
         assert failing.may_use_backend()
+        now[0] += 4.0
     fail(failing)
     now[0] += 1.0
     assert failing.may_use_backend()
     assert failing.is_active
+
+
+def test_outage_that_begins_again_at_once_goes_on_with_its_pauses(
+    report: Reporter, now: list[float], logged: Callable[[], list[str]]
+) -> None:
+    failing = BackendOutage(STAGING, report, lambda: 3)
+    began = now[0]
+    while now[0] < began + 60.0:
+        if failing.may_use_backend():
+            failing.end()  # it stores messages, but cannot settle them
+            fail(failing)
+        now[0] += 0.25
+    report.report_deferred()
+    # After 1, 2, 4, 5, 5, … seconds
+    assert logged().count("The outbox is in use again") == 13
 
 
 def test_outage_is_long_after_the_longest_pause(report: Reporter, now: list[float]) -> None:

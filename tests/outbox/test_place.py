@@ -2,15 +2,18 @@
 
 import os
 from contextlib import closing
+from math import nan
 from pathlib import Path
+from typing import Any
 
 import pytest
+import redis
 from flagsmith import Flagsmith
 
 import flagsync.outboxes
 from flagsync import FlagSync, Stats, outbox_stats
 from flagsync._outbox.place import absolute, check
-from flagsync.outboxes import SQLiteBackend
+from flagsync.outboxes import PostgresBackend, RedisBackend, SQLiteBackend, StoreBounds
 from flagsync.testing import MixpanelServer
 from tests.support.forks import in_child
 from tests.support.outboxes import message
@@ -66,6 +69,64 @@ def test_outbox_of_from_env_may_be_a_path_or_a_backend(
     for place in (tmp_path / "outbox.db", SQLiteBackend(tmp_path / "outbox.db")):
         FlagSync.from_env(mixpanel_token="token", mixpanel_url=mixpanel.url, outbox=place).close()
     assert (tmp_path / "outbox.db").exists()
+
+
+def test_outbox_that_is_a_backend_is_checked_as_its_path_is(offline: Flagsmith, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"outbox: cannot open or create a flagsync file at .* name a file"):
+        FlagSync(offline, "token", outbox=SQLiteBackend(tmp_path))
+    with pytest.raises(ValueError, match="outbox: 'redis:…' is a URL") as raised:
+        FlagSync(offline, "token", outbox=SQLiteBackend("redis://:s3cret@cache"))
+    assert "s3cret" not in f"{raised.value}"
+
+
+@pytest.mark.parametrize("bounds", [None, 7, {}, StoreBounds])
+def test_backend_with_bounds_that_are_none_is_refused(tmp_path: Path, bounds: Any) -> None:
+    for build in (
+        lambda: SQLiteBackend(tmp_path / "outbox.db", bounds),
+        lambda: RedisBackend(redis.Redis(), bounds=bounds),
+        lambda: PostgresBackend("postgresql://db/app", bounds=bounds),
+    ):
+        with pytest.raises(ValueError, match="bounds must be a StoreBounds, not "):
+            build()
+
+
+def test_bounds_that_are_wrong_are_all_named() -> None:
+    with pytest.raises(ValueError, match="max_pending must be a whole number above 0, not 0") as raised:
+        StoreBounds(
+            max_pending=0,
+            call_messages=1.5,  # type: ignore[arg-type]
+            lease_seconds=0.0,
+            remember_seconds=nan,
+            prune_seconds=-1.0,
+        )
+    assert [part.split()[0] for part in f"{raised.value}".split("; ")] == [
+        "max_pending",
+        "remember_seconds",
+        "call_messages",
+        "lease_seconds",
+    ]
+
+
+def test_backend_of_another_client_is_refused_until_that_is_closed(
+    offline: Flagsmith, mixpanel: MixpanelServer, tmp_path: Path
+) -> None:
+    backend = SQLiteBackend(tmp_path / "outbox.db")
+    with FlagSync(offline, "token", mixpanel_url=mixpanel.url, outbox=backend):
+        with pytest.raises(
+            ValueError, match="outbox: another client uses this backend; make one for each client"
+        ):
+            FlagSync(offline, "token", mixpanel_url=mixpanel.url, outbox=backend)
+        FlagSync(offline, None, outbox=backend).close()  # it mirrors nothing
+    for _ in range(2):
+        FlagSync(offline, "token", mixpanel_url=mixpanel.url, outbox=backend).close()
+    for _ in range(2):  # a text may be the same object
+        FlagSync(offline, "token", mixpanel_url=mixpanel.url, outbox=backend.path)
+
+
+@pytest.mark.parametrize("place", [None, 7, b"outbox.db", [], SQLiteBackend])
+def test_stats_of_what_is_no_outbox_are_refused(place: Any) -> None:
+    with pytest.raises(ValueError, match=r"outbox must be the path of a file, the URL of .*, not "):
+        outbox_stats(place)
 
 
 def test_backend_in_a_forked_child_is_that_of_another_process(tmp_path: Path) -> None:

@@ -12,8 +12,9 @@ import pytest
 from psycopg.rows import dict_row, tuple_row
 from psycopg_pool import ConnectionPool
 
-from flagsync._postgres.connections import Connection, Connections, check_conninfo
+from flagsync._postgres.connections import Connections
 from flagsync._postgres.errors import ConnectionTimeoutError
+from flagsync._postgres.places import Connection, check_conninfo
 from tests.support.forks import in_child
 from tests.support.postgres import PASSWORD, PostgresServer
 
@@ -276,6 +277,9 @@ def test_conninfo_that_is_well_formed_is_accepted(conninfo: str) -> None:
         "postgresql://user:s3cret@host:port/db",
         f"postgresql://user:{PASSWORD}@host/db",
         "host=db password",
+        "postgresql://user:s3cret@host:0/db",
+        "postgresql://user:s3cret@one:5432,two:65536/db",
+        "postgresql://user:s3cret@host\0/db",
     ],
 )
 def test_conninfo_that_is_malformed_is_refused_without_its_password(conninfo: str) -> None:

@@ -1,5 +1,6 @@
 """Tables that are made on first use, and errors in plain words."""
 
+import asyncio
 import re
 import runpy
 import sys
@@ -11,8 +12,9 @@ from itertools import count
 from time import monotonic
 from typing import Any
 
+import psycopg
 import pytest
-from psycopg_pool import ConnectionPool
+from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
 import flagsync._postgres
 from flagsync._postgres.database import Database
@@ -138,10 +140,26 @@ def test_schema_has_letters_digits_and_underscores(schema: Any) -> None:
         Database("postgresql://host/db", DIARY, schema, 1.0)
 
 
-@pytest.mark.parametrize("place", [7, None, object()])
+@pytest.mark.parametrize("place", [7, None, object(), ConnectionPool])
 def test_place_is_a_text_or_a_pool(place: Any) -> None:
-    with pytest.raises(ValueError, match=r"diary: an? .* is neither a connection string nor a pool"):
+    with pytest.raises(ValueError, match=r"diary: .* is neither a connection string nor a pool"):
         Database(place, DIARY, "flagsync", 1.0)
+
+
+def test_place_is_no_connection(postgres: PostgresServer) -> None:
+    with (
+        closing(psycopg.connect(postgres.url())) as connection,
+        pytest.raises(ValueError, match="a value of type Connection is neither a connection string nor"),
+    ):
+        Database(connection, DIARY, "flagsync", 1.0)  # type: ignore[arg-type]
+
+
+def test_place_is_no_pool_for_asyncio() -> None:
+    async def build() -> None:
+        Database(AsyncConnectionPool("", open=False), DIARY, "flagsync", 1.0)  # type: ignore[arg-type]
+
+    with pytest.raises(ValueError, match=r"a method connection\(\), since flagsync calls it from threads"):
+        asyncio.run(build())
 
 
 def test_repr_has_no_password(database: Database) -> None:
@@ -167,6 +185,10 @@ def password_taken_for_a_host(postgres: PostgresServer) -> str:
     return "postgresql://user:it@s3cret.invalid@localhost/db"
 
 
+def wrong_option(postgres: PostgresServer) -> str:
+    return "postgresql://host/db?sslmode=s3cret"
+
+
 def no_such_socket(postgres: PostgresServer) -> str:
     return "host=/s3cret user=s3cret"
 
@@ -178,6 +200,7 @@ def no_such_socket(postgres: PostgresServer) -> str:
         (wrong_password, 'PostgreSQL: password authentication failed for user "postgres"'),
         (no_such_database, 'PostgreSQL: database "nowhere" does not exist'),
         (password_taken_for_a_host, "PostgreSQL: "),
+        (wrong_option, "PostgreSQL: invalid sslmode value$"),
         (no_such_socket, "PostgreSQL: No such file or directory"),
     ],
 )

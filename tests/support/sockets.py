@@ -171,11 +171,45 @@ class TunnelingProxy(_Server):
             read_request(inside)
 
 
+class TlsRelay(_Server):
+    """Speaks TLS with its clients, and passes everything on to a server at a Unix socket, and back.
+
+    Args:
+        context: For TLS.
+        path: Of the socket.
+    """
+
+    def __init__(self, context: ssl.SSLContext, path: str) -> None:
+        super().__init__()
+        self._context, self._path = context, path
+        self.port: int = self._listener.getsockname()[1]
+
+    def serve(self, connection: socket.socket) -> None:
+        with (
+            self._context.wrap_socket(connection, server_side=True) as inside,
+            socket.socket(socket.AF_UNIX) as server,
+        ):
+            server.connect(self._path)
+            answers = threading.Thread(target=pass_on, args=(server, inside))
+            answers.start()
+            pass_on(inside, server)
+            answers.join()
+
+
 class BreakingServer(_Server):
     """Hangs up in the middle of a TLS handshake."""
 
     def serve(self, connection: socket.socket) -> None:
         connection.recv(65536)
+
+
+def pass_on(source: socket.socket, target: socket.socket) -> None:
+    """Pass on what comes, until it ends."""
+    with suppress(OSError):
+        while content := source.recv(65536):
+            target.sendall(content)
+    with suppress(OSError):
+        target.shutdown(socket.SHUT_RDWR)
 
 
 def read_request(connection: socket.socket) -> bytes:

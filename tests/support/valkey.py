@@ -48,7 +48,10 @@ class ValkeyServer:
             "appendonly": "no",
             **{name.replace("_", "-"): value for name, value in settings.items()},
         }
-        arguments = [argument for name, value in options.items() for argument in (f"--{name}", value)]
+        return self.run(*(argument for name, value in options.items() for argument in (f"--{name}", value)))
+
+    def run(self, *arguments: str) -> "ValkeyServer":
+        """Start it with some arguments, and wait until it answers."""
         command = [f"{binary()}", *arguments]
         with (self.directory / "log").open("ab") as log:
             self._process = subprocess.Popen(
@@ -115,6 +118,29 @@ def valkey_server(**settings: str) -> Iterator[ValkeyServer]:
         server = ValkeyServer(Path(name))
         try:
             yield server.start(**settings)
+        finally:
+            server.kill()
+
+
+class Sentinel(ValkeyServer):
+    """A sentinel, which is on a port, too."""
+
+    port = 0
+
+
+@contextmanager
+def valkey_sentinel(port: int) -> Iterator[Sentinel]:
+    """Start a sentinel that calls the server on a port "main"."""
+    with tempfile.TemporaryDirectory(prefix="vk") as name:
+        server, own = Sentinel(Path(name)), free_port()
+        server.port = own
+        place = f"port {own}\nbind 127.0.0.1\nunixsocket {name}/socket\ndir {name}\n"
+        (configuration := Path(name) / "sentinel.conf").write_text(
+            f"{place}sentinel monitor main 127.0.0.1 {port} 1\n", "utf-8"
+        )
+        try:
+            server.run(f"{configuration}", "--sentinel")
+            yield server
         finally:
             server.kill()
 

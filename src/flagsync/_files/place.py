@@ -13,8 +13,10 @@ from pathlib import Path
 
 SIDE_FILES = ("-wal", "-shm")
 ESCAPED = re.compile(r"\\([0-7]{3})")  # an escaped character in the list of mount points
-# What a URL becomes as an absolute path, such as "/srv/redis:/:secret@cache/0" or "/srv/file:outbox.db".
-URL = re.compile(r"(?:^|/)([a-z][a-z0-9+.-]*(?=:/)|file(?=:[^/]*$))", re.IGNORECASE)
+# What a URL becomes as an absolute path, such as "/srv/redis:/:secret@cache/0" or "/srv/file:outbox.db"; also behind
+# a blank or a quotation mark, which files of variables may keep.
+SCHEMES = r"file|rediss?|valkeys?|unix|postgres(?:ql)?"
+URL = re.compile(rf"(?<![a-z0-9+.-])([a-z][a-z0-9+.-]*(?=:/)|(?:{SCHEMES})(?=:[^/]*$))", re.IGNORECASE)
 ACCEPTED = "it takes the path of a file on a local disk, such as '/var/lib/app/flagsync.db'"
 
 

@@ -52,8 +52,8 @@ class Accounting:
 
     @property
     def pending(self) -> Kept:
-        """Messages of this process that wait in the store."""
-        return Kept(self._messages.current.pending, self._events.current.pending)
+        """Messages of this process that wait in the store, also those of which no status has told yet."""
+        return Kept(self._messages.kept, self._events.kept)
 
     def note_stored(self, messages: int, events: int = 0) -> None:
         """Note that the backend has stored messages. It may know more, from calls that failed afterwards."""
@@ -66,7 +66,7 @@ class Accounting:
         self.waits_since = monotonic() - status.oldest_seconds if status.pending else inf
         is_other_store = before.store and status.store != before.store
         is_other_account = not is_other_store and before.account and status.account != before.account
-        lost = sum(self.pending) if is_other_store else 0
+        lost = before.own.pending if is_other_store else 0
         others = status.own.without(status.own_events)
         for accounts, totals in ((self._messages, others), (self._events, status.own_events)):
             if is_other_store:
@@ -97,6 +97,11 @@ class _Accounts:
         self.current, self.handed_over = Totals(), 0
         self._closed = Totals()  # of accounts that their store has forgotten
         self._former: dict[int, Former] = {}  # by the number of the store
+
+    @property
+    def kept(self) -> int:
+        """Messages that wait, with those that were handed over since the last status."""
+        return self.current.pending + max(0, self.handed_over - self.current.accepted)
 
     def counts(self) -> dict[str, int]:
         """Return the outcomes of all messages, and how many are pending."""

@@ -75,11 +75,7 @@ class Message(NamedTuple):
 
 
 class Repeat(NamedTuple):
-    """An evaluation that may have been made before, and then need not be made again.
-
-    Attributes:
-        destination, key, evaluation, evaluated_at: As those of the message that it would become.
-    """
+    """An evaluation that may have been made before, with attributes of the message that it would become."""
 
     destination: Destination
     key: str
@@ -215,7 +211,12 @@ class Accounts(Protocol):
     """The outbox as the statistics, the beginning and the end of a client see it. Does no I/O, but for the first.
 
     ``kept``, ``waits_since`` and ``outages`` take no lock.
+
+    Attributes:
+        is_remote: Whether ``has_pending`` asks a server, which may take seconds to answer.
     """
+
+    is_remote: bool
 
     def has_pending(self) -> bool:
         """Return whether messages wait, of this process or of another one that has shared the store."""

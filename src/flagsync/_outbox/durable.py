@@ -63,6 +63,7 @@ class DurableOutbox:
         destinations: Collection[Destination] = (),
     ) -> None:
         self._memory, self._backend, self._limits = memory, backend, limits
+        self.is_remote = backend.lease_seconds > 0  # else a kernel sees that its holder has ended
         self._destinations = destinations
         # Held during I/O of the backend, and only by the threads of this outbox: no caller waits for it.
         self._io = threading.RLock()
@@ -193,8 +194,8 @@ class DurableOutbox:
                 if self._outage.is_active:
                     self._backend.try_acquire_lease()  # the outage goes on if nobody can hold the lease
                 new = self._store(repeats)
-                self._outage.end()
                 self._read_status()
+                self._outage.end()
         except Exception as error:  # noqa: BLE001 - the thread and its messages survive any error
             self._outage.begin(error)
         return new

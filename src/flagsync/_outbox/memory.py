@@ -37,7 +37,7 @@ class MemoryOutbox:
         report: Where drops are counted.
     """
 
-    is_shared = False
+    is_shared = is_remote = False
 
     def __init__(self, limits: Limits, ledger: Ledger, report: Reporter) -> None:
         self._limits, self._ledger, self._report = limits, ledger, report

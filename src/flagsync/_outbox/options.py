@@ -1,6 +1,10 @@
 """Settings of a durable outbox. Users choose only ``StoreBounds``, through a backend; tests choose both."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+
+from flagsync._rules import is_number, require, shown
+
+POSITIVE = ("max_pending", "prune_rows", "prune_tails", "call_seconds", "call_messages", "lease_seconds")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +45,10 @@ class StoreBounds:
         call_seconds: How long one call to a server may take.
         call_messages: How many messages one call to a server stores or settles. Redis serves nobody else meanwhile.
         lease_seconds: How long a process may send after it acquired the lease of a server. A request to Mixpanel takes
-            up to 30 seconds.
+            up to 30 seconds, and ends 5 seconds before the lease does.
+
+    Raises:
+        ValueError: A bound is no number, or too small.
     """
 
     max_pending: int = 1_000_000
@@ -54,3 +61,22 @@ class StoreBounds:
     call_seconds: float = 2.0
     call_messages: int = 500
     lease_seconds: float = 45.0
+
+    def __post_init__(self) -> None:
+        rules = dict[str, bool]()
+        for name, value in ((one.name, getattr(self, one.name)) for one in fields(self)):
+            is_time, is_positive = name.endswith("_seconds"), name in POSITIVE
+            is_valid = (is_number(value) if is_time else type(value) is int) and (value > 0 or not is_positive)
+            kind = ("number" if is_time else "whole number") + " above 0" * is_positive
+            rules[f"{name} must be a {kind}, not {shown(value)}"] = is_valid
+        require(rules)
+
+
+def checked(bounds: object) -> StoreBounds:
+    """Return the bounds of a backend.
+
+    Raises:
+        ValueError: They are something else.
+    """
+    require({f"bounds must be a StoreBounds, not {shown(bounds)}": isinstance(bounds, StoreBounds)})
+    return bounds  # type: ignore[return-value]

@@ -1,10 +1,11 @@
 """Decides when a backend is used, and when memory takes its place.
 
 Guarantee: an outage is reported once when it begins and once when it is over. A store that fails is tried again soon,
-and then less and less often.
+and then less and less often, also if it works for a moment in between: what works may be only a part of it.
 """
 
 from collections.abc import Callable
+from math import inf
 from typing import TypeVar
 
 from flagsync._clock import monotonic
@@ -30,7 +31,8 @@ class BackendOutage:
     def __init__(self, staging: Staging, report: Reporter, pending: Callable[[], int]) -> None:
         self._staging, self.outage, self._pending = staging, Outage(report), pending
         self._began_at = self._retry_at = 0.0
-        self._pause = staging.retry_seconds
+        self._ended_at = -inf
+        self._pause = staging.retry_seconds  # the next one
 
     @property
     def is_active(self) -> bool:
@@ -62,7 +64,9 @@ class BackendOutage:
     def begin(self, error: Exception) -> None:
         """Note a failure."""
         if not self.is_active:
-            self._began_at, self._pause = monotonic(), self._staging.retry_seconds
+            self._began_at = monotonic()
+            if self._began_at - self._ended_at >= self._pause:
+                self._pause = self._staging.retry_seconds
         self._retry_at = monotonic() + self._pause
         self._pause = min(2 * self._pause, self._staging.max_retry_seconds)
         reason = f"The outbox cannot be used, and memory takes its place ({error})"
@@ -70,4 +74,6 @@ class BackendOutage:
 
     def end(self) -> None:
         """Note that the backend works."""
+        if self.is_active:
+            self._ended_at = monotonic()
         self.outage.end("The outbox is in use again")

@@ -9,12 +9,16 @@ import re
 from contextlib import closing
 from importlib import import_module
 from types import ModuleType
+from typing import Protocol, TypeGuard, runtime_checkable
+from weakref import WeakValueDictionary
 
 from flagsync._outbox.backend import Backend, StoreTotals
 from flagsync._outbox.options import StoreBounds
+from flagsync._rules import is_instance_of, require, shown
 from flagsync._stats import Stats, exposure_stats_of, stats_of
 
 Place = str | os.PathLike[str] | Backend
+PLACES = "the path of a file, the URL of a Redis or PostgreSQL server, or a backend of flagsync.outboxes"
 
 # Scheme of a URL -> the module that opens such stores, and needs an extra.
 SERVERS = {
@@ -22,6 +26,26 @@ SERVERS = {
     **dict.fromkeys(("postgresql", "postgres"), "flagsync._outbox.postgres"),
 }
 URL = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
+
+
+class User(Protocol):
+    """What uses a backend, and keeps it alive."""
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it uses the backend no more."""
+
+
+# By the identity of the backend, which may have no hash. A user keeps its backend, so that no other one gets that.
+_users = WeakValueDictionary[int, User]()
+
+
+@runtime_checkable
+class Checked(Protocol):
+    """A backend that knows without a server whether it can be used."""
+
+    def check(self) -> None:
+        """Raise ``ValueError`` if not."""
 
 
 def absolute(place: Place | None) -> Place | None:
@@ -39,6 +63,32 @@ def check(place: Place | None) -> None:
     """
     if isinstance(place, str):
         _module(place).check(place)
+    elif isinstance(place, Checked):
+        place.check()
+
+
+def is_place(value: object) -> TypeGuard[Place]:
+    """Return whether something is of a type that names a store."""
+    return isinstance(value, (str, os.PathLike)) or is_instance_of(value, Backend)
+
+
+def check_unused(place: Place | None) -> None:
+    """Check that no other client uses a backend: two would send at the same time, and count each other's messages.
+
+    Raises:
+        ValueError: One does.
+    """
+    user = _users.get(id(place))
+    is_used = user is not None and not user.is_closed
+    require(
+        {"outbox: another client uses this backend; make one for each client, which may be equal": not is_used}
+    )
+
+
+def note_user(place: Place | None, user: User) -> None:
+    """Note who uses a backend from now on."""
+    if isinstance(place, Backend):
+        _users[id(place)] = user
 
 
 def open_backend(place: Place, bounds: StoreBounds) -> Backend:
@@ -49,6 +99,7 @@ def open_backend(place: Place, bounds: StoreBounds) -> Backend:
 
 def totals(place: Place) -> StoreTotals:
     """Return what became of all messages ever stored at a place."""
+    require({f"outbox must be {PLACES}, not {shown(place)}": is_place(place)})
     place = os.fsdecode(place) if isinstance(place, os.PathLike) else place
     if not isinstance(place, str):
         return place.totals()
@@ -70,7 +121,7 @@ def outbox_stats(outbox: Place) -> Stats:
 
     Raises:
         FileNotFoundError: There is no file.
-        ValueError: The path does not lead to an outbox file, or the URL is malformed.
+        ValueError: The path does not lead to an outbox file, the URL is malformed, or it is something else.
         OSError: The server does not answer.
     """
     found = totals(outbox)

@@ -14,12 +14,12 @@ from uuid import uuid4
 
 from flagsync._clock import monotonic, time
 from flagsync._files.shared import SharedFile
-from flagsync._files.sqlite import BUSY_SECONDS, read
+from flagsync._files.sqlite import BUSY_SECONDS, prepare, read
 from flagsync._outbox import schema as sql
 from flagsync._outbox.backend import LONG_AGO, Status, StoreTotals, totals_of, waited_seconds
 from flagsync._outbox.change import NEVER, Change
 from flagsync._outbox.contract import Absences, Destination, Limits, Message, Repeat, fitting
-from flagsync._outbox.options import StoreBounds
+from flagsync._outbox.options import StoreBounds, checked
 from flagsync._outbox.rows import unescaped
 from flagsync._outbox.schema import OUTBOX
 from flagsync._process import PerProcess
@@ -31,16 +31,27 @@ class SQLiteBackend:
     Args:
         path: Path of the file, which is made when it is needed.
         bounds: How large it gets.
+
+    Raises:
+        ValueError: The bounds are something else.
     """
 
     lease_seconds = 0.0
 
     def __init__(self, path: str | PathLike[str], bounds: StoreBounds = StoreBounds()) -> None:  # noqa: B008 - it is frozen
         self.path = os.path.realpath(os.fsdecode(path))
-        self._file, self._bounds = SharedFile(self.path, OUTBOX), bounds
+        self._file, self._bounds = SharedFile(self.path, OUTBOX), checked(bounds)
         self._process = PerProcess[str](lambda _: uuid4().hex)
         self._claimed = _Claimed()
         self._pruned_at, self._pruned_up_to = -LONG_AGO, 0
+
+    def check(self) -> None:
+        """Create the file, or check the one that is there.
+
+        Raises:
+            ValueError: It cannot be used.
+        """
+        prepare(self.path, OUTBOX).close()
 
     def store(
         self, messages: Sequence[Message], sent: Sequence[Message], repeats: Sequence[Repeat], deadline: float

@@ -1,5 +1,6 @@
 """PostgreSQL, which hosts share. Importing this package needs ``flagsync[postgres]``.
 
+places        where a database is: a connection string or a pool, checked
 connections   how a connection is opened or borrowed, and how long a call may take
 database      Database: transactions on tables that are made on first use
 tables        Tables: SQL that makes them, for the library and for an administrator

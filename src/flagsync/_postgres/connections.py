@@ -6,59 +6,32 @@ transaction mode, the next transaction may have another one. Boundary: the syste
 URL with several hosts, those behind one that does not answer are not tried.
 """
 
-import inspect
 import selectors
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from math import inf
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, TypeVar
 
 import psycopg
 from psycopg import generators
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.conninfo import make_conninfo
 from psycopg.pq import TransactionStatus
 from psycopg.waiting import Ready
 
 from flagsync._clock import monotonic
 from flagsync._postgres.errors import ConnectionTimeoutError
+from flagsync._postgres.places import Connection, Pool
 from flagsync._process import PerProcess
 
-Connection = psycopg.Connection[Any]
 T = TypeVar("T")
 
-ACCEPTED = (
-    "it takes a URL such as 'postgresql://user:password@host:5432/database', in which special characters of the "
-    "user and the password are percent-encoded, as @ is by %40"
-)
 TOO_LATE = "the server does not answer in time"
 LEAST_SECONDS = 0.25  # so that a server that works answers also at a deadline
 MAX_IDLE = 4
 # What the server ends, after which part of the time: it says why, before this process gives up.
 TIMEOUTS = {"lock_timeout": 0.8, "statement_timeout": 0.9, "idle_in_transaction_session_timeout": 1.0}
 ATTEMPTS = 5  # connections that turn out to be dead before a transaction has begun
-
-
-@runtime_checkable
-class Pool(Protocol):
-    """A pool of the application, as ``psycopg_pool.ConnectionPool`` is one."""
-
-    def connection(self) -> AbstractContextManager[Connection]:
-        """Lend a connection until the context ends."""
-
-
-def check_conninfo(conninfo: str, option: str) -> None:
-    """Check a URL or another connection string without connecting.
-
-    Raises:
-        ValueError: It is malformed. The message repeats nothing of it, since any part may belong to the password.
-    """
-    try:
-        ports = str(conninfo_to_dict(conninfo).get("port") or "").split(",")
-    except (psycopg.Error, ValueError):
-        ports = ["malformed"]
-    if not all(port.isdecimal() or not port for port in ports):  # the driver notices it when it connects
-        raise ValueError(f"{option}: this is not a connection string of PostgreSQL; {ACCEPTED}")
 
 
 class Connections:

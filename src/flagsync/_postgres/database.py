@@ -14,8 +14,9 @@ import psycopg
 from psycopg import errors
 from psycopg.rows import tuple_row
 
-from flagsync._postgres.connections import Connections, Pool, check_conninfo
+from flagsync._postgres.connections import Connections
 from flagsync._postgres.errors import explained
+from flagsync._postgres.places import Pool, check_conninfo, check_pool
 from flagsync._postgres.tables import Tables, check_schema, quoted
 
 Row = tuple[Any, ...]
@@ -24,7 +25,17 @@ MISSING = errors.UndefinedTable, errors.InvalidSchemaName, errors.UndefinedColum
 
 
 class EmptyError(OSError):
-    """A table lacks a row that is made with it; what else is missing is made by the next call."""
+    """A table lacks rows that it must have, as somebody has deleted them.
+
+    Args:
+        table: Its name.
+    """
+
+    def __init__(self, table: str) -> None:
+        super().__init__(
+            f"PostgreSQL: the table {table} has lost rows; if this goes on, drop all tables of the schema, and they "
+            "are made again"
+        )
 
 
 class Transaction:
@@ -75,11 +86,8 @@ class Database:
         check_schema(schema)
         if isinstance(place, str):
             check_conninfo(place, tables.name)
-        elif not isinstance(place, Pool):
-            raise ValueError(  # noqa: TRY004 - as for any place that cannot be used
-                f"{tables.name}: a {type(place).__name__} is neither a connection string nor a pool, which has a "
-                "method connection()"
-            )
+        else:
+            check_pool(place, tables.name)
         # Queries name tables without their schema.
         path = f"search_path = pg_catalog, {quoted(schema)}, pg_temp"
         self._connections = Connections(place, call_seconds, (path, *tables.settings))
@@ -107,7 +115,7 @@ class Database:
             with self._connections.transaction(deadline) as connection:
                 yield Transaction(connection)
         except EmptyError:
-            self._has_tables = False
+            self._has_tables = False  # others may be gone: the next call makes them again
             raise
         except psycopg.Error as error:
             if isinstance(error, MISSING):

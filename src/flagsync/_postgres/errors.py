@@ -36,6 +36,12 @@ def _words(error: psycopg.Error) -> str:
 
 
 def _reason(error: psycopg.Error) -> str:
-    """Return the end of the first line, such as "Connection refused"; what comes before may name what a URL says."""
+    """Return the end of the first line, such as "Connection refused"; what comes before may name what a URL says.
+
+    So may a value in quotation marks at the end: of ``invalid sslmode value: "x"`` the beginning is returned.
+    """
     first = (str(error).splitlines() or [""])[0]
-    return first.rpartition(": ")[2].strip() or "it failed without a reason"
+    parts = [part.strip() for part in first.split(": ")]
+    return next(
+        (part for part in reversed(parts) if part and not part.startswith('"')), "it failed without a reason"
+    )

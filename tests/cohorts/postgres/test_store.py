@@ -423,7 +423,7 @@ def test_repr_has_neither_a_password_nor_a_host(open_store: Open, schema: str) -
             "cohorts: this is not a connection string of PostgreSQL",
         ),
         ("/var/lib/app/s3cret.db", {}, "cohorts: this is not a connection string of PostgreSQL"),
-        (7, {}, "cohorts: a int is neither a connection string nor a pool"),
+        (7, {}, "cohorts: 7 is neither a connection string nor a pool"),
         ("postgresql://host/db", {"schema": "my-schema"}, "schema: 'my-schema' cannot be used"),
     ],
 )

@@ -263,6 +263,49 @@ def test_emptied_store_ends_a_claim_that_is_half_read(
 # Bounds
 
 
+@pytest.mark.parametrize("name", [*{*NAMES} - {"latest", "tail_uses"}])
+def test_store_that_has_lost_a_key_counts_as_emptied(
+    build: Build, client: redis.Redis, namespace: str, name: str
+) -> None:
+    one, other = build(), build()
+    store(one, "ann=1")
+    store(one, "bob=1", destination=THERE)
+    before = one.status([])
+    client.delete(dict(zip(NAMES, keys_of(namespace), strict=True))[name])
+    # It has another number first, the same name, and its message is equal to one that waited.
+    store(other, "bob=1", destination=THERE)
+    after = one.status([])
+    assert after.store != before.store
+    assert (after.own, other.status([]).own) == (Totals(), Totals(accepted=1))
+    [message] = claim(other)
+    assert (message.key, message.destination) == ("bob", THERE)
+    settle(other, accepted=[message])
+    assert one.totals().every == Totals(accepted=1, delivered=1)
+    assert not claim(other)
+
+
+@pytest.mark.parametrize("name", ["latest", "tail_uses"])
+def test_store_that_has_lost_a_key_without_messages_delivers_them_all_the_same(
+    build: Build, client: redis.Redis, namespace: str, name: str
+) -> None:
+    backend = build()
+    store(backend, "ann=1", "bob=1")
+    client.delete(dict(zip(NAMES, keys_of(namespace), strict=True))[name])
+    store(backend, "cid=1")
+    assert deliver(backend) == ["ann=1", "bob=1", "cid=1"]
+    assert own_totals(backend) == Totals(accepted=3, delivered=3)
+
+
+def test_lease_goes_on_though_the_store_has_lost_a_key(
+    build: Build, client: redis.Redis, namespace: str
+) -> None:
+    holder, other = build(), build()
+    assert holder.try_acquire_lease()
+    store(holder, "ann=1")
+    client.delete(dict(zip(NAMES, keys_of(namespace), strict=True))["waiting"])
+    assert not other.try_acquire_lease()
+
+
 def test_bound_of_the_store_drops_the_oldest_of_the_destination(build: Build) -> None:
     one, other = build(StoreBounds(max_pending=2)), build(StoreBounds(max_pending=2))
     store(one, "ann=1", "bob=1")
@@ -339,6 +382,7 @@ def test_store_refuses_more_projects_than_it_can_number(
     build: Build, client: redis.Redis, namespace: str
 ) -> None:
     backend = build()
+    backend.status([])  # which makes a store
     destinations = keys_of(namespace)[NAMES.index("destinations")]
     client.hset(destinations.decode(), mapping={f"{number}": number for number in range(1, 1024)})
     with pytest.raises(OSError, match=r"the namespace has messages of 1023 projects already; use another one"):
@@ -349,6 +393,7 @@ def test_store_keeps_projects_of_the_highest_numbers_apart(
     build: Build, client: redis.Redis, namespace: str
 ) -> None:
     backend = build()
+    backend.status([])  # which makes a store
     destinations = keys_of(namespace)[NAMES.index("destinations")]
     client.hset(destinations.decode(), mapping={f"{number}": number for number in range(1, 1022)})
     store(backend, "ann=1", "bob=1")
@@ -470,7 +515,9 @@ def test_prune_keeps_the_account_of_a_process_whose_messages_wait(build: Build) 
 # Keys and scripts
 
 
-@pytest.mark.parametrize("namespace", ["flagsync", "ann's {", "}", "{}", "", 7, None])
+@pytest.mark.parametrize(
+    "namespace", ["flagsync", "ann's {", "}", "{}", "", 7, None, "\ud800", "a\0", "n" * 256]
+)
 def test_namespace_is_a_hash_tag_of_all_keys(namespace: Any) -> None:
     if namespace == "flagsync":
         assert len({key_slot(key) for key in keys_of(namespace)}) == 1

@@ -224,6 +224,32 @@ def test_server_that_hangs_keeps_neither_calls_nor_close(server: ValkeyServer, b
         assert monotonic() - began < 2.0
 
 
+def test_server_that_hangs_does_not_keep_a_flush_of_a_client_that_has_done_nothing(
+    server: ValkeyServer, build: Build
+) -> None:
+    slow = replace(PERSISTENT, store=StoreBounds(call_seconds=60.0))
+    client = build(server.url, slow)
+    with server.paused():
+        began = monotonic()
+        assert not client.flush(0.1)
+        client.close(0.1)
+        assert monotonic() - began < 30.0
+    assert client.stats().pending == 0
+
+
+def test_flush_of_a_client_that_has_done_nothing_waits_for_what_others_have_stored(
+    url: str, build: Build, mixpanel: MixpanelServer
+) -> None:
+    idle = build(url)
+    mixpanel.fail(status=503)
+    with build(url) as other:
+        other.mirror("ann", colour("blue"))
+        other.flush(0.2)
+    mixpanel.recover()
+    assert idle.flush()
+    assert mixpanel.profiles["ann"] == {"colour": "blue"}
+
+
 def test_server_that_is_not_there_lets_the_application_start(
     tmp_path: Path, build: Build, mixpanel: MixpanelServer, logged: Logged
 ) -> None:

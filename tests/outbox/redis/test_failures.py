@@ -1,14 +1,17 @@
 """Servers that are away, hang, are full, read-only or closed to us: what is raised, when, and that nothing is lost."""
 
 import asyncio
+import ssl
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 from redis.asyncio import Redis as AsyncRedis
 from redis.backoff import NoBackoff
+from redis.cluster import ClusterPipeline, RedisCluster
 from redis.retry import Retry
 
 from flagsync._clock import monotonic
@@ -20,11 +23,12 @@ from flagsync._outbox.redis.failures import plain
 from flagsync.testing.backends.support import claim, deliver, message_of, soon, store, waiting
 from tests.support.pages import PAGES
 from tests.support.redis import backend_at
-from tests.support.sockets import free_port
+from tests.support.sockets import TlsRelay, free_port
 from tests.support.valkey import PASSWORD, QUOTED_PASSWORD, ValkeyServer, valkey_server
 
 SHORT = StoreBounds(call_seconds=0.3)
 LACKS = "the user lacks a permission: scripts (EVALSHA, EVAL), the keys of the namespace, or SELECT for its database"
+CERTIFICATE = Path(__file__).parents[2] / "data" / "localhost.pem"  # and its key, valid until 2126
 
 
 @pytest.fixture
@@ -126,6 +130,38 @@ def test_server_without_tls_is_said_to_be_unreachable() -> None:
 
 
 # Hanging
+
+
+@pytest.fixture
+def relay(server: ValkeyServer) -> Iterator[TlsRelay]:
+    """What speaks TLS before the server."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(CERTIFICATE)
+    with TlsRelay(context, f"{server.directory}/socket") as relay:
+        yield relay
+
+
+@pytest.mark.parametrize("scheme", ["rediss", "valkeys"])
+def test_server_with_tls_is_used_if_its_certificate_is_trusted(relay: TlsRelay, scheme: str) -> None:
+    url = f"{scheme}://localhost:{relay.port}/0?ssl_ca_certs={CERTIFICATE}"
+    with closing(backend_at(url, "flagsync")) as backend:
+        store(backend, "ann=1")
+        assert deliver(backend) == ["ann=1"]
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
+def test_server_with_tls_is_refused_if_its_certificate_is_not_trusted(relay: TlsRelay, host: str) -> None:
+    trusted = "" if host == "localhost" else f"?ssl_ca_certs={CERTIFICATE}"  # which is for localhost alone
+    backend = backend_at(f"rediss://:{QUOTED_PASSWORD}@{host}:{relay.port}/0{trusted}", "flagsync")
+    with pytest.raises(OSError, match=r"^the server cannot be reached \(.*certificate verify failed") as raised:
+        backend.status([])
+    assert "s3cret" not in f"{raised.value}"
+
+
+def test_server_whose_certificates_are_not_there_is_said_to_lack_them(relay: TlsRelay) -> None:
+    backend = backend_at(f"rediss://localhost:{relay.port}/0?ssl_ca_certs=/nowhere/ca.pem", "flagsync")
+    with pytest.raises(OSError, match=r"^the server cannot be reached \(No such file or directory\)$"):
+        backend.status([])
 
 
 def test_server_that_hangs_is_given_up_after_call_seconds(server: ValkeyServer) -> None:
@@ -241,6 +277,32 @@ def test_server_that_wants_a_password_before_it_reads_much_is_understood() -> No
     assert f"{plain(error)}" == "the server refuses the user or the password"
 
 
+@pytest.mark.parametrize("name", ["meta", "tails", "queue"])
+def test_key_of_another_kind_is_kept_and_said_to_be_somebody_elses(
+    server: ValkeyServer, backend: RedisBackend, name: str
+) -> None:
+    server.execute("SET", f"{{flagsync}}:{name}", "precious")
+    with pytest.raises(OSError, match="a key of the namespace is somebody else's; choose another namespace"):
+        store(backend, "ann=1")
+    assert server.execute("GET", f"{{flagsync}}:{name}") == b"precious"
+
+
+@pytest.mark.parametrize("kind", [redis.ConnectionPool, redis.BlockingConnectionPool])
+def test_client_whose_connections_are_all_in_use_is_said_to_be(server: ValkeyServer, kind: Any) -> None:
+    path = f"{server.directory}/socket"
+    blocking = {"timeout": 0.01} if kind is redis.BlockingConnectionPool else {}
+    connection = redis.UnixDomainSocketConnection
+    pool = kind(max_connections=1, connection_class=connection, path=path, **blocking)
+    client = redis.Redis(connection_pool=pool, retry=Retry(NoBackoff(), 0))
+    backend, subscriber = RedisBackend(client), client.pubsub()  # type: ignore[no-untyped-call]
+    subscriber.subscribe("news")
+    with pytest.raises(OSError, match=r"^all connections of the client's pool are in use \(max_connections\)$"):
+        backend.status([])
+    subscriber.close()
+    assert backend.status([]).pending == 0
+    pool.disconnect()
+
+
 def test_client_that_fails_in_its_own_way_is_named_only() -> None:
     assert str(plain(redis.RedisError("secret"))) == "the server refused a command (RedisError)"
 
@@ -326,6 +388,15 @@ MALFORMED = (
     "redis://cache/0?db=ten",
     "redis://cache/0?colour=blue",
     "redis://cache/0?protocol=9",
+    "redis://cache:0/0",
+    "redis://cache?port=99999",
+    "redis://cache?db=-1",
+    "redis://cache/0?encoding=nonsense",
+    "redis://cache/0?credential_provider=nonsense",
+    "redis://cache/0?maint_notifications_config=nonsense",
+    "redis://cache/0?namespace=one&namespace=two",
+    "redis://:%00@cache/0",
+    "unix://path/to/socket",
     "rediss://cache/0?ssl_cert_reqs=perhaps",
     "redis://[::1/0",
     "unix://",
@@ -357,6 +428,8 @@ def test_url_has_a_namespace(server: ValkeyServer) -> None:
     assert totals(server.url).every == Totals(accepted=2, unchanged=1)
     with pytest.raises(ValueError, match="namespace must be a text without braces"):
         check(f"{server.url}?namespace={{shop}}")
+    with pytest.raises(ValueError, match="namespace must be a text without braces"):
+        check(f"{server.url}?namespace=")  # a variable that is not set
 
 
 def test_url_cannot_make_the_outbox_wait_or_decode(server: ValkeyServer) -> None:
@@ -409,6 +482,14 @@ def test_client_for_asyncio_is_refused() -> None:
     ):
         RedisBackend(client)  # type: ignore[arg-type]
     asyncio.run(client.aclose())
+
+
+@pytest.mark.parametrize("of_cluster", [False, True])
+def test_client_that_is_a_pipeline_is_refused_since_it_keeps_what_it_is_told(of_cluster: bool) -> None:
+    client = RedisCluster.__new__(RedisCluster) if of_cluster else redis.Redis()
+    pipeline = ClusterPipeline.__new__(ClusterPipeline) if of_cluster else client.pipeline()
+    with pytest.raises(TypeError, match=r"not a redis\.(client\.Pipeline|cluster\.ClusterPipeline)$"):
+        RedisBackend(pipeline)
 
 
 @pytest.mark.parametrize("client", ["redis://cache", None, 7])

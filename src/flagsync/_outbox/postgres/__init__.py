@@ -10,7 +10,7 @@ from flagsync._outbox.backend import Backend
 from flagsync._outbox.options import StoreBounds
 from flagsync._outbox.postgres.backend import PostgresBackend
 from flagsync._outbox.postgres.schema import OUTBOX
-from flagsync._postgres.connections import check_conninfo
+from flagsync._postgres.places import check_conninfo
 
 __all__ = ["PostgresBackend", "check", "open_backend"]
 

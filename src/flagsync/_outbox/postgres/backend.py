@@ -17,13 +17,13 @@ from flagsync._clock import monotonic
 from flagsync._outbox.backend import LONG_AGO, Status, StoreTotals, totals_of, waited_seconds
 from flagsync._outbox.boot import boot_number
 from flagsync._outbox.contract import Absences, Destination, Limits, Message, Repeat
-from flagsync._outbox.options import StoreBounds
+from flagsync._outbox.options import StoreBounds, checked
 from flagsync._outbox.postgres import schema as sql
 from flagsync._outbox.postgres.change import NEVER, Change
 from flagsync._outbox.postgres.claims import claim, turns
 from flagsync._outbox.postgres.rows import destination_of
-from flagsync._postgres.connections import Pool
-from flagsync._postgres.database import Database
+from flagsync._postgres.database import Database, EmptyError
+from flagsync._postgres.places import Pool
 from flagsync._process import PerProcess
 
 T = TypeVar("T")
@@ -39,7 +39,7 @@ class PostgresBackend:
         bounds: How large they get.
 
     Raises:
-        ValueError: The connection string or the schema cannot be used.
+        ValueError: The connection string, the pool, the schema or the bounds cannot be used.
     """
 
     def __init__(
@@ -49,7 +49,8 @@ class PostgresBackend:
         *,
         bounds: StoreBounds = StoreBounds(),  # noqa: B008 - it is frozen
     ) -> None:
-        self.lease_seconds, self._bounds = bounds.lease_seconds, bounds
+        self._bounds = checked(bounds)
+        self.lease_seconds = bounds.lease_seconds
         self._database = Database(place, sql.OUTBOX, schema, bounds.call_seconds)
         self._process = PerProcess[_Process](_new_process)
         self._claimed = _Claimed()
@@ -107,7 +108,8 @@ class PostgresBackend:
 
     def status(self, destinations: Collection[Destination]) -> Status:
         with self._database.transaction() as transaction:
-            rows = transaction.rows(sql.STATUS, self._process.get().name)
+            if not (rows := transaction.rows(sql.STATUS, self._process.get().name)):
+                raise EmptyError("outbox_store")
         [store, last_version, pending, now, account, *counts] = rows[0][:-4]
         firsts = [
             (version, waits_since, destination_of(url, project))

@@ -38,7 +38,7 @@ class Change:
         transaction.rows(sql.LOCK)
         self._clock = monotonic()  # no message seems to have waited longer than it has
         if not (rows := transaction.rows(sql.STATE, process)):
-            raise EmptyError("PostgreSQL: the table outbox_store has lost its row")
+            raise EmptyError("outbox_store")
         self.now: float = rows[0][0]
         self.store, self._last_version, self._last_account, account = rows[0][1:5]
         self._account = account or 0

@@ -7,7 +7,7 @@ from flagsync._clock import monotonic
 from flagsync._outbox.contract import Destination, Limits, Message, fitting
 from flagsync._outbox.postgres import schema as sql
 from flagsync._outbox.postgres.rows import as_text, destination_of
-from flagsync._postgres.database import Transaction
+from flagsync._postgres.database import EmptyError, Transaction
 
 
 class Turn(NamedTuple):
@@ -55,6 +55,8 @@ def claim(transaction: Transaction, turn: Turn, limits: Limits, boot: int) -> li
     clock, destination = monotonic(), turn.destination
     digests = {tail for *_, tail in rows} - {b""}
     tails = {b"": b"", **(dict(transaction.rows(sql.TAILS, [*digests])) if digests else {})}
+    if not tails.keys() >= digests:
+        raise EmptyError("outbox_tails")
     messages = (
         Message(
             as_text(key),

@@ -15,7 +15,7 @@ from flagsync._clock import monotonic
 from flagsync._outbox.backend import Status, StoreTotals, Totals, totals_of, waited_seconds
 from flagsync._outbox.boot import boot_number
 from flagsync._outbox.contract import Absences, Destination, Limits, Message, Repeat, fitting
-from flagsync._outbox.options import StoreBounds
+from flagsync._outbox.options import StoreBounds, checked
 from flagsync._outbox.redis.advice import advice
 from flagsync._outbox.redis.keys import check_namespace, keys_of
 from flagsync._outbox.redis.parts import parts_of
@@ -40,7 +40,7 @@ class RedisBackend:
 
     Raises:
         TypeError: The client cannot be used, such as one for asyncio.
-        ValueError: The namespace is invalid.
+        ValueError: The namespace or the bounds are invalid.
     """
 
     def __init__(
@@ -49,8 +49,8 @@ class RedisBackend:
         namespace: str = "flagsync",
         bounds: StoreBounds = StoreBounds(),  # noqa: B008 - it is frozen
     ) -> None:
+        self._server, self._bounds = server_of(client), checked(bounds)
         self.lease_seconds = bounds.lease_seconds
-        self._server, self._bounds = server_of(client), bounds
         self._scripts = Scripts(self._server, keys_of(check_namespace(namespace)))
         self._process = PerProcess[_Process](lambda _: _Process())
 

@@ -6,6 +6,7 @@ Guarantee: no text of an error contains a URL, a user, a password, or what was t
 from redis import exceptions as redis
 
 CLOSED = "the server refuses the user or the password"
+NO_CONNECTION = "all connections of the client's pool are in use (max_connections)"
 NODE = "the server is a node of a cluster; pass RedisBackend(redis.RedisCluster(…)) as the outbox"
 ARGUMENTS = ", with args"  # what Redis writes before the arguments of a command
 # The first class that fits, so the narrower ones come before the wider ones.
@@ -22,8 +23,15 @@ WORDS: tuple[tuple[type[Exception], str], ...] = (
     (redis.MovedError, NODE),
     (redis.TimeoutError, "the server did not answer in time"),
 )
-# Errors without a class of their own: of redis-py before 6, and of Redis 7 when a client without a password sends much.
-TEXTS = {"MOVED ": NODE, "unauthenticated": CLOSED}
+# Errors without a class of their own: of redis-py before 6, of Redis 7 when a client without a password sends much, of
+# the pools of redis-py, and of a key of another kind.
+TEXTS = {
+    "MOVED ": NODE,
+    "unauthenticated": CLOSED,
+    "Too many connections": NO_CONNECTION,
+    "No connection available": NO_CONNECTION,
+    "WRONGTYPE": "a key of the namespace is somebody else's; choose another namespace",
+}
 
 
 def plain(error: Exception) -> OSError:
@@ -31,11 +39,11 @@ def plain(error: Exception) -> OSError:
     for kind, words in WORDS:
         if isinstance(error, kind):
             return OSError(words)
-    if isinstance(error, redis.ConnectionError):
-        return OSError(f"the server cannot be reached ({_cause(error)})")
     for part, words in TEXTS.items():
         if part in f"{error}":
             return OSError(words)
+    if isinstance(error, redis.ConnectionError):
+        return OSError(f"the server cannot be reached ({_cause(error)})")
     # Of the server itself, such as "MISCONF …"; it does not repeat what is stored, but for the arguments of a command.
     text = (
         f"{error}".partition(ARGUMENTS)[0] if isinstance(error, redis.ResponseError) else type(error).__name__

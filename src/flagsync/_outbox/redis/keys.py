@@ -1,5 +1,6 @@
 """The keys of a namespace, which all share one hash slot, so that one script can use them in a cluster."""
 
+MAX_NAMESPACE = 255  # characters, which each script is told nine times
 NAMES = ("meta", "destinations", "accounts", "latest", "queue", "waiting", "tails", "tail_uses", "absences")
 """What the scripts call them: see ``lua/common.lua``."""
 
@@ -8,10 +9,17 @@ def check_namespace(namespace: object) -> str:
     """Return a namespace.
 
     Raises:
-        ValueError: It is no text that can be a hash tag.
+        ValueError: It is no short text that can be a hash tag.
     """
-    if not isinstance(namespace, str) or not namespace or not {*namespace}.isdisjoint("{}"):
-        raise ValueError("namespace must be a text without braces, such as 'flagsync', and not be empty")
+    if (
+        not isinstance(namespace, str)
+        or not 0 < len(namespace) <= MAX_NAMESPACE
+        or not namespace.isprintable()
+        or not {*namespace}.isdisjoint("{}")
+    ):
+        raise ValueError(
+            "namespace must be a text without braces, such as 'flagsync', of 1 to 255 printable characters"
+        )
     return namespace
 
 

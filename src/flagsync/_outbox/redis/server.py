@@ -13,7 +13,8 @@ from typing import Any, Protocol
 
 from redis import Redis, RedisCluster
 from redis.backoff import NoBackoff
-from redis.client import NEVER_DECODE
+from redis.client import NEVER_DECODE, Pipeline
+from redis.cluster import ClusterPipeline
 from redis.exceptions import NoScriptError, RedisClusterException, RedisError
 from redis.retry import Retry
 
@@ -118,7 +119,7 @@ def server_of(client: Client | UrlServer) -> Server:
     """
     if isinstance(client, UrlServer):
         return client
-    if isinstance(client, Client):
+    if isinstance(client, Client) and not isinstance(client, (Pipeline, ClusterPipeline)):
         return ClientServer(client)
     found = f"{type(client).__module__}.{type(client).__qualname__}"
     is_async = inspect.iscoroutinefunction(getattr(client, "execute_command", None))

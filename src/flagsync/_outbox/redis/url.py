@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from redis import connection
 from redis.exceptions import RedisError
@@ -15,6 +15,8 @@ from flagsync._outbox.redis.server import UrlServer
 SCHEMES = {"redis": "redis", "rediss": "rediss", "valkey": "redis", "valkeys": "rediss", "unix": "unix"}
 read: Callable[[str], dict[str, Any]] = connection.parse_url  # which has no annotations
 DATABASE = re.compile(r"/?\d*")
+# Others would be objects, which no URL can name, or have each command fail.
+TAKEN = ("client_name", "db", "password", "protocol", "socket_keepalive", "username")
 # Set here, since the outbox waits and tries again by its own rules, or useless to a single connection.
 OVERRULED = (
     "decode_responses",
@@ -54,8 +56,13 @@ def _options(url: str) -> tuple[dict[str, Any], str]:
     options = read(scheme + url[len(parts.scheme) :])
     is_socket = options.get("connection_class") is connection.UnixDomainSocketConnection
     is_complete = "path" in options if is_socket else DATABASE.fullmatch(parts.path)
-    if parts.fragment or not is_complete:  # usually a part of a password
+    query = parse_qs(parts.query, keep_blank_values=True)
+    is_known = all(name in TAKEN + OVERRULED or name.startswith("ssl_") for name in query)
+    is_reachable = not parts.hostname if is_socket else parts.port != 0
+    if parts.fragment or not (is_complete and is_known and is_reachable):  # usually a part of a password
         raise ValueError
-    namespace = parse_qs(parts.query).get("namespace", ["flagsync"])[0]
+    if options.get("db", 0) < 0 or "\0" in unquote(url):
+        raise ValueError
+    [namespace] = query.get("namespace", ["flagsync"])
     # All servers speak version 2 of the protocol, and the scripts need no more.
     return {"protocol": 2, **{name: options[name] for name in options if name not in OVERRULED}}, namespace

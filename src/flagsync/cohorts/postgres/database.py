@@ -9,8 +9,8 @@ from contextlib import AbstractContextManager, contextmanager
 from uuid import uuid4
 
 from flagsync._clock import monotonic
-from flagsync._postgres.connections import Pool
 from flagsync._postgres.database import Database, Transaction
+from flagsync._postgres.places import Pool
 from flagsync._process import PerProcess
 from flagsync.cohorts.postgres.schema import COHORTS
 from flagsync.exceptions import StoreUnavailableError

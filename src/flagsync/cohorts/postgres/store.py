@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Self
 
-from flagsync._postgres.connections import Pool
+from flagsync._postgres.places import Pool
 from flagsync._report import Reporter
 from flagsync.cohorts.catalog import CohortCatalog
 from flagsync.cohorts.change_log import StoredChangeLog, name_of

@@ -51,6 +51,28 @@ local function last_version()
     return tonumber(redis.call('HGET', meta, 'version') or 0)
 end
 
+-- A person or a server that evicts may delete one of the keys. What the others say is wrong then: numbers of other
+-- destinations, versions that are given again, messages that wait for ever. So they are deleted, and the store is new;
+-- but the lease goes on. The keys latest and tail_uses only spare work.
+local function delete_remains()
+    local function has(key) -- of a key of another kind, which is somebody else's, it raises an error
+        return redis.call('HLEN', key) > 0
+    end
+    local store, version = unpack(redis.call('HMGET', meta, 'store', 'version'))
+    local pending = redis.call('ZCARD', queue)
+    local waits = pending > 0
+    if redis.call('HLEN', waiting) ~= pending
+        or (not store and (waits or has(destinations) or has(accounts) or has(latest) or has(tails) or has(tail_uses)))
+        or (version and not has(accounts))
+        or ((waits or has(latest)) and not has(destinations))
+        or (waits and not has(tails))
+    then
+        redis.call('UNLINK', destinations, accounts, latest, queue, waiting, tails, tail_uses)
+        redis.call('HDEL', meta, 'store', 'version', 'accounts')
+    end
+end
+delete_remains()
+
 -- Return the number of the store, which gets one if it is new.
 local function store_number(new)
     local known = redis.call('HGET', meta, 'store')
