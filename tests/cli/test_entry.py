@@ -154,6 +154,22 @@ def test_full_disk_is_an_error_without_a_traceback(
     assert capsys.readouterr().err.endswith("Error: No space left on device\n")
 
 
+def test_stderr_that_cannot_be_written_changes_nothing(start: Start, tmp_path: Path) -> None:
+    path = store(tmp_path / "outbox.db", profile("ann"))
+    with Path("/dev/full").open("w") as full:
+        ended = end(start("-c", ENTRY, "outbox", "export", f"{path}", stderr=full))
+    assert (ended.code, len(ended.output)) == (0, 1)
+
+
+def test_export_counts_only_what_is_written(
+    call: Callable[..., int], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = store(tmp_path / "outbox.db", profile("ann"))
+    with Path("/dev/full").open("w") as full:
+        assert call("outbox", "export", path, stdout=full) == 1
+    assert capsys.readouterr().err == "Error: No space left on device\n"
+
+
 def test_closed_streams_are_no_error(call: Callable[..., int]) -> None:
     assert call("--version", stdout=None, stderr=None) == 0
     sys.stdout.close()

@@ -87,7 +87,8 @@ def backfill(
     Rows that are refused do not stop the others, and the exit code is then 1. While Mixpanel cannot be reached, the
     command waits.
     """
-    _check(file, checkpoint, rejects, rate, dry_run=dry_run)
+    with failing_on(OSError):
+        _check(file, checkpoint, rejects, rate, dry_run=dry_run)
     declared = Types(types or (), identifier)
     with (
         Source(file, declared, identifier) as source,

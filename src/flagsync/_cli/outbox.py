@@ -183,6 +183,7 @@ def _lines_to(path: Path | None) -> Iterator[TextIO]:
     """Open a new file that only its owner can read, or stdout."""
     if path is None:
         yield sys.stdout
+        sys.stdout.flush()
         return
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -82,9 +82,9 @@ def opened(place: str) -> Iterator[Store]:
 
 
 def shown_url(url: str) -> str:
-    """Return a URL without a user and a password."""
+    """Return a URL without a user, and without a password there or in the query."""
     parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
 
 
 @contextmanager

@@ -5,6 +5,7 @@ colours. No text from outside can control the terminal. Boundary: the commands d
 """
 
 import json
+import os
 import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TextIO
@@ -24,8 +25,16 @@ def console(stream: TextIO) -> Console:
 
 
 def say(text: str | Text) -> None:
-    """Tell a person something, on stderr."""
-    console(sys.stderr).print(text if isinstance(text, Text) else plain(text))
+    """Tell a person something, on stderr, if anybody reads it."""
+    try:
+        console(sys.stderr).print(text if isinstance(text, Text) else plain(text))
+    except OSError:
+        give_up(sys.stderr)
+
+
+def give_up(stream: TextIO) -> None:
+    """Let what is written to a stream go nowhere from here on, also what Python writes when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def show(*what: str | Text | Table) -> None:
