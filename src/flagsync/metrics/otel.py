@@ -56,7 +56,8 @@ def _make(meter: Meter, kind: Kind) -> Callable[..., object]:
 
 def _callback(sources: Sources, metric: AnyMetric) -> Callable[[CallbackOptions], Iterator[Observation]]:
     def values(_: CallbackOptions) -> Iterator[Observation]:
-        for attribute, value in sources.read(metric).items():
+        [found] = sources.read(metric)
+        for attribute, value in found.items():
             yield Observation(value, {metric.attribute: attribute} if metric.attribute else {})
 
     return values
