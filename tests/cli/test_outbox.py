@@ -286,7 +286,12 @@ def test_drain_of_an_outbox_that_fails_ends_with_its_timeout(path: Path, mixpane
     ("url", "shown"),
     [
         ("https://api.mixpanel.com/engage", "https://api.mixpanel.com/engage"),
-        ("http://u:p@h:1/engage?x=1", "http://h:1/engage?x=1"),
+        ("http://u:p@h:1/engage", "http://h:1/engage"),
+        ("postgresql://u@h/db?password=p#p", "postgresql://h/db"),
+        ("redis://:p/p@h:1/0", "redis://h:1/0"),
+        ("redis://:p?p@h:1/0", "redis://…"),
+        ("u:p@h:1", "h:1"),
+        ("http://[::1", "http://[::1"),
     ],
 )
 def test_shown_url_has_no_credentials(url: str, shown: str) -> None:

@@ -101,7 +101,8 @@ def gather(document: Path | None, announce: Callable[[str], None], *, offline: b
         fetched = Fetched(f"{document}", given["offline_handler"].get_environment())  # type: ignore[union-attr]
     elif not offline and facts.key and not _broken(environment, "FLAGSMITH"):
         fetched = _fetch(facts, announce)
-    if not offline and facts.options.token and all(facts.options.rules().values()):
+    rules = facts.options.rules().values()
+    if not offline and facts.options.token and all(rules) and not _broken(environment, "MIXPANEL"):
         asked = _ask(facts.options, facts.options.token, announce)
     return Facts(environment=environment, options=facts.options, fetched=fetched, asked=asked)
 
