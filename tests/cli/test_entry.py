@@ -112,6 +112,18 @@ def test_ctrl_c_outside_of_a_command_ends_without_a_traceback(
     assert call("--version") == 130
 
 
+def test_ctrl_c_while_the_commands_are_imported_ends_without_a_traceback(
+    call: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Interrupted:
+        def find_spec(self, *_: object) -> None:
+            raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "flagsync._cli.app", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Interrupted()])
+    assert call("--version") == 130
+
+
 @pytest.mark.parametrize("command", ["export", "stats"])
 def test_reader_that_ends_early_ends_the_command_without_a_traceback(
     command: str, start: Start, tmp_path: Path
@@ -174,6 +186,13 @@ def test_closed_streams_are_no_error(call: Callable[..., int]) -> None:
     assert call("--version", stdout=None, stderr=None) == 0
     sys.stdout.close()
     sys.stderr.close()
+
+
+def test_document_that_is_nested_without_end_is_none(tmp_path: Path) -> None:
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    ran = run("doctor", "--offline", "--document", tmp_path / "deep.json")
+    assert ran.code == 2
+    assert "is not an environment document of Flagsmith (RecursionError" in ran.err
 
 
 def test_log_is_said_once_and_without_a_traceback(

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TextIO
 
 from rich.console import Console
+from rich.file_proxy import FileProxy
 from rich.table import Table
 from rich.text import Text
 
@@ -24,10 +25,13 @@ def console(stream: TextIO) -> Console:
     return Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
 
 
-def say(text: str | Text) -> None:
+def say(text: str) -> None:
     """Tell a person something, on stderr, if anybody reads it."""
     try:
-        console(sys.stderr).print(text if isinstance(text, Text) else plain(text))
+        if isinstance(sys.stderr, FileProxy):  # a bar is shown: only its own console prints above it
+            sys.stderr.write(f"{plain(text)}\n")
+        else:
+            console(sys.stderr).print(plain(text))
     except OSError:
         give_up(sys.stderr)
 

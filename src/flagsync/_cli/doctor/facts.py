@@ -138,7 +138,7 @@ def _fetch(facts: Facts, announce: Callable[[str], None]) -> Fetched:
             map_environment_document_to_context(answer)  # it raises if the answer is something else
             return Fetched(where, answer, date=date)
         return Fetched(where, flags=len(Flags.from_api_flags([*answer], None, None).flags), date=date)
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         return Fetched(where, fault=f"the answer is not Flagsmith's ({type(error).__name__})", date=date)
 
 
