@@ -358,12 +358,6 @@ class TestOptions:
         pace.wait(1)
         assert sleeps == [threading.TIMEOUT_MAX]
 
-    def test_stdin_that_is_closed_ends_in_a_sentence(self, start: Callable[..., subprocess.Popen[str]]) -> None:
-        program = f"import os, sys; sys.stdin.close(); sys.stdin = None; {MAIN}"
-        ended = end(start("-c", program, "backfill", "-", "--document", DOCUMENT))
-        assert ended.code == 2
-        assert "Error: stdin is closed: pass a file, or rows through a pipe" in ended.errors
-
     def test_pipe_may_begin_with_empty_lines_alone(self) -> None:
         reader, writer = os.pipe()
         with os.fdopen(reader, "rb") as pipe:
