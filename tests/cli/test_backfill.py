@@ -1,5 +1,6 @@
 """``flagsync backfill``: rows of files and of stdin become profiles; whatever is wrong ends in a sentence."""
 
+import errno
 import json
 import os
 import random
@@ -16,7 +17,8 @@ import pytest
 from typer.testing import CliRunner
 
 from flagsync._cli.app import app
-from flagsync._cli.rows import csv_rows, json_rows
+from flagsync._cli.rows import csv_rows, json_rows, source
+from flagsync.bulk.pace import Pace
 from flagsync.bulk.window import CHUNK_ROWS
 from flagsync.testing import MixpanelServer, Request
 from tests.conftest import DATA
@@ -142,6 +144,7 @@ class TestCsv:
             (b"identifier,a,b,a\n", "users.csv has several columns named a: rename or remove them"),
             (b"identifier,\xe9\n", "The header of users.csv cannot be read: it is not UTF-8"),
             (b'identifier,"a"b\n', "The header of users.csv cannot be read as CSV (',' expected after '\"')"),
+            (b"identifier," + b"a" * 140_000, "The header of users.csv cannot be read as CSV (field larger"),
             (
                 "identifier\nu\n".encode("utf-16"),
                 "users.csv is not text in UTF-8: convert it, for example with iconv",
@@ -165,6 +168,39 @@ class TestCsv:
         result = run(write(csv_of(["user_1", "x" * 100])))
         assert result.exit_code == 1
         assert "has a line of more than 100 characters, so it is not CSV. 1 row settled" in result.stderr
+
+    @pytest.mark.parametrize("quoted", ["", '"'])
+    def test_csv_quotation_mark_without_an_end_costs_its_row_only(
+        self, run: Run, mixpanel: MixpanelServer, quoted: str
+    ) -> None:
+        people = names("user", 9000)  # more text than csv has in a field
+        lines = [f"{quoted}{name}{quoted},{quoted}pro{quoted}\n" for name in people]
+        lines[4], lines[-1] = 'user_4,"pro\n', 'user_8999,"pro\n'
+        write("identifier,plan\n" + "".join(lines))
+        result = run("users.csv", "--rejects", "bad", "--json")
+        assert result.exit_code == 1
+        assert [line["row"] for line in rejects()] == [5, 9000]
+        assert {*mixpanel.profiles} == {*people} - {"user_4", "user_8999"}
+
+    def test_csv_with_a_field_that_is_too_long_costs_its_row_only(
+        self, run: Run, mixpanel: MixpanelServer
+    ) -> None:
+        write(f"identifier,plan\nuser_1,{'x' * 140_000}\nuser_2,pro\n")
+        assert run("users.csv", "--rejects", "bad").exit_code == 1
+        assert rejects()[0]["reason"] == "it cannot be read as CSV (field larger than field limit (131072))"
+        assert {*mixpanel.profiles} == {"user_2"}
+
+    def test_csv_delimiter_is_the_one_that_makes_the_identifier_a_column(
+        self, run: Run, mixpanel: MixpanelServer
+    ) -> None:
+        result = run(write("identifier,plan|tier|level\nuser_1,pro\n"))
+        assert (result.exit_code, {*mixpanel.profiles}) == (0, {"user_1"})
+
+    def test_csv_number_that_only_python_reads_is_rejected(self, run: Run) -> None:
+        rows = ["u_1,1_000,1", "u_2,1,1_0.5", "u_3,٤٢,1", "u_4,4,٤.٢", "u_5, 7 ,-1.5e3"]
+        write("\n".join(["identifier,age,score", *rows]))
+        run("users.csv", "--type", "age=int", "--type", "score=float", "--rejects", "bad", "--dry-run")
+        assert [line["row"] for line in rejects()] == [1, 2, 3, 4]
 
     def test_csv_without_rows_is_done(self, run: Run) -> None:
         result = run(write("identifier,plan\n"), "--json")
@@ -204,6 +240,17 @@ class TestJsonLines:
         write('{"identifier": 7, "age": "x"}\n', "users.ndjson")
         assert run("users.ndjson", "--rejects", "bad", "--type", "age=int").exit_code == 1
         assert rejects() == [{"row": 1, "identifier": None, "reason": "column 'age' cannot be read as int"}]
+
+    def test_json_number_that_is_infinite_costs_its_row_only(self, run: Run, mixpanel: MixpanelServer) -> None:
+        write('{"identifier": "u_1", "n": 1e999}\n{"identifier": "u_2", "n": NaN}\n', "users.jsonl")
+        assert run("users.jsonl", "--rejects", "bad").exit_code == 1
+        assert rejects()[0]["reason"] == "column 'n': a number must be finite"
+        assert {*mixpanel.profiles} == {"u_2"}
+
+    def test_json_list_is_no_text_even_if_that_is_declared(self, run: Run) -> None:
+        write('{"identifier": "u_1", "tags": ["a"]}\n', "users.jsonl")
+        assert run("users.jsonl", "--rejects", "bad", "--type", "tags=str").exit_code == 1
+        assert rejects()[0]["reason"] == "column 'tags': a trait is text, a number or a boolean, not list"
 
     def test_json_with_an_endless_line_ends_in_a_sentence(
         self, run: Run, monkeypatch: pytest.MonkeyPatch
@@ -250,6 +297,22 @@ class TestParquet:
         assert "users.parquet cannot be read to its end" in result.stderr
         assert "1,000 rows settled" in result.stderr
 
+    @pytest.mark.parametrize(
+        "values",
+        [
+            pa.array([0, 2**40], pa.timestamp("s")),  # a year that Python does not have
+            pa.Array.from_buffers(pa.string(), 2, pa.array([b"a", b"\xe9"]).buffers()),
+        ],
+    )
+    def test_parquet_value_that_cannot_be_read_costs_its_row_only(
+        self, run: Run, mixpanel: MixpanelServer, values: pa.Array
+    ) -> None:
+        pq.write_table(pa.table({"identifier": ["u_1", "u_2"], "value": values}), "users.parquet")
+        assert run("users.parquet", "--rejects", "bad").exit_code == 1
+        assert [line["row"] for line in rejects()] == [2]
+        assert rejects()[0]["reason"].startswith("a value cannot be read (")
+        assert {*mixpanel.profiles} == {"u_1"}
+
     def test_parquet_from_stdin_is_refused(self, run: Run, parquet: Path) -> None:
         result = run("-", stdin=parquet.read_bytes())
         assert result.exit_code == 2
@@ -277,16 +340,39 @@ class TestOptions:
             ),
             (["--rate", "0"], "--rate takes a number above 0, not 0.0"),
             (["--rejects", "users.csv"], "FILE, --checkpoint and --rejects must be different files"),
-            (["--rejects", "no/bad"], "No such file or directory: 'no/bad'"),
+            (["--rejects", "no/bad"], "no/bad cannot be used (No such file or directory)"),
+            (["--checkpoint", "no/done"], "no/done cannot be used (No such file or directory)"),
+            (["--checkpoint", "users.csv/done"], "users.csv/done cannot be used (Not a directory)"),
+            (["--identifier", ""], "--identifier takes the name of a column, not an empty text"),
             (["--dry-run", "--checkpoint", "done"], "--dry-run makes no progress to write down"),
         ],
     )
-    def test_wrong_option_ends_in_a_sentence(self, run: Run, options: list[str], text: str) -> None:
+    def test_wrong_option_ends_in_a_sentence(
+        self, run: Run, mixpanel: MixpanelServer, options: list[str], text: str
+    ) -> None:
         content = csv_of(["user_1"])
         result = run(write(content), *options)
         assert result.exit_code == 2
         assert text in result.stderr
         assert Path("users.csv").read_text() == content
+        assert mixpanel.requests == []
+
+    def test_rate_may_be_as_low_as_a_float(self, run: Run) -> None:
+        sleeps = list[float]()
+        pace = Pace(1e-300, sleeps.append)
+        pace.wait(1)
+        pace.wait(1)
+        assert sleeps == [threading.TIMEOUT_MAX]
+
+    def test_pipe_may_begin_with_empty_lines_alone(self) -> None:
+        reader, writer = os.pipe()
+        with os.fdopen(reader, "rb") as pipe:
+            os.write(writer, b"\n")
+            assert pipe.peek() == b"\n"
+            os.write(writer, b"identifier\nuser_1\n")
+            os.close(writer)
+            rows = source._rows(source.STDIN, "stdin", pipe, "identifier")
+            assert [*rows] == [{"identifier": "user_1"}]
 
     def test_pipe_takes_no_checkpoint(self, run: Run) -> None:
         os.mkfifo("pipe")
@@ -467,6 +553,34 @@ class TestCheckpoint:
         assert "done is not a checkpoint: choose another file" in result.stderr
         assert Path("done").read_text() == content
 
+    @pytest.mark.parametrize("change", [{"rejects_bytes": -1}, {"report": {"read": "1"}}])
+    def test_checkpoint_with_impossible_counts_is_refused(self, run: Run, change: dict[str, Any]) -> None:
+        write(csv_of(["user_1"]))
+        run("users.csv", "--checkpoint", "done")
+        write(json.dumps({**json.loads(Path("done").read_text()), **change}), "done")
+        result = run("users.csv", "--checkpoint", "done")
+        assert result.exit_code == 2
+        assert "done is not a checkpoint: choose another file" in result.stderr
+
+    def test_checkpoint_overwrites_no_file_with_a_similar_name(self, run: Run) -> None:
+        content = csv_of(["user_1"])
+        assert run(write(content, "users.new"), "--checkpoint", "users").exit_code == 0
+        assert Path("users.new").read_text() == content
+
+    @pytest.mark.parametrize("name", ["done", "bad"])
+    def test_file_that_cannot_be_written_any_more_ends_the_command(
+        self, run: Run, monkeypatch: pytest.MonkeyPatch, name: str
+    ) -> None:
+        def is_full(self: Any, *_: Any) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(Path, "replace", is_full)
+        file = "done" if name == "done" else "/dev/full"
+        option = "--checkpoint" if name == "done" else "--rejects"
+        result = run(write(csv_of(["nil"])), option, file)
+        assert result.exit_code == 1
+        assert f"Error: {file} cannot be used (No space left on device). 1 row settled" in result.stderr
+
     def test_checkpoint_that_is_a_directory_is_refused(self, run: Run) -> None:
         Path("done").mkdir()
         assert run(write(csv_of(["user_1"])), "--checkpoint", "done").exit_code == 2
@@ -480,6 +594,37 @@ class TestRejects:
         with os.fdopen(reader) as pipe:
             assert json.load(pipe)["row"] == 1
         assert result.exit_code == 1
+
+    def test_rejects_do_not_go_to_a_pipe_with_a_checkpoint(self, run: Run, mixpanel: MixpanelServer) -> None:
+        reader, writer = os.pipe()
+        result = run(write(csv_of(["user_1"])), "--rejects", f"/dev/fd/{writer}", "--checkpoint", "done")
+        os.close(writer)
+        os.close(reader)
+        assert result.exit_code == 2
+        assert "--rejects needs a file together with --checkpoint, not a pipe" in result.stderr
+        assert mixpanel.requests == []
+
+    def test_rejects_take_the_place_of_earlier_ones(self, run: Run) -> None:
+        for people in (["nil", "n/a"], ["nil"]):
+            run(write(csv_of(people)), "--rejects", "bad")
+        assert len(rejects()) == 1
+
+    @pytest.mark.parametrize("content", ["identifier\nuser_1\n", '{"a": 1}\n'])
+    def test_rejects_overwrite_no_other_file(self, run: Run, mixpanel: MixpanelServer, content: str) -> None:
+        Path(write(csv_of(["user_1"]))).with_name("same").hardlink_to("users.csv")
+        write(content, "other")
+        for name in ("other", "same"):
+            result = run("users.csv", "--rejects", name)
+            assert result.exit_code == 2
+            assert (
+                f"{name} is no file of rejects, and would be overwritten: choose another file" in result.stderr
+            )
+        assert (Path("other").read_text(), Path("users.csv").read_text()) == (content, csv_of(["user_1"]))
+        assert mixpanel.requests == []
+
+    def test_rejects_are_for_their_owner_only(self, run: Run) -> None:
+        run(write(csv_of(["nil"])), "--rejects", "bad")
+        assert Path("bad").stat().st_mode & 0o777 == 0o600
 
 
 class TestKilled:
@@ -535,4 +680,4 @@ class TestKilled:
         result = run(write(csv_of(names("user", 3000))))
         thread.join()
         assert result.exit_code == 130
-        assert "0 rows settled; with --checkpoint, the same command continues after them" in result.stderr
+        assert "0 rows settled; with --checkpoint, the same command continues from there" in result.stderr

@@ -77,6 +77,18 @@ def test_doctor_announces_its_requests_which_change_nothing(
     assert (mixpanel.profiles, mixpanel.events) == ({}, [])
 
 
+@pytest.mark.parametrize("variables", [{"MIXPANEL_URL": "http://[::1"}, {"MIXPANEL_REGION": "mars"}])
+def test_doctor_asks_no_mixpanel_that_the_variables_do_not_name(
+    variables: dict[str, str], doctor: Doctor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MIXPANEL_URL")
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    ran = doctor()
+    assert "mixpanel_token" not in names(ran)
+    assert "Asking Mixpanel" not in ran.err
+
+
 def test_doctor_makes_no_request_offline(
     flagsmith_server: EvaluatingFlagsmith, mixpanel: MixpanelServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -103,7 +115,9 @@ def test_doctor_prints_a_table_with_what_to_do(doctor: Doctor, environment_file:
     assert ran.code == 1
     assert lines[0] == "check result"
     assert "ok properties 24 names within Mixpanel's limits" in lines
-    assert any(line.startswith("wrong flapping profiles that both write") for line in lines)
+    assert any(
+        line.startswith("wrong flapping profiles that Flagsmith's server writes, too,") for line in lines
+    )
     assert any(line.startswith("→ switch Flagsmith's own Mixpanel integration off") for line in lines)
 
 
@@ -253,6 +267,16 @@ def test_flapping_names_features_that_a_client_side_key_does_not_see(
     assert "a client-side key does not see" in check(doctor("--offline"), "flapping")["detail"]
 
 
+def test_flapping_is_none_where_flags_are_evaluated_remotely(
+    document: dict[str, Any], flagsmith_server: EvaluatingFlagsmith, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document["hide_disabled_flags"] = True
+    monkeypatch.setenv("FLAGSMITH_ENVIRONMENT_KEY", KEY)
+    assert check(run("doctor", "--json"), "flapping")["ok"]
+    monkeypatch.setenv("FLAGSMITH_LOCAL_EVALUATION", "true")
+    assert "hide_disabled_flags" in check(run("doctor", "--json"), "flapping")["detail"]
+
+
 def test_properties_are_compared_with_mixpanels_limits(doctor: Doctor, document: dict[str, Any]) -> None:
     [state, *_] = document["feature_states"]
     features = [{"id": number, "type": "STANDARD", "name": f"f{number}"} for number in range(1, 2002)]
@@ -359,6 +383,18 @@ def test_network_names_the_proxy_and_the_ca_bundle(doctor: Doctor, monkeypatch: 
     assert check(doctor("--offline"), "network")["detail"] == (
         f"proxy http://proxy.example.com:3128, CA bundle {certifi.where()}"
     )
+
+
+@pytest.mark.parametrize(
+    ("proxy", "shown"),
+    [("http://[::1", "http://[::1"), ("me:secret@proxy.example.com:3128", "proxy.example.com:3128")],
+)
+def test_network_shows_a_proxy_that_is_no_url_without_its_password(
+    proxy: str, shown: str, doctor: Doctor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MIXPANEL_URL", "https://mixpanel.example.com")
+    monkeypatch.setenv("HTTPS_PROXY", proxy)
+    assert check(doctor("--offline"), "network")["detail"] == f"proxy {shown}, the CA bundle of requests"
 
 
 @pytest.mark.parametrize("kind", ["missing", "wrong", "directory"])

@@ -112,6 +112,18 @@ def test_ctrl_c_outside_of_a_command_ends_without_a_traceback(
     assert call("--version") == 130
 
 
+def test_ctrl_c_while_the_commands_are_imported_ends_without_a_traceback(
+    call: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Interrupted:
+        def find_spec(self, *_: object) -> None:
+            raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "flagsync._cli.app", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Interrupted()])
+    assert call("--version") == 130
+
+
 @pytest.mark.parametrize("command", ["export", "stats"])
 def test_reader_that_ends_early_ends_the_command_without_a_traceback(
     command: str, start: Start, tmp_path: Path
@@ -154,10 +166,42 @@ def test_full_disk_is_an_error_without_a_traceback(
     assert capsys.readouterr().err.endswith("Error: No space left on device\n")
 
 
+def test_stderr_that_cannot_be_written_changes_nothing(
+    call: Callable[..., int], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = store(tmp_path / "outbox.db", profile("ann"))
+    with Path("/dev/full").open("w") as full:
+        assert call("outbox", "export", path, stderr=full) == 0
+    assert capsys.readouterr().out.count("\n") == 1
+
+
+def test_stdin_that_is_closed_ends_in_a_sentence(
+    call: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("backfill", "-", stdin=None) == 2
+    assert capsys.readouterr().err == "Error: stdin is closed: pass a file, or rows through a pipe\n"
+
+
+def test_export_counts_only_what_is_written(
+    call: Callable[..., int], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = store(tmp_path / "outbox.db", profile("ann"))
+    with Path("/dev/full").open("w") as full:
+        assert call("outbox", "export", path, stdout=full) == 1
+    assert capsys.readouterr().err == "Error: No space left on device\n"
+
+
 def test_closed_streams_are_no_error(call: Callable[..., int]) -> None:
     assert call("--version", stdout=None, stderr=None) == 0
     sys.stdout.close()
     sys.stderr.close()
+
+
+def test_document_that_is_nested_without_end_is_none(tmp_path: Path) -> None:
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    ran = run("doctor", "--offline", "--document", tmp_path / "deep.json")
+    assert ran.code == 2
+    assert "is not an environment document of Flagsmith (RecursionError" in ran.err
 
 
 def test_log_is_said_once_and_without_a_traceback(

@@ -3,8 +3,10 @@
 import json
 import os
 import re
+import sqlite3
 import stat
 import threading
+from contextlib import closing
 from pathlib import Path
 from time import monotonic
 
@@ -291,11 +293,37 @@ def test_drain_of_an_outbox_that_fails_ends_with_its_timeout(path: Path, mixpane
     assert mixpanel.requests == []
 
 
+def test_stats_look_into_an_outbox_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(*_: object) -> None:
+        raise OSError("the server is away again")
+
+    store(path, profile("ann"))
+    monkeypatch.setattr("flagsync._outbox.place.totals", away)
+    assert run("outbox", "stats", path).code == 0
+
+
+@pytest.mark.parametrize("body", [b"{", b"[1", b'"a'])
+def test_message_that_is_damaged_ends_in_a_sentence(body: bytes, path: Path) -> None:
+    store(path, profile("ann"), exposure("bob"))
+    with closing(sqlite3.connect(path)) as file:
+        file.execute("UPDATE messages SET body = ?", (body,))
+        file.commit()
+    for command in ("peek", "export"):
+        ran = run("outbox", command, path)
+        assert (ran.code, ran.out) == (1, "")
+        assert ran.err == "Error: outbox: message 1 is damaged and cannot be shown\n"
+
+
 @pytest.mark.parametrize(
     ("url", "shown"),
     [
         ("https://api.mixpanel.com/engage", "https://api.mixpanel.com/engage"),
-        ("http://u:p@h:1/engage?x=1", "http://h:1/engage?x=1"),
+        ("http://u:p@h:1/engage", "http://h:1/engage"),
+        ("postgresql://u@h/db?password=p#p", "postgresql://h/db"),
+        ("redis://:p/p@h:1/0", "redis://h:1/0"),
+        ("redis://:p?p@h:1/0", "redis://…"),
+        ("u:p@h:1", "h:1"),
+        ("http://[::1", "http://[::1"),
     ],
 )
 def test_shown_url_has_no_credentials(url: str, shown: str) -> None:

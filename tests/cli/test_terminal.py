@@ -10,8 +10,10 @@ from collections.abc import Callable
 import pytest
 from rich.text import Text
 
+from flagsync._cli.bar import Bar
 from flagsync._cli.commands import new_group, register
 from flagsync._cli.terminal import age, count, masked, plain, say, show, show_json, table
+from flagsync.bulk import Report
 from tests.support.command_line import run
 
 Printed = Callable[[Callable[[], None]], str]
@@ -34,6 +36,17 @@ def in_terminal(monkeypatch: pytest.MonkeyPatch) -> Printed:
         return printed.replace("\r\n", "\n")
 
     return call
+
+
+def test_message_is_printed_above_a_bar(in_terminal: Printed, monkeypatch: pytest.MonkeyPatch) -> None:
+    def with_bar() -> None:
+        monkeypatch.setattr(sys, "stderr", sys.stdout)
+        with Bar(100.0, Report()):
+            say("Warning: [red]slow[/red]")
+
+    before, _, _ = in_terminal(with_bar).partition("Warning: [red]slow[/red]\n")
+    assert "(at most 100)" in before
+    assert before.endswith("\r\x1b[2K")  # the line of the bar is erased
 
 
 def wide() -> None:
@@ -67,11 +80,6 @@ def test_text_is_neither_interpreted_nor_coloured(capsys: pytest.CaptureFixture[
     show("[bold]1[/bold] :smile:")
     say("[red]2[/red]")
     assert capsys.readouterr() == ("[bold]1[/bold] :smile:\n", "[red]2[/red]\n")
-
-
-def test_say_takes_styled_text(capsys: pytest.CaptureFixture[str]) -> None:
-    say(Text("done", "green"))
-    assert capsys.readouterr() == ("", "done\n")
 
 
 def test_json_is_one_object_that_any_encoding_can_hold(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from flagsync.metrics.catalog import METRICS, AnyMetric, Kind
+from flagsync.metrics.catalog import METRICS
+from flagsync.metrics.metric import AnyMetric, Kind
 from tests.support.pages import PAGES, ROOT, rows
 
 MONITORING = ROOT / "docs" / "monitoring"

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 import flagsync.metrics as module
-from flagsync import FlagSync
+from flagsync import FlagSync, Stats
 from flagsync.cohorts import CohortWebhook, SQLiteStore
 from flagsync.metrics import PrometheusCollector
 from flagsync.testing import MixpanelServer
@@ -53,6 +53,22 @@ def test_client_is_collected(registry: CollectorRegistry, offline: Flagsmith, mi
     assert found["flagsync_queue_oldest_age_seconds"] == 0
     assert found["flagsync_queue_capacity{kind=update}"] == 50_000
     assert found["flagsync_last_success_timestamp_seconds"] == client.stats().last_success_at
+
+
+def test_scrape_reads_the_counts_of_a_client_once(
+    registry: CollectorRegistry, flagsync: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, calls, stats = flagsync(), list[FlagSync](), FlagSync.stats
+
+    def counted(self: FlagSync) -> Stats:
+        calls.append(self)
+        return stats(self)
+
+    monkeypatch.setattr(FlagSync, "stats", counted)
+    registry.register(PrometheusCollector(client))
+    assert calls == []
+    samples(registry)
+    assert calls == [client]
 
 
 def test_names_end_in_total_and_in_units(registry: CollectorRegistry, flagsync: Build) -> None:

@@ -14,7 +14,8 @@ from flagsmith import Flagsmith
 from flagsync import FlagSync
 from flagsync.cohorts import CohortUpdate, CohortWebhook, SQLiteStore, StoreUnavailableError, TraitWriter
 from flagsync.cohorts.trait_writer.writer import Writing
-from flagsync.metrics.catalog import METRICS, Kind
+from flagsync.metrics.catalog import METRICS
+from flagsync.metrics.metric import Kind
 from flagsync.metrics.sources import Sources
 from flagsync.testing import MixpanelServer
 from tests.support.flagsmith_server import KEY, FlagsmithServer
@@ -35,7 +36,7 @@ def sources() -> Sources:
 def read(sources: Sources) -> Read:
     """Reads the values of a metric."""
     metrics = {metric.name: metric for metric in METRICS}
-    return lambda name: {**sources.read(metrics[name])}
+    return lambda name: {**sources.read(metrics[name])[0]}
 
 
 @pytest.fixture
@@ -212,7 +213,7 @@ def test_no_value_and_no_attribute_holds_a_user_or_a_token(
     client.get_experiment_flag("mv_keyed", "ann")
     client.get_identity_flags("bob")
     assert client.flush()
-    attributes = {attribute for metric in METRICS for attribute in sources.read(metric)}
+    attributes = {attribute for values in sources.read(*METRICS) for attribute in values}
     assert {name for name in attributes if not name.isdigit()} <= {
         *("delivered", "unchanged", "superseded", "dropped", "rejected", "skipped"),
         *("update", "exposure", "no_answer", "configuration", ""),
@@ -233,7 +234,7 @@ def test_collecting_waits_for_no_lock_of_an_outbox_that_hangs(
     collected = list[object]()
 
     def collect() -> None:
-        collected.extend(sources.read(metric) for metric in METRICS)
+        collected.extend(sources.read(*METRICS))
 
     with memory._lock, getattr(outbox, "_io", memory._lock):
         thread = threading.Thread(target=collect)

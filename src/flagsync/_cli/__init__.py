@@ -29,4 +29,6 @@ def main() -> int:
             raise
         sys.stderr.write(MISSING)
         return 2
+    except KeyboardInterrupt:  # importing takes half a second
+        return 130
     return run()

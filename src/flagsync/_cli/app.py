@@ -17,7 +17,7 @@ from flagsync._cli import backfill, outbox, preview, unset
 from flagsync._cli.commands import register
 from flagsync._cli.doctor import command as doctor
 from flagsync._cli.failure import WRONG, Failure
-from flagsync._cli.terminal import say
+from flagsync._cli.terminal import give_up, say
 
 
 class Commands(TyperGroup):
@@ -104,7 +104,7 @@ def _give_up_output(error: OSError) -> int:
     """Write to stdout no more, and say why, unless its reader has ended; return the exit code."""
     if not isinstance(error, BrokenPipeError):
         say(f"Error: {error.strerror or error}")
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python, which flushes it again
+    give_up(sys.stdout)
     return WRONG
 
 

@@ -106,6 +106,7 @@ def backfill(
         raise typer.Exit(WRONG)
 
 
+@failing_on(OSError)
 def check_files(
     file: Path, checkpoint: Path | None, rejects: Path | None, rate: float, *, dry_run: bool
 ) -> None:

@@ -90,7 +90,7 @@ class Run:
 
     def _settled(self) -> str:
         rows = count(self._report.read, "row")
-        return f"{rows} settled; with --checkpoint, the same command continues after them"
+        return f"{rows} settled; with --checkpoint, the same command continues from there"
 
 
 def _reason(error: Exception) -> str:

@@ -6,12 +6,13 @@ once. Boundary: a loss of power may undo the last moments of both files.
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
-from flagsync._cli.failure import Failure, failing_on
+from flagsync._cli.failure import MISUSED, WRONG, Failure
 from flagsync.bulk import Outcome, Report
 
 CHANGED = {
@@ -19,6 +20,7 @@ CHANGED = {
     "options": "of another command, or of a run with other options",
     "project": "of another Mixpanel project, region or URL",
 }
+BEGIN = b'{"row": '  # of a file of rejects
 
 
 class Journal:
@@ -37,43 +39,54 @@ class Journal:
     """
 
     def __init__(self, checkpoint: Path | None, rejects: Path | None, job: Mapping[str, str]) -> None:
-        self._checkpoint, self._job = checkpoint, job
-        self.before, self._kept = self._load() if checkpoint and checkpoint.exists() else (Report(), 0)
-        with failing_on(OSError):
+        self._checkpoint, self._rejects_path, self._job = checkpoint, rejects, job
+        with _using(checkpoint, MISUSED):
+            self.before, self._kept = self._load() if checkpoint and checkpoint.exists() else (Report(), 0)
+            if checkpoint:  # what cannot be written is better known before anything is sent
+                _beside(checkpoint).touch()
+                _beside(checkpoint).unlink()
+        with _using(rejects, MISUSED):
             self._rejects = _open(rejects, self._kept) if rejects else None
+        if checkpoint and self._rejects and not self._rejects.seekable():
+            self._rejects.close()
+            raise Failure("--rejects needs a file together with --checkpoint, not a pipe")
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._rejects is not None:
-            self._rejects.close()
+            with suppress(OSError):  # save() has written all, or has failed
+                self._rejects.close()
 
     def reject(self, outcome: Outcome) -> None:
         """Write a rejected row."""
         if self._rejects is not None:
             line = {"row": outcome.row, "identifier": outcome.identifier, "reason": outcome.reason}
-            self._rejects.write(json.dumps(line).encode() + b"\n")
+            with _using(self._rejects_path, WRONG):
+                self._rejects.write(json.dumps(line).encode() + b"\n")
 
     def save(self, report: Report) -> None:
         """Write how far this run has come, behind the rows that were rejected."""
         if self._rejects is not None:
-            self._rejects.flush()
+            with _using(self._rejects_path, WRONG):
+                self._rejects.flush()
         if self._checkpoint is not None:
             self._kept = self._kept if self._rejects is None else self._rejects.tell()
             content = {**self._job, "rejects_bytes": self._kept, "report": asdict(report)}
-            new = self._checkpoint.with_name(f"{self._checkpoint.name}.new")
-            new.write_text(json.dumps(content), "utf-8")
-            new.replace(self._checkpoint)
+            with _using(self._checkpoint, WRONG):
+                new = _beside(self._checkpoint)
+                new.write_text(json.dumps(content), "utf-8")
+                new.replace(self._checkpoint)
 
     def _load(self) -> tuple[Report, int]:
-        with failing_on(OSError):
-            text = Path(f"{self._checkpoint}").read_bytes()
+        text = Path(f"{self._checkpoint}").read_bytes()
         try:
             content: Any = json.loads(text)
-            found = Report(**content["report"]), int(content["rejects_bytes"])
+            report, kept = content["report"], content["rejects_bytes"]
+            found = Report(**{name: _count(report[name]) for name in report}), _count(kept)
             changed = [what for key, what in CHANGED.items() if content[key] != self._job[key]]
-        except (ValueError, TypeError, LookupError) as error:
+        except (ValueError, TypeError, LookupError, RecursionError) as error:
             raise Failure(f"{self._checkpoint} is not a checkpoint: choose another file") from error
         if changed:
             raise Failure(
@@ -83,16 +96,45 @@ class Journal:
         return found
 
 
-def _open(rejects: Path, kept: int) -> BinaryIO:
-    """Open a file for rejects; what is behind those that count is removed, since it comes again."""
-    if not kept:
-        return rejects.open("wb")
-    file = rejects.open("r+b")
-    if file.seek(0, os.SEEK_END) < kept:
-        file.close()
+def _count(value: object) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError
+    return value
+
+
+def _beside(checkpoint: Path) -> Path:
+    """Return the file that takes the place of a checkpoint once it is written."""
+    return checkpoint.with_name(f"{checkpoint.name}.flagsync-new")
+
+
+@contextmanager
+def _using(path: Path | None, code: int) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise Failure(f"{path} cannot be used ({error.strerror or error})", code) from error
+
+
+def _open(path: Path, kept: int) -> BinaryIO:
+    """Open a file for rejects, which only its owner can read if it is new, since it names users.
+
+    What is behind the rejects that count is removed, since it comes again.
+
+    Raises:
+        Failure: It is another file, which would be lost, or one that has changed.
+    """
+    size = 0
+    if path.is_file():
+        with path.open("rb") as found:
+            if found.read(len(BEGIN)) not in (b"", BEGIN):
+                raise Failure(f"{path} is no file of rejects, and would be overwritten: choose another file")
+            size = found.seek(0, os.SEEK_END)
+    if size < kept:
         raise Failure(
-            f"{rejects} has changed since the checkpoint was written: remove the checkpoint to begin anew"
+            f"{path} has changed since the checkpoint was written: remove the checkpoint to begin anew"
         )
-    file.seek(kept)
-    file.truncate()
+    file = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "wb")
+    if size:
+        file.seek(kept)
+        file.truncate()
     return file

@@ -25,7 +25,7 @@ from flagsync._cli.stores import Place, Store, opened, shown_url
 from flagsync._cli.terminal import age, count, masked, say, show, show_json, table
 from flagsync._clock import monotonic
 from flagsync._outbox.contract import Message
-from flagsync._outbox.place import outbox_stats
+from flagsync._outbox.place import stats_of_totals
 from flagsync._stats import OUTCOMES
 
 DRAIN_SECONDS = 60.0
@@ -46,7 +46,7 @@ TOKENS = ("$token", "token")
 def stats(place: Place, *, as_json: Json = False) -> None:
     """Count what became of all updates and exposures, and say how long the oldest pending one has waited."""
     with opened(place) as store:
-        counts = asdict(outbox_stats(place))
+        counts = asdict(stats_of_totals(store.totals))
     names, exposures = ("accepted", *OUTCOMES, "pending"), counts["exposures"]
     if as_json:
         of_updates = {name: counts[name] for name in names}
@@ -135,10 +135,21 @@ def export(
 
 
 def _described(message: Message, *, reveal: bool) -> dict[str, Any]:
-    """Return what is shown of a message; without personal data unless ``reveal``."""
-    record = dict[str, Any]()
-    for one in json.loads(b"[%b]" % message.record):  # one that removes properties may come first
-        record |= one
+    """Return what is shown of a message; without personal data unless ``reveal``.
+
+    Raises:
+        Failure: Something else than flagsync has written the message, or changed it.
+    """
+    try:
+        record = dict[str, Any]()
+        for one in json.loads(b"[%b]" % message.record):  # one that removes properties may come first
+            record |= one
+        return _description(message, record, reveal=reveal)
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        raise Failure(f"outbox: message {message.version} is damaged and cannot be shown", WRONG) from error
+
+
+def _description(message: Message, record: Mapping[str, Any], *, reveal: bool) -> dict[str, Any]:
     where, of_profile = message.destination, message.replaces
     digest = blake2b(message.distinct_id.encode(), digest_size=6).hexdigest()
     properties = record.get("$set", {}) if of_profile else record["properties"]
@@ -185,6 +196,7 @@ def _lines_to(path: Path | None) -> Iterator[TextIO]:
     """Open a new file that only its owner can read, or stdout."""
     if path is None:
         yield sys.stdout
+        sys.stdout.flush()
         return
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -46,7 +46,7 @@ def flagsmith_options(document: Path | None) -> EnvironmentOptions:
         return {}
     try:
         handler = LocalFileHandler(f"{document}")
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         name = type(error).__name__
         what = f"{error}" if isinstance(error, OSError | json.JSONDecodeError) else f"{name}: {error}"
         raise Failure(

@@ -3,10 +3,10 @@
 Guarantee: a file that is not there is not made, and reading changes nothing: neither the messages nor who sends them.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Annotated, NamedTuple
-from urllib.parse import urlsplit
 
 import typer
 
@@ -82,9 +82,14 @@ def opened(place: str) -> Iterator[Store]:
 
 
 def shown_url(url: str) -> str:
-    """Return a URL without a user and a password."""
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    """Return a URL, or ``user:password@host:port``, without what may be a secret: the user and the query.
+
+    It need not be a valid one.
+    """
+    scheme, separator, rest = url.rpartition("://")
+    place, *query = re.split("[?#]", rest, maxsplit=1)
+    place = "…" if "@" in "".join(query) else place.rpartition("@")[2]  # a password may have any character
+    return f"{scheme}{separator}{place}"
 
 
 @contextmanager

@@ -5,11 +5,13 @@ colours. No text from outside can control the terminal. Boundary: the commands d
 """
 
 import json
+import os
 import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TextIO
 
 from rich.console import Console
+from rich.file_proxy import FileProxy
 from rich.table import Table
 from rich.text import Text
 
@@ -23,9 +25,20 @@ def console(stream: TextIO) -> Console:
     return Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
 
 
-def say(text: str | Text) -> None:
-    """Tell a person something, on stderr."""
-    console(sys.stderr).print(text if isinstance(text, Text) else plain(text))
+def say(text: str) -> None:
+    """Tell a person something, on stderr, if anybody reads it."""
+    try:
+        if isinstance(sys.stderr, FileProxy):  # a bar is shown: only its own console prints above it
+            sys.stderr.write(f"{plain(text)}\n")
+        else:
+            console(sys.stderr).print(plain(text))
+    except OSError:
+        give_up(sys.stderr)
+
+
+def give_up(stream: TextIO) -> None:
+    """Let what is written to a stream go nowhere from here on, also what Python writes when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def show(*what: str | Text | Table) -> None:

@@ -12,15 +12,26 @@ from flagsync._environment import BOOLEANS
 Trait = str | int | float | bool
 
 
+def _int(text: str) -> int:
+    return int(_digits(text))
+
+
 def _float(text: str) -> float:
-    if not isfinite(number := float(text)):
+    if not isfinite(number := float(_digits(text))):
         raise ValueError
     return number
 
 
+def _digits(text: str) -> str:
+    """Refuse what only Python takes for a number, such as ``1_000``."""
+    if "_" in text or not text.isascii():
+        raise ValueError
+    return text
+
+
 TYPES: Mapping[str, Callable[[str], Trait]] = {
     "str": str,
-    "int": int,
+    "int": _int,
     "float": _float,
     "bool": lambda text: BOOLEANS[text.strip().lower()],
 }

@@ -62,9 +62,8 @@ class DurableOutbox:
         report: Reporter,
         destinations: Collection[Destination] = (),
     ) -> None:
-        self._memory, self._backend, self._limits = memory, backend, limits
+        self._memory, self._backend, self._limits, self._destinations = memory, backend, limits, destinations
         self.is_remote = backend.lease_seconds > 0  # else a kernel sees that its holder has ended
-        self._destinations = destinations
         # Held during I/O of the backend, and only by the threads of this outbox: no caller waits for it.
         self._io = threading.RLock()
         self._outage = BackendOutage(staging, report, memory.__len__)

@@ -124,7 +124,11 @@ def outbox_stats(outbox: Place) -> Stats:
         ValueError: The path does not lead to an outbox file, the URL is malformed, or it is something else.
         OSError: The server does not answer.
     """
-    found = totals(outbox)
+    return stats_of_totals(totals(outbox))
+
+
+def stats_of_totals(found: StoreTotals) -> Stats:
+    """Return what became of all updates, of what became of all messages."""
     events, calls = found.events, found.every.without(found.events)
     exposures = exposure_stats_of({**events._asdict(), "skipped": 0}, events.accepted)
     counts = {**calls._asdict(), "skipped": 0}

@@ -6,6 +6,7 @@ transaction mode, the next transaction may have another one. Boundary: the syste
 URL with several hosts, those behind one that does not answer are not tried.
 """
 
+import inspect
 import selectors
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from threading import TIMEOUT_MAX
 
 from flagsync._clock import monotonic
 
@@ -27,5 +28,5 @@ class Pace:
             return
         now = monotonic()
         if self._next_at > now:
-            self._sleep(self._next_at - now)
+            self._sleep(min(self._next_at - now, TIMEOUT_MAX))
         self._next_at = max(self._next_at, now) + count / self._rate

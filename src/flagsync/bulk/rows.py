@@ -6,6 +6,7 @@ Guarantee: nothing that a row holds raises. A trait keeps its type, since ``"42"
 from collections.abc import Callable, Mapping
 from datetime import date
 from decimal import Decimal
+from math import inf
 from operator import methodcaller
 from typing import NamedTuple, TypeAlias
 from uuid import UUID
@@ -15,6 +16,7 @@ from flagsync._identifiers import text_of
 TraitValue: TypeAlias = str | int | float | bool
 TRAIT_TYPES = (str, int, float, bool)
 EXACT_TYPES = (str, int, bool)  # a float may be none
+INFINITE = (inf, -inf)  # JSON, and so Flagsmith's API, has none of them
 # Types that databases and data frames have besides those of traits.
 CONVERTED: Mapping[type, Callable[..., TraitValue]] = {
     Decimal: float,
@@ -67,7 +69,7 @@ def _read(row: object, column: str) -> Row | Unreadable:
         return Unreadable(f"a row must be a mapping of column names to values, not {type(row).__name__}")
     if column not in row:
         return Unreadable(f"there is no column {column!r}")
-    identifier = _plain(row[column])
+    identifier = plain(row[column])
     if identifier is None:
         return Unreadable("the identifier is empty")
     # A column of whole numbers with gaps may have become one of floats, and 42.0 would be another profile.
@@ -76,19 +78,21 @@ def _read(row: object, column: str) -> Row | Unreadable:
         return Unreadable(f"the identifier has the type {kind}; it must be text or a whole number")
     text, traits = text_of(identifier), dict[str, TraitValue]()
     for name, value in row.items():
-        plain = _plain(value)
-        if plain is None or name == column:
+        found = plain(value)
+        if found is None or name == column:
             continue
         if not isinstance(name, str):
             return Unreadable(f"the name of a column must be text, not {type(name).__name__}", text)
-        if type(plain) not in TRAIT_TYPES:
+        if type(found) not in TRAIT_TYPES:
             kind = type(value).__name__
             return Unreadable(f"column {name!r}: a trait is text, a number or a boolean, not {kind}", text)
-        traits[name] = plain  # type: ignore[assignment] # its type is one of these
+        if found in INFINITE:
+            return Unreadable(f"column {name!r}: a number must be finite", text)
+        traits[name] = found  # type: ignore[assignment] # its type is one of these
     return Row(text, traits)
 
 
-def _plain(value: object) -> object:
+def plain(value: object) -> object:
     """Return a value as one of Python's own types, where there is one; None if it is missing."""
     if type(value) in EXACT_TYPES:
         return value

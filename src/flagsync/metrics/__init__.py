@@ -3,7 +3,7 @@
     flagsync.metrics.observe(client)                                 flagsync[otel]
     REGISTRY.register(flagsync.metrics.PrometheusCollector(client))  flagsync[prometheus]
 
-``catalog`` lists the metrics, ``sources`` holds what is observed. Guarantee: no metric names a user; collecting does no
+``metric`` says what a metric is, ``catalog`` lists all, ``sources`` holds what is observed. Guarantee: no metric names a user; collecting does no
 I/O, takes no lock that a call waits for, and keeps nothing alive. Boundary: the metrics are those of this process.
 """
 

@@ -1,109 +1,42 @@
-"""The metrics: what they are called, what they mean, and where their values come from.
+"""All metrics: what they are called, what they mean, and where their values come from."""
 
-Names are those of OpenTelemetry, and the names of Prometheus follow from them by OpenTelemetry's rules, so that both
-suit one dashboard. https://opentelemetry.io/docs/specs/semconv/general/naming/
-"""
-
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from enum import Enum
-from typing import Generic, TypeAlias, TypeVar
-
-from flagsync._client import FlagSync
 from flagsync._stats import OUTCOMES
 from flagsync.cohorts.trait_writer.writer import TraitWriter
 from flagsync.cohorts.webhook.app import CohortWebhook
+from flagsync.metrics.metric import AnyMetric, ClientNow, Kind, Metric, Values
 
-T = TypeVar("T")
-Observed: TypeAlias = FlagSync | CohortWebhook | TraitWriter
-"""What has metrics."""
-Values: TypeAlias = Mapping[str, float]
-"""Value of the metric's attribute, or an empty text if it has none -> value of the metric."""
 EXPOSURE_OUTCOMES = tuple(outcome for outcome in OUTCOMES if outcome != "superseded")
 
 
-class Kind(Enum):
-    """How a metric behaves."""
-
-    COUNTER = 1  # it never falls while the process runs
-    SIZE = 2  # it rises and falls, and those of all processes can be added up
-    GAUGE = 3  # it rises and falls, and a sum has no meaning
+def _updates(now: ClientNow) -> Values:
+    return {outcome: getattr(now.stats, outcome) for outcome in (*OUTCOMES, "skipped")}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Metric(Generic[T]):
-    """One metric.
-
-    Attributes:
-        name: Its name in OpenTelemetry.
-        kind: How it behaves.
-        unit: The unit, as UCUM has it; or, in braces, what is counted.
-        description: What it means.
-        attribute: The attribute that tells its values apart; empty if it has one value.
-        of: The type of the objects that have it.
-        read: Object -> its values. Does no I/O.
-        merge: Makes one value of those of several objects.
-    """
-
-    name: str
-    kind: Kind
-    unit: str
-    description: str
-    attribute: str = ""
-    of: type[T]
-    read: Callable[[T], Values]
-    merge: Callable[[Iterable[float]], float] = sum
-
-    def values(self, source: object) -> Values:
-        """Return the values of an object; none if it does not have this metric."""
-        return self.read(source) if isinstance(source, self.of) else {}
-
-    @property
-    def prometheus_name(self) -> str:
-        """The name in Prometheus, to which its client adds ``_total`` for a counter."""
-        return self.name.replace(".", "_") + ("_seconds" if self.unit == "s" else "")
-
-    @property
-    def label(self) -> str:
-        """The attribute's name in Prometheus."""
-        return self.attribute.replace(".", "_")
+def _exposures(now: ClientNow) -> Values:
+    return {outcome: getattr(now.stats.exposures, outcome) for outcome in (*EXPOSURE_OUTCOMES, "skipped")}
 
 
-AnyMetric: TypeAlias = Metric[FlagSync] | Metric[CohortWebhook] | Metric[TraitWriter]
+def _pending(now: ClientNow) -> Values:
+    return {"update": now.stats.pending, "exposure": now.stats.exposures.pending}
 
 
-def _updates(client: FlagSync) -> Values:
-    stats = client.stats()
-    return {outcome: getattr(stats, outcome) for outcome in (*OUTCOMES, "skipped")}
-
-
-def _exposures(client: FlagSync) -> Values:
-    stats = client.stats().exposures
-    return {outcome: getattr(stats, outcome) for outcome in (*EXPOSURE_OUTCOMES, "skipped")}
-
-
-def _pending(client: FlagSync) -> Values:
-    stats = client.stats()
-    return {"update": stats.pending, "exposure": stats.exposures.pending}
-
-
-def _capacity(client: FlagSync) -> Values:
-    options = client._options  # noqa: SLF001 - what only metrics need is nothing that the client offers; so below
+def _capacity(now: ClientNow) -> Values:
+    options = now.client._options  # noqa: SLF001 - what only metrics need is nothing that the client offers; so below
     bound = options.max_pending if options.outbox is None else options.tuning.store.max_pending
     return {"update": bound, "exposure": bound}
 
 
-def _failures(client: FlagSync) -> Values:
-    pipelines = client._pipelines  # noqa: SLF001
+def _failures(now: ClientNow) -> Values:
+    pipelines = now.client._pipelines  # noqa: SLF001
     return {} if pipelines is None else pipelines.get().failures()
 
 
-def _last_success(client: FlagSync) -> Values:
-    return _if_known(client.stats().last_success_at)
+def _last_success(now: ClientNow) -> Values:
+    return _if_known(now.stats.last_success_at)
 
 
-def _document_age(client: FlagSync) -> Values:
-    return _if_known(client._health.refresh.age_seconds())  # noqa: SLF001
+def _document_age(now: ClientNow) -> Values:
+    return _if_known(now.client._health.refresh.age_seconds())  # noqa: SLF001
 
 
 def _webhook_calls(webhook: CohortWebhook) -> Values:
@@ -130,7 +63,7 @@ METRICS: tuple[AnyMetric, ...] = (
         unit="{update}",
         description="Calls whose flags are settled, by what became of them.",
         attribute="outcome",
-        of=FlagSync,
+        of=ClientNow,
         read=_updates,
     ),
     Metric(
@@ -139,7 +72,7 @@ METRICS: tuple[AnyMetric, ...] = (
         unit="{exposure}",
         description="Exposures of experiments that are settled, by what became of them.",
         attribute="outcome",
-        of=FlagSync,
+        of=ClientNow,
         read=_exposures,
     ),
     Metric(
@@ -148,7 +81,7 @@ METRICS: tuple[AnyMetric, ...] = (
         unit="{message}",
         description="Updates and exposures of this process that are pending.",
         attribute="kind",
-        of=FlagSync,
+        of=ClientNow,
         read=_pending,
     ),
     Metric(
@@ -157,7 +90,7 @@ METRICS: tuple[AnyMetric, ...] = (
         unit="{message}",
         description="How many may be pending before the oldest are dropped.",
         attribute="kind",
-        of=FlagSync,
+        of=ClientNow,
         read=_capacity,
     ),
     Metric(
@@ -165,8 +98,8 @@ METRICS: tuple[AnyMetric, ...] = (
         kind=Kind.GAUGE,
         unit="s",
         description="How long the oldest pending message has waited; with an outbox, that of all processes.",
-        of=FlagSync,
-        read=lambda client: {"": client.stats().oldest_seconds},
+        of=ClientNow,
+        read=lambda now: {"": now.stats.oldest_seconds},
         merge=max,
     ),
     Metric(
@@ -174,16 +107,16 @@ METRICS: tuple[AnyMetric, ...] = (
         kind=Kind.COUNTER,
         unit="{request}",
         description="HTTP requests to Mixpanel.",
-        of=FlagSync,
-        read=lambda client: {"": client.stats().requests},
+        of=ClientNow,
+        read=lambda now: {"": now.stats.requests},
     ),
     Metric(
         name="flagsync.request.retries",
         kind=Kind.COUNTER,
         unit="{request}",
         description="HTTP requests to Mixpanel that followed a failed one.",
-        of=FlagSync,
-        read=lambda client: {"": client.stats().retries},
+        of=ClientNow,
+        read=lambda now: {"": now.stats.retries},
     ),
     Metric(
         name="flagsync.request.failures",
@@ -191,7 +124,7 @@ METRICS: tuple[AnyMetric, ...] = (
         unit="{request}",
         description="HTTP requests that Mixpanel did not accept, by HTTP status or by why there was no answer.",
         attribute="error.type",
-        of=FlagSync,
+        of=ClientNow,
         read=_failures,
     ),
     Metric(
@@ -199,7 +132,7 @@ METRICS: tuple[AnyMetric, ...] = (
         kind=Kind.GAUGE,
         unit="s",
         description="When Mixpanel last accepted a request of this process, in seconds since 1970.",
-        of=FlagSync,
+        of=ClientNow,
         read=_last_success,
         merge=min,
     ),
@@ -208,7 +141,7 @@ METRICS: tuple[AnyMetric, ...] = (
         kind=Kind.GAUGE,
         unit="s",
         description="How long ago Flagsmith's environment document was refreshed, under local evaluation.",
-        of=FlagSync,
+        of=ClientNow,
         read=_document_age,
         merge=max,
     ),

@@ -4,7 +4,8 @@ import weakref
 from collections.abc import Callable, Iterator
 
 from flagsync import __version__
-from flagsync.metrics.catalog import METRICS, AnyMetric, Kind, Observed
+from flagsync.metrics.catalog import METRICS
+from flagsync.metrics.metric import AnyMetric, Kind, Observed
 from flagsync.metrics.sources import Sources
 
 try:
@@ -56,7 +57,8 @@ def _make(meter: Meter, kind: Kind) -> Callable[..., object]:
 
 def _callback(sources: Sources, metric: AnyMetric) -> Callable[[CallbackOptions], Iterator[Observation]]:
     def values(_: CallbackOptions) -> Iterator[Observation]:
-        for attribute, value in sources.read(metric).items():
+        [found] = sources.read(metric)
+        for attribute, value in found.items():
             yield Observation(value, {metric.attribute: attribute} if metric.attribute else {})
 
     return values

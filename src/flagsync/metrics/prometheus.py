@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from flagsync.metrics.catalog import METRICS, Kind, Observed
+from flagsync.metrics.metric import Kind, Observed
 from flagsync.metrics.sources import Sources
 
 try:
@@ -34,7 +34,7 @@ class PrometheusCollector(Collector):
     def __init__(self, *observed: Observed) -> None:
         self._sources = Sources()
         self._sources.add(*observed)
-        self._metrics = [metric for metric in METRICS if any(isinstance(one, metric.of) for one in observed)]
+        self._metrics = self._sources.metrics()
 
     def describe(self) -> Iterator[Metric]:
         """Return the metrics without values, so that a registry finds two that have one name."""
@@ -45,11 +45,11 @@ class PrometheusCollector(Collector):
         return self._families(with_values=True)
 
     def _families(self, *, with_values: bool) -> Iterator[Metric]:
-        for metric in self._metrics:
+        read = self._sources.read(*self._metrics) if with_values else [{}] * len(self._metrics)
+        for metric, values in zip(self._metrics, read, strict=True):
             make = CounterMetricFamily if metric.kind is Kind.COUNTER else GaugeMetricFamily
             labels = [metric.label] if metric.label else []
             family = make(metric.prometheus_name, metric.description, labels=labels)
-            values = self._sources.read(metric) if with_values else {}
             for attribute, value in values.items():
                 family.add_metric([attribute] if labels else [], value)
             yield family

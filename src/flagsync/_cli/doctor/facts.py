@@ -101,7 +101,8 @@ def gather(document: Path | None, announce: Callable[[str], None], *, offline: b
         fetched = Fetched(f"{document}", given["offline_handler"].get_environment())  # type: ignore[union-attr]
     elif not offline and facts.key and not _broken(environment, "FLAGSMITH"):
         fetched = _fetch(facts, announce)
-    if not offline and facts.options.token and all(facts.options.rules().values()):
+    rules = facts.options.rules().values()
+    if not offline and facts.options.token and all(rules) and not _broken(environment, "MIXPANEL"):
         asked = _ask(facts.options, facts.options.token, announce)
     return Facts(environment=environment, options=facts.options, fetched=fetched, asked=asked)
 
@@ -137,7 +138,7 @@ def _fetch(facts: Facts, announce: Callable[[str], None]) -> Fetched:
             map_environment_document_to_context(answer)  # it raises if the answer is something else
             return Fetched(where, answer, date=date)
         return Fetched(where, flags=len(Flags.from_api_flags([*answer], None, None).flags), date=date)
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         return Fetched(where, fault=f"the answer is not Flagsmith's ({type(error).__name__})", date=date)
 
 

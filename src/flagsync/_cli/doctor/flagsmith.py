@@ -13,8 +13,8 @@ from flagsync._encoding.document import digest_of
 from flagsync._encoding.properties import Properties, served_value
 
 SWITCH_OFF = (
-    "switch Flagsmith's own Mixpanel integration off, and let all that write to the same profiles evaluate in the same "
-    "mode"
+    "switch Flagsmith's own Mixpanel integration off, which is not seen from here, and let all that write to the same "
+    "profiles evaluate in the same mode; this result stays as long as these settings do"
 )
 
 
@@ -62,10 +62,12 @@ def flapping(facts: Facts) -> Check | None:
     """Look for settings under which local evaluation and Flagsmith's server disagree about the same identity."""
     if facts.fetched is None or facts.fetched.document is None:
         return None
+    if not facts.is_local:
+        return fine("flapping", "this process evaluates remotely, and so as Flagsmith's server does")
     causes = [*_causes(facts.fetched.document, has_client_key=bool(facts.key) and not facts.has_server_key)]
     if not causes:
         return fine("flapping", "nothing makes local evaluation and Flagsmith's server disagree")
-    detail = f"profiles that both write may change back and forth: {'; '.join(causes)}"
+    detail = f"profiles that Flagsmith's server writes, too, change back and forth: {'; '.join(causes)}"
     return wrong("flapping", detail, SWITCH_OFF)
 
 

@@ -4,11 +4,12 @@ Guarantee: a type is never guessed, since ``"42"`` and ``42`` match different se
 """
 
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from flagsync._cli.failure import Failure
 from flagsync._cli.traits import TYPES
-from flagsync.bulk.rows import Unreadable
+from flagsync.bulk.rows import TRAIT_TYPES, Unreadable, plain
 
 SHOWN_COLUMNS = 20
 # A number with a leading zero is rather a postcode or a key.
@@ -27,7 +28,7 @@ def check(columns: Sequence[str], identifier: str, types: Collection[str], name:
         Failure: Two have the same name, or a column that an option names is missing.
     """
     shown = ", ".join(columns[:SHOWN_COLUMNS]) + ", …" * (len(columns) > SHOWN_COLUMNS)
-    if twice := sorted({column for column in columns if column and columns.count(column) > 1}):
+    if twice := sorted(column for column, times in Counter(columns).items() if column and times > 1):
         raise Failure(f"{name} has several columns named {', '.join(twice)}: rename or remove them")
     if identifier not in columns:
         raise Failure(
@@ -49,6 +50,8 @@ class Types:
     """
 
     def __init__(self, declared: Iterable[str], identifier: str) -> None:
+        if not identifier:
+            raise Failure("--identifier takes the name of a column, not an empty text")
         self.declared = dict[str, str]()
         self._identifier = identifier
         for text in declared:
@@ -66,8 +69,8 @@ class Types:
             return row
         values = dict(row)
         for column, kind in self.declared.items():
-            if (value := values.get(column)) is None:
-                continue
+            if type(value := plain(values.get(column))) not in TRAIT_TYPES:
+                continue  # it is missing, or no trait at all, which is found later
             try:
                 values[column] = TYPES[kind](f"{value}")
             except (ValueError, LookupError):

@@ -4,7 +4,8 @@ Guarantee: a row that cannot be read does not stop the others. An empty field is
 """
 
 import csv
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from io import TextIOWrapper
 from typing import BinaryIO
 
@@ -36,13 +37,14 @@ class CsvRows:
     count: int | None = None
 
     def __init__(self, file: BinaryIO, name: str, identifier: str) -> None:
-        self._text = TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="")
-        self._name, self._identifier = name, identifier
-        lines = self._lines()
-        first = next((line for line in lines if line.strip()), "")
-        self._reader = csv.reader(_joined(first, lines), delimiter=_delimiter(first), strict=True)
+        self._identifier = identifier
+        self._lines = _Lines(TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline=""), name)
+        first = next(filter(str.strip, self._lines), "")
+        self._lines.begin_record()
+        self._lines.put_back(first)
         try:
-            self.columns: Sequence[str] = [column.strip() for column in next(self._reader, ())]
+            self._reader = csv.reader(self._lines, delimiter=_delimiter(first, identifier), strict=True)
+            self.columns: Sequence[str] = _stripped(next(self._reader, ()))
         except csv.Error as error:
             raise Failure(f"The header of {name} cannot be read as CSV ({error})") from error
         if not any(self.columns):
@@ -52,11 +54,13 @@ class CsvRows:
 
     def __iter__(self) -> Iterator[Values | Unreadable]:
         while True:
+            self._lines.begin_record()
             try:
                 fields = next(self._reader)
             except StopIteration:
                 return
             except csv.Error as error:
+                self._lines.put_back(*self._lines.record[1:])
                 yield Unreadable(f"it cannot be read as CSV ({error})")
                 continue
             if fields:
@@ -77,25 +81,56 @@ class CsvRows:
         found = fields[place : place + 1]
         return found[0] if found and _is_unicode(found) else None
 
-    def _lines(self) -> Iterator[str]:
-        while line := self._text.readline(MAX_LINE):
-            if len(line) == MAX_LINE:
-                raise Failure(f"{self._name} has a line of more than {MAX_LINE:,} characters, so it is not CSV")
-            yield line
+
+class _Lines:
+    """The lines of a file. Those that a quotation mark without an end has taken are put back, and read again.
+
+    Args:
+        text: The file.
+        name: The name of the file, in messages.
+
+    Attributes:
+        record: The lines of the current record so far.
+    """
+
+    def __init__(self, text: TextIOWrapper, name: str) -> None:
+        self._text, self._name = text, name
+        self._again = deque[str]()
+        self.record: list[str] = []
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = self._again.popleft() if self._again else self._text.readline(MAX_LINE)
+        if len(line) == MAX_LINE:
+            raise Failure(f"{self._name} has a line of more than {MAX_LINE:,} characters, so it is not CSV")
+        if not line:
+            raise StopIteration
+        self.record.append(line)
+        return line
+
+    def begin_record(self) -> None:
+        """Note that the next line is the first one of a record."""
+        self.record.clear()
+
+    def put_back(self, *lines: str) -> None:
+        """Let lines be the next ones."""
+        self._again.extendleft(reversed(lines))
 
 
-def _joined(first: str, lines: Iterable[str]) -> Iterator[str]:
-    yield first
-    yield from lines
+def _delimiter(header: str, identifier: str) -> str:
+    """Return the delimiter that makes the identifier a column; of several, the one that makes the most columns."""
+
+    def rank(delimiter: str) -> tuple[bool, int]:
+        columns = _stripped(next(csv.reader([header], delimiter=delimiter), ()))
+        return identifier in columns, len(columns)
+
+    return max(DELIMITERS, key=rank)
 
 
-def _delimiter(header: str) -> str:
-    """Return the delimiter that divides a header into the most columns."""
-
-    def count(delimiter: str) -> int:
-        return len(next(csv.reader([header], delimiter=delimiter), ()))
-
-    return max(DELIMITERS, key=count)
+def _stripped(fields: Sequence[str]) -> list[str]:
+    return [field.strip() for field in fields]
 
 
 def _is_unicode(fields: Sequence[str]) -> bool:

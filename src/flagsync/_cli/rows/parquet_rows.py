@@ -1,6 +1,6 @@
 """Rows of Parquet; needs ``flagsync[parquet]``.
 
-Guarantee: what is wrong with a file ends in a sentence.
+Guarantee: a row that cannot be read costs itself; what is wrong with the file ends in a sentence.
 """
 
 from collections.abc import Iterator, Sequence
@@ -8,9 +8,10 @@ from typing import BinaryIO
 
 from flagsync._cli.failure import WRONG, Failure
 from flagsync._cli.rows.columns import Values
+from flagsync.bulk.rows import Unreadable
 
 try:
-    from pyarrow import ArrowException
+    from pyarrow import ArrowException, RecordBatch
     from pyarrow.parquet import ParquetFile
 except ImportError as error:
     raise Failure(f"Reading Parquet needs pyarrow ({error}): pip install 'flagsync[parquet]'") from error
@@ -42,12 +43,23 @@ class ParquetRows:
         self.columns: Sequence[str] = self._file.schema_arrow.names
         self.count: int | None = self._file.metadata.num_rows
 
-    def __iter__(self) -> Iterator[Values]:
+    def __iter__(self) -> Iterator[Values | Unreadable]:
         try:
             for batch in self._file.iter_batches(ROWS_AT_ONCE):
-                yield from batch.to_pylist()
-        except (ArrowException, OSError, ValueError) as error:
+                yield from _rows(batch)
+        except (ArrowException, OSError) as error:
             raise Failure(f"{self._name} cannot be read to its end ({_first_line(error)})", WRONG) from error
+
+
+def _rows(batch: RecordBatch) -> list[Values | Unreadable]:
+    """Return the rows of a batch; one by one if they have values that Python cannot have."""
+    try:
+        rows: list[Values | Unreadable] = batch.to_pylist()
+    except Exception as error:  # noqa: BLE001 - whatever pyarrow raises for text that is not UTF-8, a year 40000, …
+        if len(batch) == 1:
+            return [Unreadable(f"a value cannot be read ({_first_line(error)})")]
+        return [row for number in range(len(batch)) for row in _rows(batch.slice(number, 1))]
+    return rows
 
 
 def _first_line(error: Exception) -> str:

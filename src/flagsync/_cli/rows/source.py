@@ -6,13 +6,14 @@ Guarantee: a file that cannot be used ends in a sentence that says what to do.
 import sys
 from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from hashlib import file_digest
 from importlib import import_module
 from io import BufferedReader
 from pathlib import Path
 from typing import Protocol, Self
 
-from flagsync._cli.failure import Failure, failing_on
+from flagsync._cli.failure import MISUSED, WRONG, Failure, failing_on
 from flagsync._cli.rows.columns import Types, Values, check
 from flagsync._cli.rows.csv_rows import CsvRows
 from flagsync._cli.rows.json_rows import JsonRows
@@ -59,13 +60,12 @@ class Source:
     def __init__(self, path: Path, types: Types, identifier: str) -> None:
         self._path, self._types = path, types
         self.name = "stdin" if path == STDIN else f"{path}"
-        try:
+        with self._reading(MISUSED):
             self._file = _stdin() if path == STDIN else path.open("rb")
             self._bytes = 0 if path == STDIN else path.stat().st_size
-        except OSError as error:
-            raise Failure(f"{path} cannot be read ({error.strerror})") from error
         try:
-            self._rows = _rows(path, self.name, self._file, identifier)
+            with self._reading(MISUSED):
+                self._rows = _rows(path, self.name, self._file, identifier)
             if self._rows.columns:
                 check(self._rows.columns, identifier, types.declared, self.name)
         except Failure:
@@ -85,9 +85,10 @@ class Source:
             self._file.close()
 
     def __iter__(self) -> Iterator[Values | Unreadable]:
-        for number, row in enumerate(self._rows, 1):
-            self._read = number
-            yield self._types.applied(row)
+        with self._reading(WRONG):
+            for number, row in enumerate(self._rows, 1):
+                self._read = number
+                yield self._types.applied(row)
 
     @property
     def share(self) -> float | None:
@@ -101,15 +102,31 @@ class Source:
         with failing_on(OSError), self._path.open("rb") as file:
             return file_digest(file, "blake2b").hexdigest()
 
+    @contextmanager
+    def _reading(self, code: int) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise Failure(f"{self.name} cannot be read ({error.strerror or error})", code) from error
+
 
 def _stdin() -> BufferedReader:
+    if sys.stdin is None:
+        raise Failure("stdin is closed: pass a file, or rows through a pipe")
     stdin = sys.stdin.buffer
     return stdin if isinstance(stdin, BufferedReader) else BufferedReader(stdin)  # type: ignore[arg-type] # in tests
 
 
+def _head(file: BufferedReader) -> bytes:
+    """Return the first bytes behind empty lines, which a pipe may give alone; empty at the end of the file."""
+    while (head := file.peek(HEAD_BYTES)).isspace():
+        file.read(len(head))
+    return head
+
+
 def _rows(path: Path, name: str, file: BufferedReader, identifier: str) -> Rows:
     """Return the rows of a file of the kind that its name and its first bytes say."""
-    head, suffix = file.peek(HEAD_BYTES), path.suffix.lower()
+    head, suffix = _head(file), path.suffix.lower()
     text = head.removeprefix(BOM_UTF8).lstrip()
     if not text:
         raise Failure(f"{name} is empty")
