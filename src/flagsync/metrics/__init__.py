@@ -3,8 +3,9 @@
     flagsync.metrics.observe(client)                                 flagsync[otel]
     REGISTRY.register(flagsync.metrics.PrometheusCollector(client))  flagsync[prometheus]
 
-``metric`` says what a metric is, ``catalog`` lists all, ``sources`` holds what is observed. Guarantee: no metric names a user; collecting does no
-I/O, takes no lock that a call waits for, and keeps nothing alive. Boundary: the metrics are those of this process.
+``metric`` says what a metric is, ``catalog`` lists all, and ``sources`` holds what is observed. Guarantee: no metric
+names a user; collecting does no I/O, takes no lock that a call waits for, and keeps nothing alive. Boundary: the
+metrics are those of this process.
 """
 
 from typing import TYPE_CHECKING

@@ -53,7 +53,7 @@ end
 
 -- A person or a server that evicts may delete one of the keys. What the others say is wrong then: numbers of other
 -- destinations, versions that are given again, messages that wait for ever. So they are deleted, and the store is new;
--- but the lease goes on. The keys latest and tail_uses only spare work.
+-- but the lease goes on. The keys latest and tail_uses only spare work, and absences stands for itself.
 local function delete_remains()
     local function has(key) -- of a key of another kind, which is somebody else's, it raises an error
         return redis.call('HLEN', key) > 0
