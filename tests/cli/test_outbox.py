@@ -70,6 +70,15 @@ def test_outbox_that_is_not_there_is_wrong_use_and_is_not_made(command: str, pat
 
 
 @pytest.mark.parametrize("command", ["stats", "drain", "peek", "export"])
+def test_empty_file_is_wrong_use_and_stays_empty(command: str, path: Path) -> None:
+    path.touch()
+    ran = run("outbox", command, path)
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err == f"Error: outbox: {path} is an empty file; a client makes it an outbox on first use\n"
+    assert path.read_bytes() == b""
+
+
+@pytest.mark.parametrize("command", ["stats", "drain", "peek", "export"])
 def test_outbox_of_another_kind_is_wrong_use(command: str, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no outbox", "utf-8")
     for place, message in {

@@ -17,6 +17,7 @@ from flagsync._cli import backfill, outbox, preview, unset
 from flagsync._cli.commands import register
 from flagsync._cli.doctor import command as doctor
 from flagsync._cli.failure import WRONG, Failure
+from flagsync._cli.settings import CONFIGURATION
 from flagsync._cli.terminal import give_up, say
 
 
@@ -55,7 +56,7 @@ app = typer.Typer(
     cls=Commands,
     help="Flagsmith flags on Mixpanel profiles: check a configuration, mirror many users, look into an outbox.",
     epilog="Configuration comes from the environment, as in FlagSync.from_env(): FLAGSMITH_ENVIRONMENT_KEY, "
-    "MIXPANEL_TOKEN, MIXPANEL_REGION, FLAGSYNC_OUTBOX and others; see docs/configuration.md.",
+    f"MIXPANEL_TOKEN, MIXPANEL_REGION, FLAGSYNC_OUTBOX and others; see {CONFIGURATION}",
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,  # they would show local variables, and so tokens

@@ -29,6 +29,7 @@ from flagsync._outbox.place import stats_of_totals
 from flagsync._stats import OUTCOMES
 
 DRAIN_SECONDS = 60.0
+DIGEST_KEY = os.urandom(16)  # each time another one, so that nobody can find out whose digest it is
 SHOWN_MESSAGES = 20
 # What a person sees of a message; JSON has more.
 COLUMNS = {
@@ -151,7 +152,7 @@ def _described(message: Message, *, reveal: bool) -> dict[str, Any]:
 
 def _description(message: Message, record: Mapping[str, Any], *, reveal: bool) -> dict[str, Any]:
     where, of_profile = message.destination, message.replaces
-    digest = blake2b(message.distinct_id.encode(), digest_size=6).hexdigest()
+    digest = blake2b(message.distinct_id.encode(), digest_size=6, key=DIGEST_KEY).hexdigest()
     properties = record.get("$set", {}) if of_profile else record["properties"]
     described = {
         "version": message.version,

@@ -22,6 +22,7 @@ from flagsync._messages import refresher
 from flagsync._options import Options, Tuning
 from flagsync._rules import require
 
+CONFIGURATION = "https://github.com/flagsync/flagsync/blob/main/docs/configuration.md"
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 Document = Annotated[
     Path | None,

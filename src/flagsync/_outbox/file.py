@@ -32,6 +32,8 @@ def totals(path: str) -> StoreTotals:
         ValueError: The path does not lead to an outbox file.
     """
     check_name(path, sql.OUTBOX.name)
-    where = str(Path(path).resolve(strict=True))
-    with closing(prepare(where, sql.OUTBOX)) as file:
+    where = Path(path).resolve(strict=True)
+    if where.is_file() and not where.stat().st_size:  # preparing it would make it an outbox
+        raise ValueError(f"outbox: {where} is an empty file; a client makes it an outbox on first use")
+    with closing(prepare(f"{where}", sql.OUTBOX)) as file:
         return read_totals(file)

@@ -7,6 +7,7 @@ from pathlib import Path
 from flagsync._cli.doctor.check import Check, fine, wrong
 from flagsync._cli.doctor.facts import Facts, mixpanel_url
 from flagsync._cli.failure import Failure
+from flagsync._cli.settings import CONFIGURATION
 from flagsync._cli.stores import opened, shown_url
 from flagsync._cli.terminal import age, count
 from flagsync._delivery.failures import CA_BUNDLE
@@ -22,7 +23,7 @@ def configuration(facts: Facts) -> Check:
     """Check the rules of the environment variables and of the options that they set."""
     rules = {**facts.environment.rules, **facts.options.rules()}
     if broken := [rule for rule, holds in rules.items() if not holds]:
-        return wrong("configuration", "; ".join(broken), "set these variables; see docs/configuration.md")
+        return wrong("configuration", "; ".join(broken), f"set these variables; see {CONFIGURATION}")
     return fine("configuration", "the environment variables follow the rules of FlagSync.from_env()")
 
 
