@@ -35,7 +35,6 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
     monkeypatch.setattr(deletions, "time", made)
-    monkeypatch.setattr(deletions, "monotonic", made)
     return made
 
 

@@ -8,10 +8,9 @@ what an outbox in memory knows ends with its process.
 import json
 from collections.abc import Collection, Mapping
 from hashlib import blake2b
-from math import inf
 from typing import NamedTuple
 
-from flagsync._clock import monotonic, time
+from flagsync._clock import time
 from flagsync._encoding.evaluation import Context
 from flagsync._encoding.properties import MAX_NAME_CHARACTERS
 from flagsync._outbox.contract import Destination, Intake
@@ -32,13 +31,13 @@ class Deletions:
 
     def __init__(self, outbox: Intake, destination: Destination) -> None:
         self._outbox, self._destination = outbox, destination
-        self._look_at = inf
+        self._looked_at = 0.0  # seconds since 1970; 0.0: not yet
         # By environment, for the time that the outbox cannot be used.
         self._found: dict[str, tuple[str, ...]] = {}
 
     def is_due(self) -> bool:
         """Return whether it is time to look again: a feature may have been absent for long enough."""
-        return monotonic() >= self._look_at
+        return self._looked_at > 0 and abs(time() - self._looked_at) >= LOOK_SECONDS
 
     def of(self, document: Context, properties: Mapping[str, str]) -> tuple[str, ...]:
         """Return the names of the properties to remove under an environment document, and note those it writes.
@@ -47,7 +46,7 @@ class Deletions:
             document: The document.
             properties: Feature name -> property name, of the features that have one.
         """
-        self._look_at = monotonic() + LOOK_SECONDS
+        self._looked_at = time()
         environment = _digest_of(document.get("environment"))
         stored = {feature: name[:MAX_NAME_CHARACTERS] for feature, name in properties.items()}
         written = [Written(environment, *one) for one in stored.items()]
