@@ -78,7 +78,7 @@ def test_forked_child_gets_an_empty_pipeline_of_its_own(
         client.get_identity_flags("child")
         assert client.close()
     assert [*mixpanel.profiles] == ["parent", "child"]
-    assert parent.close(monotonic() + 10)
+    assert parent.close(monotonic() + 1)  # its threads may have found themselves in the child, and ended there
 
 
 def test_client_closed_before_a_fork_is_closed_after_it(
