@@ -16,6 +16,7 @@ import anyio
 import pytest
 from flagsmith import Flagsmith
 from flagsmith.offline_handlers import LocalFileHandler
+from hypothesis import settings
 
 from flagsync import FlagSync
 from tests.support.postgres import PostgresServer, postgres_server
@@ -26,6 +27,9 @@ if TYPE_CHECKING:  # pytest imports it as a plugin, after this file
     from flagsync.testing import MixpanelServer
 
 pytest_plugins = ["flagsync.testing"]
+# Each run tries the same examples.
+settings.register_profile("flagsync", derandomize=True)
+settings.load_profile("flagsync")
 
 DATA = Path(__file__).parent / "data"
 PROGRAMS = Path(__file__).parent / "programs"

@@ -144,7 +144,7 @@ class Schemas(Stores):
         self.server.run(f"UPDATE {unsettled} SET due = greatest(0, due - 60)")
 
 
-SETTINGS = settings(max_examples=60, stateful_step_count=40, deadline=None)
+SETTINGS = settings(max_examples=40, stateful_step_count=40, deadline=None)
 
 
 def test_sessions_hold_what_the_reference_holds_whatever_comes() -> None:
@@ -153,7 +153,7 @@ def test_sessions_hold_what_the_reference_holds_whatever_comes() -> None:
 
 def test_sessions_of_two_hosts_hold_what_the_reference_holds_whatever_comes(postgres: PostgresServer) -> None:
     Schemas.server = postgres
-    run_state_machine_as_test(Schemas, settings=settings(SETTINGS, max_examples=15))
+    run_state_machine_as_test(Schemas, settings=settings(SETTINGS, max_examples=8))
 
 
 @pytest.fixture

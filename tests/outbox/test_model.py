@@ -350,7 +350,6 @@ some = settings(
     max_examples=60,
     stateful_step_count=20,
     deadline=None,
-    derandomize=True,
     suppress_health_check=list(HealthCheck),
 )
 TestInMemory = Anything.TestCase
@@ -362,7 +361,7 @@ TestBackends.settings = settings(some, max_examples=50, stateful_step_count=30)
 
 
 class TestPostgresBackends(AnyPostgresBackend.TestCase):  # type: ignore[misc, valid-type]
-    settings = settings(some, max_examples=25, stateful_step_count=30)
+    settings = settings(some, max_examples=12, stateful_step_count=30)
 
     @pytest.fixture(autouse=True)
     def server(self, postgres: PostgresServer) -> None:

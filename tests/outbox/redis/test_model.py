@@ -42,7 +42,6 @@ def test_redis_says_what_the_reference_says(valkey: ValkeyServer) -> None:
         max_examples=20,
         stateful_step_count=30,
         deadline=None,
-        derandomize=True,
         suppress_health_check=list(HealthCheck),
     )
     run_state_machine_as_test(lambda: AnyRedisBackend(valkey.url), settings=some)  # type: ignore[arg-type]
