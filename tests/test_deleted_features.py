@@ -16,24 +16,15 @@ from flagsync._encoding.deletions import ABSENT_SECONDS, LOOK_SECONDS
 from flagsync._outbox.contract import MAX_BATCH_MESSAGES
 from flagsync.testing import MixpanelServer
 from tests.conftest import DATA
+from tests.support.clock import Clock
 from tests.support.evaluating_flagsmith import EvaluatingFlagsmith, Polling
 
 Build = Callable[..., FlagSync]
 
 
-class Clock:
-    """Runs on when a test says so."""
-
-    def __init__(self) -> None:
-        self.now = 1.8e9
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    made = Clock()
+    made = Clock(1.8e9)
     monkeypatch.setattr(deletions, "time", made)
     return made
 

@@ -106,22 +106,21 @@ def read_environment(options: Mapping[str, object]) -> Environment:
     if options.get("mixpanel_url", url if is_url(url) else None) is not None:
         region = ""  # the URL replaces the region's host
         options = options if "mixpanel_url" in options else _without_region(options)
-    wrong_key = f", not {key_fault(key)}" if key else ""
+    fault = key_fault(key)
+    wrong_key = f", not {fault}" if key else ""
     rules = {
         f"FLAGSMITH_ENVIRONMENT_KEY must be set to an SDK key of the environment{wrong_key}": not (
-            needs_key and key_fault(key)
+            needs_key and fault
         ),
         "FLAGSMITH_API_URL must be a complete URL, such as https://edge.api.flagsmith.com/api/v1/": not api_url
         or is_url(api_url),
-        f"FLAGSMITH_LOCAL_EVALUATION must be true or false, not {local!r:.40}": not local
-        or local.lower() in BOOLEANS,
+        f"FLAGSMITH_LOCAL_EVALUATION must be true or false, not {local!r:.40}": _is_boolean(local),
         "MIXPANEL_TOKEN must be set to the project token": bool(token)
         or "mixpanel_token" in options
         or not is_enabled,
         f"MIXPANEL_REGION must be us, eu or in, not {region!r:.40}": not region or region in HOSTS,
         "MIXPANEL_URL must be a complete URL, such as https://mixpanel.example.com": not url or is_url(url),
-        f"FLAGSYNC_ENABLED must be true or false, not {enabled!r:.40}": not enabled
-        or enabled.lower() in BOOLEANS,
+        f"FLAGSYNC_ENABLED must be true or false, not {enabled!r:.40}": _is_boolean(enabled),
     }
     flagsmith: dict[str, object] = {
         "environment_key": key or None,
@@ -140,6 +139,10 @@ def read_environment(options: Mapping[str, object]) -> Environment:
     if not is_enabled:
         flagsync |= {"mixpanel_token": None, "outbox": None}
     return Environment(flagsmith, flagsync, rules)
+
+
+def _is_boolean(variable: str) -> bool:
+    return not variable or variable.lower() in BOOLEANS
 
 
 def _refuse_unknown(options: Mapping[str, object], accepted: frozenset[str]) -> None:

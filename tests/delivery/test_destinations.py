@@ -9,25 +9,16 @@ from flagsync._delivery.answers import Answer
 from flagsync._delivery.destinations import Backoff, Destinations, Health, delivery_error
 from flagsync._report import Reporter
 from flagsync.exceptions import DeliveryError
+from tests.support.clock import Clock
 from tests.support.sending import DOWN, FORBIDDEN, HERE, REFUSED, THERE, message
 
 # Without chance.
 BACKOFF = Backoff(first_seconds=2.0, max_seconds=60.0, jitter=(0.0, 0.0))
 
 
-class Clock:
-    """Stands still until a test moves it."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
+    clock = Clock(1000.0)
     monkeypatch.setattr(module, "monotonic", clock)
     return clock
 

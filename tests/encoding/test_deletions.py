@@ -12,23 +12,14 @@ from flagsync._outbox.memory import MemoryOutbox
 from flagsync._outbox.options import Staging
 from flagsync._report import Reporter
 from flagsync._stats import Ledger
+from tests.support.clock import Clock
 from tests.support.encoding import DESTINATION
 from tests.support.reference_backend import ReferenceStore, UnreliableBackend
 
 
-class Clock:
-    """The time of the wall clock."""
-
-    def __init__(self) -> None:
-        self.now = 1.8e9
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    made = Clock()
+    made = Clock(1.8e9)
     monkeypatch.setattr(deletions_module, "time", made)
     return made
 

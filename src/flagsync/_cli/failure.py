@@ -20,6 +20,15 @@ class Failure(Exception):  # noqa: N818 - it is no defect of the program
 
 
 @contextmanager
+def failing_if(what: str, code: int) -> Iterator[None]:
+    """Turn an error of the system into a ``Failure`` that says what is impossible, and why."""
+    try:
+        yield
+    except OSError as error:
+        raise Failure(f"{what} ({error.strerror or error})", code) from error
+
+
+@contextmanager
 def failing_on(*kinds: type[Exception], code: int = MISUSED) -> Iterator[None]:
     """Turn exceptions whose text is meant for people into a ``Failure``."""
     try:

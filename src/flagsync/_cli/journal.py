@@ -6,13 +6,13 @@ once. Boundary: a loss of power may undo the last moments of both files.
 
 import json
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
-from flagsync._cli.failure import MISUSED, WRONG, Failure
+from flagsync._cli.failure import MISUSED, WRONG, Failure, failing_if
 from flagsync.bulk import Outcome, Report
 
 CHANGED = {
@@ -40,12 +40,12 @@ class Journal:
 
     def __init__(self, checkpoint: Path | None, rejects: Path | None, job: Mapping[str, str]) -> None:
         self._checkpoint, self._rejects_path, self._job = checkpoint, rejects, job
-        with _using(checkpoint, MISUSED):
+        with failing_if(f"{checkpoint} cannot be used", MISUSED):
             self.before, self._kept = self._load() if checkpoint and checkpoint.exists() else (Report(), 0)
             if checkpoint:  # what cannot be written is better known before anything is sent
                 _beside(checkpoint).touch()
                 _beside(checkpoint).unlink()
-        with _using(rejects, MISUSED):
+        with failing_if(f"{rejects} cannot be used", MISUSED):
             self._rejects = _open(rejects, self._kept) if rejects else None
         if checkpoint and self._rejects and not self._rejects.seekable():
             self._rejects.close()
@@ -63,18 +63,18 @@ class Journal:
         """Write a rejected row."""
         if self._rejects is not None:
             line = {"row": outcome.row, "identifier": outcome.identifier, "reason": outcome.reason}
-            with _using(self._rejects_path, WRONG):
+            with failing_if(f"{self._rejects_path} cannot be used", WRONG):
                 self._rejects.write(json.dumps(line).encode() + b"\n")
 
     def save(self, report: Report) -> None:
         """Write how far this run has come, behind the rows that were rejected."""
         if self._rejects is not None:
-            with _using(self._rejects_path, WRONG):
+            with failing_if(f"{self._rejects_path} cannot be used", WRONG):
                 self._rejects.flush()
         if self._checkpoint is not None:
             self._kept = self._kept if self._rejects is None else self._rejects.tell()
             content = {**self._job, "rejects_bytes": self._kept, "report": asdict(report)}
-            with _using(self._checkpoint, WRONG):
+            with failing_if(f"{self._checkpoint} cannot be used", WRONG):
                 new = _beside(self._checkpoint)
                 new.write_text(json.dumps(content), "utf-8")
                 new.replace(self._checkpoint)
@@ -105,14 +105,6 @@ def _count(value: object) -> int:
 def _beside(checkpoint: Path) -> Path:
     """Return the file that takes the place of a checkpoint once it is written."""
     return checkpoint.with_name(f"{checkpoint.name}.flagsync-new")
-
-
-@contextmanager
-def _using(path: Path | None, code: int) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise Failure(f"{path} cannot be used ({error.strerror or error})", code) from error
 
 
 def _open(path: Path, kept: int) -> BinaryIO:

@@ -6,7 +6,6 @@ lost; the same rows may be sent again.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from hashlib import blake2b
 
 from flagsync._clock import monotonic
 from flagsync._delivery.answers import Answer, Outcome
@@ -41,7 +40,6 @@ class Removal:
         self.max_rows = limits.max_pending
         self.success: Result = "evaluated" if dry_run else "delivered"
         self._destination, self._names, self._is_dry = destination, names, dry_run
-        self._fingerprint = blake2b("\0".join(names).encode(errors="surrogatepass"), digest_size=16).digest()
         self._records, self._report, api = Records(token), report, MixpanelApi()
         self._outbox = MemoryOutbox(limits, ledger, report)
         self._sender = Sender(self._outbox, api, on_end=api.close, ledger=ledger, report=report)
@@ -52,7 +50,8 @@ class Removal:
     def submit(self, row: Row, distinct_id: str) -> str:  # noqa: ARG002 - traits do not matter
         if not self._is_dry:
             record, now = self._records.people_unset(distinct_id, self._names), monotonic()
-            self._outbox.put(Message(distinct_id, self._fingerprint, record, now, self._destination, 0.0))
+            # All records have the same content, and so the same fingerprint.
+            self._outbox.put(Message(distinct_id, b"", record, now, self._destination, 0.0))
         return ""
 
     def settle(self) -> Settling | None:

@@ -22,7 +22,7 @@ from flagsync._cli.rows.columns import Types, Values
 from flagsync._cli.rows.source import Source
 from flagsync._cli.settings import Json, options_of, project_of
 from flagsync._cli.terminal import count, say
-from flagsync._encoding.properties import MAX_NAME_CHARACTERS, RESERVED
+from flagsync._encoding.properties import MAX_NAME_CHARACTERS, RESERVED_PREFIXES
 from flagsync._environment import read_environment
 from flagsync._options import Options
 from flagsync._rules import require
@@ -87,10 +87,10 @@ def unset(
 def _checked(names: Sequence[str]) -> list[str]:
     """Return the names without repeats, as Mixpanel stores them."""
     for name in names:
-        if not name.strip() or name.startswith(RESERVED):
+        if not name.strip() or name.startswith(RESERVED_PREFIXES):
             raise Failure(
                 f"NAME takes a property that flagsync wrote, not {name!r}: Mixpanel reserves names that begin with "
-                f"{' or '.join(RESERVED)}, and no name is empty"
+                f"{' or '.join(RESERVED_PREFIXES)}, and no name is empty"
             )
     return [*dict.fromkeys(name[:MAX_NAME_CHARACTERS] for name in names)]
 

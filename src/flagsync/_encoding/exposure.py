@@ -16,7 +16,7 @@ from flagsync._clock import monotonic, time
 from flagsync._encoding.calls import Calls, Exposure
 from flagsync._encoding.distinct_id import NotMirrored
 from flagsync._encoding.envelope import Records
-from flagsync._encoding.properties import MAX_STRING_BYTES, PropertyValue
+from flagsync._encoding.properties import MAX_STRING_BYTES, RESERVED_PREFIXES, PropertyValue
 from flagsync._encoding.variant import NOTHING_KNOWN, Experiments, experiments_of, no_sample
 from flagsync._outbox.contract import MAX_MESSAGE_BYTES, Destination, Message
 from flagsync._report import Reporter, described, is_interrupt_of_application
@@ -35,7 +35,7 @@ NO_TEXT = "its name is not text"
 NO_MAPPING = "exposure_properties returned {}, not a mapping. Such exposures are sent without its properties"
 RAISED = "exposure_properties raised {}. Exposures for which it raises are sent without its properties"
 EXPERIMENT_NAME, VARIANT_NAME = "Experiment name", "Variant name"
-# Mixpanel needs these. It also reserves names that begin with $ or mp_.
+# Mixpanel needs these, besides the names with RESERVED_PREFIXES.
 OWN_NAMES = frozenset(("token", "distinct_id", "time", "ip", EXPERIMENT_NAME, VARIANT_NAME))
 
 R = TypeVar("R")
@@ -141,7 +141,7 @@ class ExposureEncoder:
             try:
                 if not isinstance(name, str):
                     fault = NO_TEXT
-                elif name in OWN_NAMES or name.startswith(("$", "mp_")):
+                elif name in OWN_NAMES or name.startswith(RESERVED_PREFIXES):
                     fault = RESERVED
                 else:
                     found[name] = json.loads(json.dumps(value, allow_nan=False))

@@ -19,7 +19,7 @@ PropertyValue: TypeAlias = str | float | bool | Sequence["PropertyValue"] | Mapp
 
 # https://docs.mixpanel.com/docs/data-structure/user-profiles
 MAX_PROPERTIES, MAX_NAME_CHARACTERS, MAX_STRING_BYTES, MAX_OBJECT_BYTES = 2000, 255, 255, 256_000
-RESERVED = ("$", "mp_")  # what names of Mixpanel's own properties begin with
+RESERVED_PREFIXES = ("$", "mp_")  # what names of Mixpanel's own properties begin with
 MAX_CACHED_VALUES = 100  # per flag, which has few
 CACHED_TYPES = (str, int)  # exactly these: equal values of other types may have different JSON
 
@@ -112,7 +112,7 @@ class Properties:
             return None
         if not isinstance(name, str) or not name:
             problem = "property_name returned neither a name nor None"
-        elif name.startswith(RESERVED):
+        elif name.startswith(RESERVED_PREFIXES):
             problem = "Mixpanel reserves $… and mp_…; property_name may give another name"
         elif name in (cut_alike := self._names.setdefault(name[:MAX_NAME_CHARACTERS], set())):
             problem = "another flag has this name; property_name may give another one"

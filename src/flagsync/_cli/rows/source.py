@@ -6,14 +6,13 @@ Guarantee: a file that cannot be used ends in a sentence that says what to do.
 import sys
 from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from hashlib import file_digest
 from importlib import import_module
 from io import BufferedReader
 from pathlib import Path
 from typing import Protocol, Self
 
-from flagsync._cli.failure import MISUSED, WRONG, Failure, failing_on
+from flagsync._cli.failure import MISUSED, WRONG, Failure, failing_if, failing_on
 from flagsync._cli.rows.columns import Types, Values, check
 from flagsync._cli.rows.csv_rows import CsvRows
 from flagsync._cli.rows.json_rows import JsonRows
@@ -60,11 +59,11 @@ class Source:
     def __init__(self, path: Path, types: Types, identifier: str) -> None:
         self._path, self._types = path, types
         self.name = "stdin" if path == STDIN else f"{path}"
-        with self._reading(MISUSED):
+        with failing_if(f"{self.name} cannot be read", MISUSED):
             self._file = _stdin() if path == STDIN else path.open("rb")
             self._bytes = 0 if path == STDIN else path.stat().st_size
         try:
-            with self._reading(MISUSED):
+            with failing_if(f"{self.name} cannot be read", MISUSED):
                 self._rows = _rows(path, self.name, self._file, identifier)
             if self._rows.columns:
                 check(self._rows.columns, identifier, types.declared, self.name)
@@ -85,7 +84,7 @@ class Source:
             self._file.close()
 
     def __iter__(self) -> Iterator[Values | Unreadable]:
-        with self._reading(WRONG):
+        with failing_if(f"{self.name} cannot be read", WRONG):
             for number, row in enumerate(self._rows, 1):
                 self._read = number
                 yield self._types.applied(row)
@@ -101,13 +100,6 @@ class Source:
         """Return what tells whether the file has changed."""
         with failing_on(OSError), self._path.open("rb") as file:
             return file_digest(file, "blake2b").hexdigest()
-
-    @contextmanager
-    def _reading(self, code: int) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise Failure(f"{self.name} cannot be read ({error.strerror or error})", code) from error
 
 
 def _stdin() -> BufferedReader:
