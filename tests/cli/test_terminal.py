@@ -6,6 +6,7 @@ import os
 import pty
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 from rich.text import Text
@@ -19,6 +20,15 @@ from tests.support.command_line import run
 Printed = Callable[[Callable[[], None]], str]
 
 
+def read_all(terminal: int) -> bytes:
+    """Return what was written to a terminal that is closed: what it passes on may come in parts."""
+    parts = []
+    with os.fdopen(terminal, "rb", buffering=0) as reader, suppress(OSError):  # Linux: EIO at the end
+        while part := reader.read(65536):
+            parts.append(part)
+    return b"".join(parts)
+
+
 @pytest.fixture
 def in_terminal(monkeypatch: pytest.MonkeyPatch) -> Printed:
     """Calls a function with a terminal of 40 columns as its stdout; returns what was printed."""
@@ -30,10 +40,7 @@ def in_terminal(monkeypatch: pytest.MonkeyPatch) -> Printed:
             monkeypatch.setenv("TERM", "xterm-256color")
             monkeypatch.setenv("COLUMNS", "40")
             function()
-            terminal.flush()
-            printed = os.read(reader, 65536).decode()
-        os.close(reader)
-        return printed.replace("\r\n", "\n")
+        return read_all(reader).decode().replace("\r\n", "\n")
 
     return call
 

@@ -481,14 +481,14 @@ def test_tails_that_were_deleted_are_said_to_be(build: Build, run: Callable[...,
 
 
 def test_rows_of_known_profiles_are_updated_in_their_pages(
-    build: Build, run: Callable[..., list[tuple[Any, ...]]]
+    build: Build, run: Callable[..., list[tuple[Any, ...]]], postgres: PostgresServer
 ) -> None:
     backend = build()
     for second in range(1, 31):
         store(backend, *(f"user{number}={second}" for number in range(50)), second=second)
         assert len(deliver(backend)) == 50
     backend.close()
-    run("SELECT pg_stat_force_next_flush()")
+    postgres.await_sessions()
     [[updated, in_page]] = run(
         "SELECT sum(n_tup_upd)::int, sum(n_tup_hot_upd)::int FROM pg_stat_user_tables "
         "WHERE schemaname = current_schema AND relname <> 'outbox_tails'"

@@ -36,12 +36,14 @@ QUOTED_PASSWORD = "s3cret%2Fp%40ss"
 # Ends the server when its input ends: with the tests, however those end.
 SUPERVISOR = '"$@" & child=$!; cat >/dev/null; kill -QUIT $child; wait $child'
 SETTINGS = {
+    # Its statistics change plans, and its snapshots keep old versions of rows, at any time.
+    "autovacuum": "off",
     "fsync": "off",  # the machine does not fail, only the server does
     "max_connections": "50",
     "shared_buffers": "64MB",
     "log_min_messages": "fatal",
 }
-START_SECONDS = 30.0
+START_SECONDS, END_SECONDS = 30.0, 30.0
 USER = "pgserver"
 
 
@@ -122,6 +124,14 @@ class PostgresServer:
             for statement in statements:
                 cursor = connection.execute(statement.encode())
             return cursor.fetchall() if cursor.description else []
+
+    def await_sessions(self) -> None:
+        """Wait until all other sessions have ended, which report what they have counted then."""
+        deadline = time.monotonic() + END_SECONDS
+        others = "backend_type = 'client backend' AND pid <> pg_backend_pid()"
+        while sessions := self.run(f"SELECT pid, query FROM pg_stat_activity WHERE {others}"):
+            assert time.monotonic() < deadline, sessions
+            time.sleep(0.01)
 
     def end_sessions(self) -> None:
         """End all other sessions."""

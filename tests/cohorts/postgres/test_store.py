@@ -283,9 +283,6 @@ def test_statements_look_for_what_they_need_in_an_index_without_statistics(
     open_store: Open, postgres: PostgresServer, schema: str
 ) -> None:
     store = open_store()
-    tables = ("cohorts", "cohort_members", "cohort_unsettled", "cohort_sessions", "cohort_pages")
-    store.version()
-    postgres.run(*(f"ALTER TABLE {schema}.{table} SET (autovacuum_enabled = off)" for table in tables))
     for number in range(10):
         store.apply(add(*(f"{number}-{member}" for member in range(1000)), cohort="7"))
     keys, positions = [b"5-%d" % number for number in range(500)], [*range(500)]
