@@ -101,23 +101,20 @@ def read_environment(options: Mapping[str, object]) -> Environment:
     key, api_url, local = _variables("FLAGSMITH", "ENVIRONMENT_KEY", "API_URL", "LOCAL_EVALUATION")
     token, region, url = _variables("MIXPANEL", "TOKEN", "REGION", "URL")
     enabled, outbox = _variables("FLAGSYNC", "ENABLED", "OUTBOX")
-    needs_key = not (options.get("environment_key") or options.get("offline_mode"))
     is_enabled = BOOLEANS.get(enabled.lower() or "true", True)
+    needs_key = not (options.get("environment_key") or options.get("offline_mode"))
+    needs_token = is_enabled and "mixpanel_token" not in options
     if options.get("mixpanel_url", url if is_url(url) else None) is not None:
         region = ""  # the URL replaces the region's host
         options = options if "mixpanel_url" in options else _without_region(options)
-    fault = key_fault(key)
+    fault = key_fault(key) if needs_key else ""
     wrong_key = f", not {fault}" if key else ""
     rules = {
-        f"FLAGSMITH_ENVIRONMENT_KEY must be set to an SDK key of the environment{wrong_key}": not (
-            needs_key and fault
-        ),
+        f"FLAGSMITH_ENVIRONMENT_KEY must be set to an SDK key of the environment{wrong_key}": not fault,
         "FLAGSMITH_API_URL must be a complete URL, such as https://edge.api.flagsmith.com/api/v1/": not api_url
         or is_url(api_url),
         f"FLAGSMITH_LOCAL_EVALUATION must be true or false, not {local!r:.40}": _is_boolean(local),
-        "MIXPANEL_TOKEN must be set to the project token": bool(token)
-        or "mixpanel_token" in options
-        or not is_enabled,
+        "MIXPANEL_TOKEN must be set to the project token": not needs_token or bool(token),
         f"MIXPANEL_REGION must be us, eu or in, not {region!r:.40}": not region or region in HOSTS,
         "MIXPANEL_URL must be a complete URL, such as https://mixpanel.example.com": not url or is_url(url),
         f"FLAGSYNC_ENABLED must be true or false, not {enabled!r:.40}": _is_boolean(enabled),

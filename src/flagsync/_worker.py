@@ -22,6 +22,25 @@ def time_left(deadline: float) -> float:
     return max(0.0, min(deadline - monotonic(), threading.TIMEOUT_MAX))
 
 
+class _Changes:
+    """Lets callers wait until what another thread changes meets a condition."""
+
+    def __init__(self) -> None:
+        # Entered directly, and not by the condition, whose own method would keep it if a signal handler raised there.
+        self.lock = threading.RLock()
+        self._condition = threading.Condition(self.lock)
+
+    def announce(self) -> None:
+        """Have those who wait check their conditions again."""
+        with self.lock:
+            self._condition.notify_all()
+
+    def wait_for(self, holds: Callable[[], bool], deadline: float) -> bool:
+        """Wait until a condition holds; False at the deadline."""
+        with self.lock:
+            return self._condition.wait_for(holds, time_left(deadline))
+
+
 class Worker:
     """Repeats a step in a thread of its own.
 
@@ -43,9 +62,7 @@ class Worker:
         self._name, self._step, self._report, self._at_end = name, step, report, at_end
         # SimpleQueue.put is reentrant: a finalizer may call it while the same thread is inside it.
         self._wake_ups = SimpleQueue[None]()
-        # Entered directly, and not by the condition, whose own method would keep it if a signal handler raised there.
-        self._lock = threading.RLock()
-        self._changed = threading.Condition(self._lock)
+        self._changes = _Changes()
         self._claim_to_run = threading.Lock()
         self._runner: int | None = None
         self._process = this_process()
@@ -53,7 +70,7 @@ class Worker:
 
     def start(self) -> bool:
         """Start the thread, unless it was started; False if Python is exiting and cannot start one."""
-        with self._lock:
+        with self._changes.lock:
             if not self.is_started:
                 try:
                     threading.Thread(target=self.run, name=self._name, daemon=True).start()
@@ -99,13 +116,11 @@ class Worker:
 
     def announce(self) -> None:
         """Have ``wait_for`` check its condition again."""
-        with self._lock:
-            self._changed.notify_all()
+        self._changes.announce()
 
     def wait_for(self, holds: Callable[[], bool], deadline: float) -> bool:
         """Wait until a condition holds, whose change the step must announce; False at the deadline."""
-        with self._lock:
-            return self._changed.wait_for(holds, time_left(deadline))
+        return self._changes.wait_for(holds, deadline)
 
     def join(self, deadline: float) -> bool:
         """Wait until ``run`` has returned; False at the deadline."""

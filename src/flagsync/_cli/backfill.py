@@ -18,40 +18,20 @@ from flagsmith import Flagsmith
 
 from flagsync._cli.backfill_run import Run
 from flagsync._cli.failure import WRONG, Failure, failing_on
+from flagsync._cli.file_options import Checkpoint, DryRun, Identifier, Rate, Rejects, check_files
 from flagsync._cli.journal import Journal
 from flagsync._cli.rows.columns import SHOWN_COLUMNS, Types
-from flagsync._cli.rows.source import STDIN, Source
+from flagsync._cli.rows.source import Source
 from flagsync._cli.settings import Document, Json, flagsmith_client, options_of, project_of
 from flagsync._cli.terminal import say
 from flagsync._client import FlagSync
 from flagsync._environment import read_environment
 from flagsync._report import described
-from flagsync._rules import is_number, require
+from flagsync._rules import require
 from flagsync.bulk import backfill as mirror
 from flagsync.bulk.pace import PROFILES_PER_SECOND
 
 SAMPLE_ROWS = 100
-Identifier = Annotated[str, typer.Option(metavar="COLUMN", help="The column with the identifier.")]
-Rate = Annotated[float, typer.Option(metavar="N", help="Profiles a second, at most.")]
-Checkpoint = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE",
-        dir_okay=False,
-        show_default=False,
-        help="Where progress is written. The same command continues where the last run ended, however it ended.",
-    ),
-]
-Rejects = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE",
-        dir_okay=False,
-        show_default=False,
-        help="Where each rejected row is written, as a line of JSON: row, identifier, reason.",
-    ),
-]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Read each row and send nothing.")]
 EXAMPLES = (
     "flagsync backfill users.csv --type age=int --dry-run",
     "flagsync backfill users.csv --type age=int --checkpoint users.done --rejects users.bad",
@@ -107,21 +87,6 @@ def backfill(
 
 
 @failing_on(OSError)
-def check_files(
-    file: Path, checkpoint: Path | None, rejects: Path | None, rate: float, *, dry_run: bool
-) -> None:
-    """Refuse files that would overwrite each other, and a dry run that would count as progress."""
-    if not (is_number(rate) and rate > 0):
-        raise Failure(f"--rate takes a number above 0, not {rate}")
-    if dry_run and checkpoint:
-        raise Failure("--dry-run makes no progress to write down: leave out --checkpoint")
-    if checkpoint and (file == STDIN or (file.exists() and not file.is_file())):
-        raise Failure("--checkpoint needs a file that can be read again, not a pipe")
-    paths = [path.resolve() for path in (file, checkpoint, rejects) if path is not None]
-    if len({*paths}) < len(paths):
-        raise Failure("FILE, --checkpoint and --rejects must be different files")
-
-
 @contextmanager
 def _client(document: Path | None, *, dry_run: bool) -> Iterator[tuple[FlagSync, str]]:
     """Build the client of the environment and close it; with it, yield what tells Mixpanel projects apart."""

@@ -13,9 +13,9 @@ from typing import Annotated
 
 import typer
 
-from flagsync._cli.backfill import Checkpoint, DryRun, Identifier, Rate, Rejects, check_files
 from flagsync._cli.backfill_run import Run
 from flagsync._cli.failure import WRONG, Failure, failing_on
+from flagsync._cli.file_options import Checkpoint, DryRun, Identifier, Rate, Rejects, check_files
 from flagsync._cli.journal import Journal
 from flagsync._cli.removal import Removal
 from flagsync._cli.rows.columns import Types, Values

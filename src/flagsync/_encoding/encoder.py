@@ -66,9 +66,14 @@ class Encoder:
     ) -> None:
         self._inbox, self._profile, self._exposures = inbox, profile, exposures
         self._outbox, self._pacer = outbox, pacer
-        self._start, self._on_put, self._on_end = start, on_put, on_end
+        self._start, self._on_put = start, on_put
         self._ledger, self._report, self._gather_seconds = ledger, report, gather_seconds
-        self.worker = Worker("flagsync-encoder", self._step, report, self._end)
+
+        def end() -> None:
+            report.report_deferred(now=True)
+            on_end()
+
+        self.worker = Worker("flagsync-encoder", self._step, report, end)
         self._flushes = Flushes(self.worker)
 
     def submit(self, identifier: object, flags: Flags) -> None:
@@ -133,10 +138,6 @@ class Encoder:
             return 0.0 if inbox.has_calls() else None  # one more may have come, and did not attend
         inbox.wait_for_enough()
         return self._gather_seconds if inbox.has_calls() and not inbox.has_enough() else 0.0
-
-    def _end(self) -> None:
-        self._report.report_deferred(now=True)
-        self._on_end()
 
     def _is_hurried(self) -> bool:
         """Whether somebody waits for the thread."""

@@ -33,6 +33,20 @@ class Threshold:
         self.calls = calls
 
 
+class Arrivals:
+    """Counts calls that have arrived, and those of them that are exposures."""
+
+    __slots__ = ("all", "exposures")
+
+    def __init__(self) -> None:
+        self.all = self.exposures = 0
+
+    def count(self, *, is_exposure: bool) -> None:
+        """Count one more."""
+        self.all += 1
+        self.exposures += is_exposure
+
+
 class Inbox:
     """Calls in two stages: first as they arrive, then one per identity.
 
@@ -57,10 +71,8 @@ class Inbox:
         self.is_idle, self.is_closed = True, False
         # Only the encoder's thread uses it. The key of an exposure is a number, so that it replaces no other.
         self._latest: OrderedDict[str | tuple[int, str] | int, Call | Exposure] = OrderedDict()
-        # Calls and exposures taken by the encoder's thread, which alone counts them.
-        self._collected = self._collected_exposures = 0
-        self._lock = threading.RLock()  # for the count of those removed elsewhere
-        self._removed = self._removed_exposures = 0
+        self._collected = Arrivals()  # taken by the encoder's thread, which alone counts them
+        self._removed, self._lock = Arrivals(), threading.RLock()  # taken by any thread, which locks the count
 
     def __len__(self) -> int:
         """How many identities and exposures are collected."""
@@ -69,12 +81,12 @@ class Inbox:
     @property
     def submitted(self) -> int:
         """How many calls and exposures have arrived."""
-        return self._collected + self._removed + len(self.calls)
+        return self._collected.all + self._removed.all + len(self.calls)
 
     def submitted_apart(self) -> tuple[int, int]:
         """Return how many calls and how many exposures have arrived."""
-        all_gone = self._collected + self._removed
-        exposures_gone = self._collected_exposures + self._removed_exposures
+        all_gone = self._collected.all + self._removed.all
+        exposures_gone = self._collected.exposures + self._removed.exposures
         waiting = self.calls.copy()  # in one step, while other threads append
         exposures = sum(type(call) is Exposure for call in waiting)
         return all_gone - exposures_gone + len(waiting) - exposures, exposures_gone + exposures
@@ -130,10 +142,9 @@ class Inbox:
         with suppress(IndexError):  # a caller has removed some meanwhile
             for _ in range(len(self.calls)):
                 call = self.calls.popleft()
-                self._collected += 1
+                self._collected.count(is_exposure=isinstance(call, Exposure))
                 if isinstance(call, Exposure):
-                    self._collected_exposures += 1
-                    self._latest[self._collected] = call
+                    self._latest[self._collected.all] = call
                 else:
                     self._receive(call)
         while len(self._latest) > self._max_pending:
@@ -150,8 +161,7 @@ class Inbox:
     def count_removed(self, *, is_exposure: bool = False) -> None:
         """Count a call that has arrived and does not wait."""
         with self._lock:
-            self._removed += 1
-            self._removed_exposures += is_exposure
+            self._removed.count(is_exposure=is_exposure)
 
     def _attend_from(self, calls: float) -> None:
         self.threshold = Threshold(calls)

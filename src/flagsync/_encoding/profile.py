@@ -75,11 +75,9 @@ class ProfileEncoder:
         deletions: Deletions | None = None,
     ) -> None:
         self.destination, self._resend_after_seconds = destination, resend_after_seconds
-        self.calls, self._distinct_id, self._pacer, self._report = calls, mapping.distinct_id, pacer, report
+        self.calls, self._mapping, self._pacer, self._report = calls, mapping, pacer, report
         self._envelope, self._deletions = Envelope(token), deletions
         self._properties = Properties(mapping.property_name, mapping.property_value, report.warn_once)
-        # The application's own property_value must be called for each identity.
-        self._knows_values = mapping.property_value is served_value
         self._templates: dict[int, _Template] = {}  # by the number of the document
         self._no_template = self._new_template(NO_DOCUMENT)
         self._evaluation_seconds = 0.0  # how long the last one took, without a pause
@@ -91,7 +89,7 @@ class ProfileEncoder:
 
     def distinct_id(self, identifier: object) -> str | NotMirrored:
         """Return the profile of an identifier."""
-        return distinct_id_of(identifier, self._distinct_id, self._report.warn_once)
+        return distinct_id_of(identifier, self._mapping.distinct_id, self._report.warn_once)
 
     def evaluation_key(self, call: Call) -> int | None:
         """Return a number that is equal for calls which must have the same result; None if unknown.
@@ -168,7 +166,9 @@ class ProfileEncoder:
         return template
 
     def _divide(self, context: Context, digest: bytes) -> Document:
-        return divide(context, digest, self._pacer.pause, by_traits=self._knows_values)
+        # The application's own property_value must be called for each identity.
+        by_traits = self._mapping.property_value is served_value
+        return divide(context, digest, self._pacer.pause, by_traits=by_traits)
 
     def _new_template(self, document: Document) -> "_Template":
         names = self._properties.declare(document.features)

@@ -211,12 +211,11 @@ class Accounts(Protocol):
     """The outbox as the statistics, the beginning and the end of a client see it. Does no I/O, but for the first.
 
     ``kept``, ``waits_since`` and ``outages`` take no lock.
-
-    Attributes:
-        is_remote: Whether ``has_pending`` asks a server, which may take seconds to answer.
     """
 
-    is_remote: bool
+    @property
+    def is_remote(self) -> bool:
+        """Whether ``has_pending`` asks a server, which may take seconds to answer."""
 
     def has_pending(self) -> bool:
         """Return whether messages wait, of this process or of another one that has shared the store."""

@@ -63,7 +63,6 @@ class DurableOutbox:
         destinations: Collection[Destination] = (),
     ) -> None:
         self._memory, self._backend, self._limits, self._destinations = memory, backend, limits, destinations
-        self.is_remote = backend.lease_seconds > 0  # else a kernel sees that its holder has ended
         # Held during I/O of the backend, and only by the threads of this outbox: no caller waits for it.
         self._io = threading.RLock()
         self._outage = BackendOutage(staging, report, memory.__len__)
@@ -73,6 +72,10 @@ class DurableOutbox:
         self._schedule = Schedule(staging, limits.max_pending)
         self._full_batch = limits.max_batch_messages  # as many as fill a request
         self._postponed_up_to = 0  # the highest version that a postponed message got
+
+    @property
+    def is_remote(self) -> bool:
+        return self._backend.lease_seconds > 0  # else a kernel sees that its holder has ended
 
     def confirm(self, repeats: Sequence[Repeat]) -> Sequence[Repeat]:
         with self._io:

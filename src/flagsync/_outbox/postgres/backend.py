@@ -19,7 +19,7 @@ from flagsync._outbox.boot import boot_number
 from flagsync._outbox.contract import Absences, Destination, Limits, Message, Repeat
 from flagsync._outbox.options import StoreBounds, checked
 from flagsync._outbox.postgres import schema as sql
-from flagsync._outbox.postgres.change import NEVER, Change
+from flagsync._outbox.postgres.change import NEVER, Change, Process
 from flagsync._outbox.postgres.claims import claim, turns
 from flagsync._outbox.postgres.rows import destination_of
 from flagsync._postgres.database import Database, EmptyError
@@ -52,7 +52,7 @@ class PostgresBackend:
         self._bounds = checked(bounds)
         self.lease_seconds = bounds.lease_seconds
         self._database = Database(place, sql.OUTBOX, schema, bounds.call_seconds)
-        self._process = PerProcess[_Process](_new_process)
+        self._process = PerProcess[Process](_new_process)
         self._claimed = _Claimed()
         self._pruned_at, self._pruned_up_to = -LONG_AGO, b""
         self._may_hold_lease = False
@@ -156,7 +156,7 @@ class PostgresBackend:
     @contextmanager
     def _change(self, deadline: float) -> Iterator[Change]:
         with self._database.transaction(deadline) as transaction:
-            change = Change(transaction, *self._process.get())
+            change = Change(transaction, self._process.get())
             yield change
             change.finish()
 
@@ -178,13 +178,6 @@ class PostgresBackend:
         change.close_accounts(change.now - self._bounds.account_seconds, rows)
 
 
-class _Process(NamedTuple):
-    """One process: the name of its account, and the number of its host's boot."""
-
-    name: str
-    boot: int
-
-
 class _Claimed(NamedTuple):
     """Where the batch in flight came from."""
 
@@ -193,6 +186,6 @@ class _Claimed(NamedTuple):
     first_version: int = 0
 
 
-def _new_process(_: object) -> _Process:
+def _new_process(_: object) -> Process:
     # Where the system does not tell the boot, only the evaluations of this process have one clock.
-    return _Process(uuid4().hex, boot_number() or -secrets.randbits(47))
+    return Process(uuid4().hex, boot_number() or -secrets.randbits(47))

@@ -19,33 +19,42 @@ from flagsync._postgres.database import EmptyError, Transaction
 NEVER = -inf  # seconds since 1970
 
 
+class Process(NamedTuple):
+    """One process: the name of its account, and the number of its host's boot."""
+
+    name: str
+    boot: int
+
+
 class Change:
     """A change to an outbox, whose lock it takes: nobody else writes.
 
     Args:
         transaction: A transaction in which nothing has happened yet.
-        process: The name of this process's account.
-        boot: The number of this host's boot.
+        process: This process.
 
     Attributes:
         store: The number of the store.
         now: The time by the server's clock.
-        remembered: How many messages were remembered before this change.
     """
 
-    def __init__(self, transaction: Transaction, process: str, boot: int) -> None:
-        self._transaction, self._process, self._boot = transaction, process, boot
+    def __init__(self, transaction: Transaction, process: Process) -> None:
+        self._transaction, self._process = transaction, process
         transaction.rows(sql.LOCK)
         self._clock = monotonic()  # no message seems to have waited longer than it has
-        if not (rows := transaction.rows(sql.STATE, process)):
+        if not (rows := transaction.rows(sql.STATE, process.name)):
             raise EmptyError("outbox_store")
         self.now: float = rows[0][0]
         self.store, self._last_version, self._last_account, account = rows[0][1:5]
         self._account = account or 0
         self._destinations = [_Destination._make(row[5:]) for row in rows if row[5]]
-        self.remembered = sum(row.remembered for row in self._destinations)
         self._numbers = {destination_of(row.url, row.project): row.number for row in self._destinations}
         self._tally, self._firsts = Tally(), Counter[int]()  # by destination
+
+    @property
+    def remembered(self) -> int:
+        """How many messages were remembered before this change."""
+        return sum(row.remembered for row in self._destinations)
 
     def add(self, messages: Sequence[Message]) -> None:
         """Store messages in their order. One without a body was sent already, and is only remembered."""
@@ -162,7 +171,7 @@ class Change:
         if row is not None and row.waits and fate is Fate.REPLACES:
             rows.remove(number, row.version)
         rows.last_version += 1
-        when = self._boot, message.evaluated_at, message.evaluation
+        when = self._process.boot, message.evaluated_at, message.evaluation
         accepted = message.fingerprint, NEVER if message.body else self.now
         owner = message.resend_after_seconds, self._account
         moment = message.evaluated_at + self._ahead
@@ -176,10 +185,12 @@ class Change:
         """Return a row with the time of a later evaluation."""
         evaluated_at, evaluation = equal.evaluated_at, equal.evaluation
         moment = evaluated_at + self._ahead
-        return row._replace(boot=self._boot, evaluated_at=evaluated_at, evaluation=evaluation, moment=moment)
+        return row._replace(
+            boot=self._process.boot, evaluated_at=evaluated_at, evaluation=evaluation, moment=moment
+        )
 
     def _write(self, rows: Rows) -> None:
-        rows.write(self._boot, self._account, self.now, self._ahead)
+        rows.write(self._process.boot, self._account, self.now, self._ahead)
 
     @property
     def _ahead(self) -> float:
@@ -189,8 +200,10 @@ class Change:
     def _judge(self) -> Judge:
         if not self._account:
             self._account = self._last_account = self._last_account + 1
-            self._transaction.run(sql.NEW_ACCOUNT, self._account, self._process, self.now)
-        return Judge(self._tally, account=self._account, now=self.now, clock=self._clock, boot=self._boot)
+            self._transaction.run(sql.NEW_ACCOUNT, self._account, self._process.name, self.now)
+        return Judge(
+            self._tally, account=self._account, now=self.now, clock=self._clock, boot=self._process.boot
+        )
 
     def _number(self, destination: Destination) -> int:
         if destination not in self._numbers:

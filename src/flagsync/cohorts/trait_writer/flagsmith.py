@@ -21,6 +21,36 @@ NO_BULK = (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.GONE,
 REMEMBERED_REQUESTS = 20
 
 
+class FailedAlone:
+    """The changes that the server failed on while they were sent alone.
+
+    Args:
+        max_alone: So many may fail one after the other. Beyond it, the server fails on everything.
+    """
+
+    def __init__(self, max_alone: int) -> None:
+        self._max_alone = max_alone
+        self._answers: dict[bytes, Answer] = {}
+        self._in_a_row = set[bytes]()
+
+    def add(self, body: bytes, answer: Answer) -> bool:
+        """Set a change aside; False if the server fails on everything."""
+        self._in_a_row.add(body)
+        if len(self._in_a_row) > self._max_alone:
+            return False
+        self._answers[body] = answer
+        return True
+
+    def forget(self) -> None:
+        """Start to count anew: something was accepted."""
+        self._in_a_row.clear()
+
+    def take(self) -> Mapping[bytes, Answer]:
+        """Return those set aside since the last call."""
+        answers, self._answers = self._answers, {}
+        return answers
+
+
 class FlagsmithTraits:
     """Writes traits: in bulk where the server can (self-hosted), else identity by identity. For one thread.
 
@@ -48,8 +78,7 @@ class FlagsmithTraits:
         self._bulk_from, self._bulks = 0.0, 0
         self._is_verified = False
         self._took = deque[float](maxlen=REMEMBERED_REQUESTS)
-        self._failures: dict[bytes, Answer] = {}
-        self._alone = set[bytes]()  # changes that failed alone, since something was accepted
+        self._failed_alone = FailedAlone(batches.max_alone)
         self.is_unsure = False
 
     @property
@@ -69,8 +98,7 @@ class FlagsmithTraits:
 
     def take_failures(self) -> Mapping[bytes, Answer]:
         """Return the changes that the server failed on alone since the last call, though it may accept them later."""
-        failures, self._failures = self._failures, {}
-        return failures
+        return self._failed_alone.take()
 
     def post(self, url: str, bodies: Sequence[bytes], seconds: float) -> Answer:
         """Write changes, each as ``as_json`` has it; within about ``seconds``, return what became of them.
@@ -97,7 +125,7 @@ class FlagsmithTraits:
             size.note_silence(len(bodies))
         elif answer.outcome is Outcome.ACCEPTED:
             size.note_answer(len(bodies), took)
-            self._alone.clear()
+            self._failed_alone.forget()
             return answer if self._has_bulk else self._verified(answer, url, bodies[0], seconds)
         return self._judge_alone(answer, reply, bodies)
 
@@ -120,10 +148,8 @@ class FlagsmithTraits:
         is_error = isinstance(reply, Reply) and reply.status == HTTPStatus.INTERNAL_SERVER_ERROR
         if not is_error or len(bodies) > 1:
             return answer
-        self._alone.add(bodies[0])
-        if len(self._alone) > self._batches.max_alone:
+        if not self._failed_alone.add(bodies[0], answer):
             return answer._replace(outcome=Outcome.UNAVAILABLE)
-        self._failures[bodies[0]] = answer
         return Answer(Outcome.ACCEPTED)
 
     def _verified(self, answer: Answer, url: str, body: bytes, seconds: float) -> Answer:
