@@ -393,6 +393,22 @@ def test_lease_is_released_when_the_outbox_is_closed(client: Client, store: Refe
     assert other.kept() == 0
 
 
+def test_closed_outbox_uses_the_backend_no_more(client: Client, backend: UnreliableBackend) -> None:
+    client.save("ann=1")
+    mark = client.outbox.mark()
+    client.outbox.close()
+    used = list[str]()
+    backend.before = used.append
+    assert client.outbox.confirm([repeat("ann", 5)])
+    assert not client.outbox.has_pending()
+    assert not client.outbox.is_settled(mark)
+    client.put("bob=1")
+    client.outbox.save()
+    assert used == []
+    client.outbox.close()
+    assert used == ["store", "close"]  # a thread that ends late has put something: closing again stores it
+
+
 def test_lease_is_kept_while_a_batch_is_in_flight_though_the_backend_fails(
     client: Client, backend: UnreliableBackend, store: ReferenceStore
 ) -> None:

@@ -3,8 +3,7 @@
 Guarantee: saved messages survive. Messages that the backend cannot store now are kept in memory and sent from there.
 Only the process that holds the lease sends, from the backend or from memory. Before it sends more from the backend, it
 tells the backend what was sent from memory, so that nothing older follows something newer. Boundary: that of the
-backend; and a process that alone cannot use the backend for long sends from memory without the lease, so that an older
-state may follow a newer one of another process.
+backend; a process that alone cannot use it for long sends without the lease, so that something older may follow.
 """
 
 import threading
@@ -79,8 +78,7 @@ class DurableOutbox:
 
     def confirm(self, repeats: Sequence[Repeat]) -> Sequence[Repeat]:
         with self._io:
-            new = self._save(repeats)
-            if new is None:
+            if (new := self._save(repeats)) is None:
                 new = self._memory.confirm(repeats)
                 for repeat in {*repeats}.difference(new):
                     self._sent.bring_forward(repeat.destination, repeat.key, repeat.evaluated_at)
@@ -183,29 +181,28 @@ class DurableOutbox:
             if len(self._sent) or len(self._memory):
                 self._store()  # even if the pause after a failure is not over
         with self._io, suppress(Exception):
+            self._outage.close()
             self._backend.close()
 
     def _save(self, repeats: Sequence[Repeat] = ()) -> Sequence[Repeat] | None:
         """Store the messages in memory; return the repeats to evaluate, or None if the backend cannot be used."""
-        self._schedule.note_save()
-        if not self._outage.may_use_backend():
-            return None
         new: Sequence[Repeat] | None = None
-        try:
-            if len(self._memory) or len(self._sent) or self._outage.is_active or repeats:
-                if self._outage.is_active:
-                    self._backend.try_acquire_lease()  # the outage goes on if nobody can hold the lease
-                new = self._store(repeats)
-                self._read_status()
-                self._outage.end()
-        except Exception as error:  # noqa: BLE001 - the thread and its messages survive any error
-            self._outage.begin(error)
+        self._schedule.note_save()
+        if self._outage.may_use_backend():
+            try:
+                if len(self._memory) or len(self._sent) or self._outage.is_active or repeats:
+                    if self._outage.is_active:
+                        self._backend.try_acquire_lease()  # the outage goes on if nobody can hold the lease
+                    new = self._store(repeats)
+                    self._read_status()
+                    self._outage.end()
+            except Exception as error:  # noqa: BLE001 - the thread and its messages survive any error
+                self._outage.begin(error)
         return new
 
     def _store(self, repeats: Sequence[Repeat] = ()) -> Sequence[Repeat]:
         with self._memory.hand_over() as messages:
-            deadline = self._schedule.busy_deadline()
-            new = self._backend.store(messages, self._sent.messages(), repeats, deadline)
+            new = self._backend.store(messages, self._sent.messages(), repeats, self._schedule.busy_deadline())
         events = count_events(messages)
         self._accounting.note_stored(len(messages) - events + len(repeats) - len(new), events)
         self._sent.clear()
@@ -247,7 +244,6 @@ class DurableOutbox:
         return Claim(self._batch, has_more=has_more, until=until)
 
     def _read_status(self) -> Status:
-        destinations = {*self._destinations, *self._memory.destinations()}
-        status = self._backend.status(destinations)
+        status = self._backend.status({*self._destinations, *self._memory.destinations()})
         self._accounting.update(status)
         return status

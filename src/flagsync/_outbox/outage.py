@@ -33,6 +33,7 @@ class BackendOutage:
         self._began_at = self._retry_at = 0.0
         self._ended_at = -inf
         self._pause = staging.retry_seconds  # the next one
+        self._is_closed = False
 
     @property
     def is_active(self) -> bool:
@@ -40,8 +41,8 @@ class BackendOutage:
         return self.outage.is_active
 
     def may_use_backend(self) -> bool:
-        """Return whether the backend works, or it is time to try it again."""
-        return not self.is_active or monotonic() >= self._retry_at
+        """Return whether the backend works, or it is time to try it again; False once it is closed."""
+        return not self._is_closed and (not self.is_active or monotonic() >= self._retry_at)
 
     def is_long(self) -> bool:
         """Return whether the outage has lasted longer than the longest pause."""
@@ -52,14 +53,18 @@ class BackendOutage:
         return monotonic() - self._began_at >= seconds
 
     def attempt(self, use: Callable[[], T]) -> T | None:
-        """Use the backend; return None during an outage, or if one begins."""
-        if self.is_active:
+        """Use the backend; return None during an outage, if one begins, or once it is closed."""
+        if self.is_active or self._is_closed:
             return None
         try:
             return use()
         except Exception as error:  # noqa: BLE001 - memory replaces the backend, whatever the error
             self.begin(error)
             return None
+
+    def close(self) -> None:
+        """Use the backend no more: a thread that ends late would open it again, and nobody would close it."""
+        self._is_closed = True
 
     def begin(self, error: Exception) -> None:
         """Note a failure."""
