@@ -30,6 +30,9 @@ pytest_plugins = ["flagsync.testing"]
 # Each run tries the same examples.
 settings.register_profile("flagsync", derandomize=True)
 settings.load_profile("flagsync")
+# Where coverage is measured, a worker is, and the programs that it starts are not.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.pop("COVERAGE_PROCESS_START", None)
 
 DATA = Path(__file__).parent / "data"
 PROGRAMS = Path(__file__).parent / "programs"

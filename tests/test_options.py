@@ -119,7 +119,6 @@ CALLBACKS = ("distinct_id", "property_name", "property_value", "experiment_name"
         lambda given, *, further=1: f"{given}{further}",
         Unsigned(),
     ],
-    ids=ascii,
 )
 def test_callback_of_one_argument_is_accepted_in_any_shape(
     offline: Flagsmith, option: str, callback: Any
@@ -145,7 +144,6 @@ def test_callback_of_one_argument_is_accepted_in_any_shape(
         (generate, "an async function or a generator, which is never awaited or iterated over"),
         (generate_later, "an async function or a generator, which is never awaited or iterated over"),
     ],
-    ids=ascii,
 )
 def test_callback_that_cannot_be_called_with_its_argument_is_refused(
     offline: Flagsmith, option: str, callback: Any, fault: str

@@ -217,6 +217,7 @@ def test_client_collected_in_its_own_threads_delivers_and_ends(
         return identifier
 
     gc.disable()
+    gc.freeze()  # the collections need not look at what was there before
     threading.setprofile(profile)
     try:
         for at in range(CALLS):
@@ -242,6 +243,7 @@ def test_client_collected_in_its_own_threads_delivers_and_ends(
                     assert not thread.is_alive()
     finally:
         threading.setprofile(None)
+        gc.unfreeze()
         gc.enable()
     assert {*mixpanel.profiles} == {f"user_{number}" for number in range(CALLS)}
 

@@ -199,7 +199,6 @@ def test_store_waits_for_another_process_until_the_deadline(
 
 
 def test_writers_of_the_same_keys_never_wait_for_each_other(postgres: PostgresServer, schema: str) -> None:
-    backends = [PostgresBackend(postgres.url(), schema) for _ in range(4)]
     names = [f"user{number}" for number in range(60)]
     second = count(1)
     lock = threading.Lock()
@@ -211,23 +210,21 @@ def test_writers_of_the_same_keys_never_wait_for_each_other(postgres: PostgresSe
                 now = next(second)
             store(backends[place], *(f"{name}={now}" for name in order[:: (-1) ** turn]), second=now)
 
-    def send() -> int:
-        return sum(len(deliver(backends[0])) for _ in range(15))
-
-    with ThreadPoolExecutor(5) as pool:
+    with ExitStack() as stack:
+        backends = [stack.enter_context(closing(PostgresBackend(postgres.url(), schema))) for _ in range(4)]
+        pool = stack.enter_context(ThreadPoolExecutor(4))
         writers = [pool.submit(write, place) for place in range(4)]
-        sender = pool.submit(send)
+        is_written = False
+        while not is_written:
+            is_written = all(writer.done() for writer in writers)
+            while deliver(backends[0]):
+                pass
         assert [writer.result() for writer in writers] == [None] * 4
-        assert sender.result() > 0
-    while deliver(backends[0]):
-        pass
-    totals = backends[0].totals().every
+        totals = backends[0].totals().every
     assert totals.accepted == 4 * 10 * 60
     assert totals.pending == totals.dropped == 0
     [[last]] = postgres.run(f"SELECT count(DISTINCT evaluated_at) FROM {schema}.outbox_latest")
     assert last == 1  # the latest evaluation of each, whoever made it
-    for backend in backends:
-        backend.close()
 
 
 # Rights

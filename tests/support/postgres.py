@@ -191,6 +191,7 @@ def _make_data(directory: Path) -> None:
             "--encoding=utf8",
             "--locale=C",
             "--no-sync",
+            "--set=scram_iterations=1",  # thousands of tests connect
         )
         command = [BIN / "initdb", "-U", "postgres", *options, "-D", directory / "data"]
         subprocess.run([*map(str, command)], check=True, capture_output=True, **_user())

@@ -348,7 +348,6 @@ def test_credentials_none_accepts_every_call(post: Post, store: SQLiteStore) -> 
         5,
         [(USER, "\ud800")],
     ],
-    ids=ascii,
 )
 def test_invalid_credentials_are_an_error_that_does_not_show_them(store: SQLiteStore, credentials: Any) -> None:
     with pytest.raises(ValueError) as raised:
