@@ -102,18 +102,18 @@ class TakesUncertainMessagesForAccepted(ReferenceBackend):
 
 
 class AsksTheSameDestinationAgain(ReferenceBackend):
-    def claim(self, resting: Collection[Destination], limits: Limits) -> list[Message]:
+    def claim(self, resting: Collection[Destination], limits: Limits) -> Sequence[Message]:
         self.turn = -1
         return super().claim(resting, limits)
 
 
 class DisturbsTheResting(ReferenceBackend):
-    def claim(self, resting: Collection[Destination], limits: Limits) -> list[Message]:
+    def claim(self, resting: Collection[Destination], limits: Limits) -> Sequence[Message]:
         return super().claim((), limits)
 
 
 class IgnoresBytes(ReferenceBackend):
-    def claim(self, resting: Collection[Destination], limits: Limits) -> list[Message]:
+    def claim(self, resting: Collection[Destination], limits: Limits) -> Sequence[Message]:
         return super().claim(resting, Limits(max_batch_messages=limits.max_batch_messages))
 
 
@@ -346,7 +346,7 @@ class GivesTailsByPlace(ReferenceBackend):
         super().add(message)
         self.tails.append(message.tail)
 
-    def claim(self, resting: Collection[Destination], limits: Limits) -> list[Message]:
+    def claim(self, resting: Collection[Destination], limits: Limits) -> Sequence[Message]:
         batch = super().claim(resting, limits)
         return [message._replace(tail=tail) for message, tail in zip(batch, self.tails, strict=False)]
 
@@ -384,7 +384,7 @@ class TakesTailsThatBeginAlikeForOne(ReferenceBackend):
 
 
 class IgnoresBytesOfTails(ReferenceBackend):
-    def claim(self, resting: Collection[Destination], limits: Limits) -> list[Message]:
+    def claim(self, resting: Collection[Destination], limits: Limits) -> Sequence[Message]:
         tails = {version: message.tail for version, (message, _) in self.shared.waiting.items()}
         for version, (message, owner) in self.shared.waiting.items():
             self.shared.waiting[version] = message._replace(tail=b""), owner

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,7 +15,7 @@ from flagsmith.models import Flag, Flags
 from flagsmith.offline_handlers import LocalFileHandler
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from flagsync import FlagSync, Stats, outbox_stats
 from flagsync._delivery.destinations import Backoff
@@ -170,7 +170,7 @@ class AnyBackend(RuleBasedStateMachine):
     """Processes that share a store, a file here, and, beside it, a store of the reference: both always say the same."""
 
     processes = 3
-    bounds = StoreBounds(max_pending=4, prune_seconds=-1.0, prune_rows=2)
+    bounds = StoreBounds(max_pending=4, prune_rows=2)
 
     def __init__(self) -> None:
         super().__init__()
@@ -178,8 +178,15 @@ class AnyBackend(RuleBasedStateMachine):
         for module in (change, sqlite, reference_backend):
             self.patch.setattr(module, "time", lambda: self.now)
         self.directory, self.store_beside = TemporaryDirectory(), ReferenceStore(max_pending=4)
-        self.pairs = [self.pair() for _ in range(self.processes)]
-        self.batches: dict[int, tuple[list[Message], list[Message]]] = {}
+        self.pairs = list[tuple[Backend, ReferenceBackend]]()
+        self.batches: dict[int, tuple[Sequence[Message], Sequence[Message]]] = {}
+
+    @initialize(prunes=st.booleans())
+    def begin(self, prunes: bool) -> None:
+        self.bounds = replace(self.bounds, prune_seconds=-1.0 if prunes else 1e6)
+        # A store that prunes forgets rejected messages at once, and the reference never does.
+        self.rejected = "a" if prunes else "r"
+        self.pairs += [self.pair() for _ in range(self.processes)]
 
     def pair(self) -> tuple[Backend, ReferenceBackend]:
         return self.backend(Path(self.directory.name)), ReferenceBackend(self.store_beside)
@@ -187,7 +194,7 @@ class AnyBackend(RuleBasedStateMachine):
     def backend(self, path: Path) -> Backend:
         return SQLiteBackend(path / "outbox.db", self.bounds)
 
-    def contents(self, batch: list[Message]) -> list[Message]:
+    def contents(self, batch: Sequence[Message]) -> list[Message]:
         return [one._replace(version=0) for one in batch]
 
     messages = st.lists(
@@ -258,6 +265,7 @@ class AnyBackend(RuleBasedStateMachine):
         if process not in self.batches or not self.batches[process][0]:
             return
         (one, other), (batch, expected) = self.pairs[process], self.batches.pop(process)
+        fates = [self.rejected if fate == "r" else fate for fate in fates]
         one.settle(*_divided(batch, fates), time.monotonic() + 10)
         other.settle(*_divided(expected, fates), time.monotonic() + 10)
 
@@ -325,7 +333,7 @@ class AnyPostgresBackend(AnyBackend):
     def backend(self, path: Path) -> Backend:
         return PostgresBackend(self.server.url(), schema_of(path), bounds=replace(self.bounds, prune_rows=99))
 
-    def contents(self, batch: list[Message]) -> list[Message]:
+    def contents(self, batch: Sequence[Message]) -> list[Message]:
         """Return what is sent; a message keeps the time of its first evaluation."""
         return [one._replace(evaluated_at=0.0) for one in super().contents(batch)]
 
@@ -334,7 +342,7 @@ class AnyPostgresBackend(AnyBackend):
         self.server.run(f"DROP SCHEMA IF EXISTS {schema_of(Path(self.directory.name))} CASCADE")
 
 
-def _divided(batch: list[Message], fates: list[str]) -> tuple[list[Message], list[Message], list[Message]]:
+def _divided(batch: Sequence[Message], fates: list[str]) -> tuple[list[Message], list[Message], list[Message]]:
     """Return what is accepted, rejected, and to be last of a batch; the rest is kept."""
     by_fate = {fate: list[Message]() for fate in "arlk"}
     for one, fate in zip(batch, fates, strict=False):

@@ -1,6 +1,6 @@
 """What a PostgreSQL backend does beyond the contract: clocks of hosts, bounds, tables."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from itertools import count
 from math import inf
@@ -51,7 +51,7 @@ class Host:
             at = monotonic() + self._ahead - ago - BEGAN
             return not self.backend.store([], [], [repeat(key, 1, at)], monotonic() + LONG)
 
-    def claim(self) -> list[Message]:
+    def claim(self) -> Sequence[Message]:
         with self._patch.context() as patch:
             self._set_clock(patch)
             assert self.backend.try_acquire_lease()
@@ -97,7 +97,7 @@ def store(backend: PostgresBackend, *states: str, second: float = 1.0, **others:
     backend.store([message(text, second, **others) for text in states], [], [], monotonic() + LONG)
 
 
-def claim(backend: PostgresBackend) -> list[Message]:
+def claim(backend: PostgresBackend) -> Sequence[Message]:
     assert backend.try_acquire_lease()
     return backend.claim([], Limits())
 

@@ -27,7 +27,7 @@ def locked(path: Path) -> Iterator[sqlite3.Connection]:
         yield connection
 
 
-def entries(connection: sqlite3.Connection) -> list[str]:
+def entries(connection: sqlite3.Connection | sqlite3.Cursor) -> list[str]:
     return [text for [text] in connection.execute("SELECT text FROM entries ORDER BY rowid")]
 
 

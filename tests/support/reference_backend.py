@@ -8,7 +8,8 @@ from math import inf
 from time import monotonic, time
 
 from flagsync._outbox.backend import Status, StoreTotals, Totals
-from flagsync._outbox.contract import Destination, Limits, Message, Repeat, fitting
+from flagsync._outbox.batch import fitting
+from flagsync._outbox.contract import Destination, Limits, Message, Repeat
 
 Slot = tuple[Destination, str]
 _numbers = count(1)
@@ -165,7 +166,7 @@ class ReferenceBackend:
         if (last := self.last(message)) is not None and last.version == message.version:
             del self.shared.last[message.destination, message.key]
 
-    def claim(self, resting: Collection[Destination], limits: Limits) -> list[Message]:
+    def claim(self, resting: Collection[Destination], limits: Limits) -> Sequence[Message]:
         places = [*range(self.turn + 1, len(self.shared.destinations)), *range(self.turn + 1)]
         for place in places:
             destination = self.shared.destinations[place]
@@ -283,7 +284,7 @@ class UnreliableBackend(ReferenceBackend):
             raise OSError("no answer came")
         return new
 
-    def claim(self, resting: Collection[Destination], limits: Limits) -> list[Message]:
+    def claim(self, resting: Collection[Destination], limits: Limits) -> Sequence[Message]:
         self.begin("claim")
         return super().claim(resting, limits)
 

@@ -4,7 +4,7 @@ Guarantee: a file that is not there is not made, and reading changes nothing: ne
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Annotated, NamedTuple
 
@@ -47,7 +47,7 @@ class Store(NamedTuple):
         with _failing():
             return Store(self.backend, self.backend.totals(), self.backend.status(()))
 
-    def waiting(self, most: int = ALL) -> Iterator[list[Message]]:
+    def waiting(self, most: int = ALL) -> Iterator[Sequence[Message]]:
         """Return what waits for each destination, at most so many messages of each, oldest first.
 
         ``claim`` only reads. Nothing of it is settled, and this process does not acquire the lease.

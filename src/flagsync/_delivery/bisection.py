@@ -25,10 +25,9 @@ class Bisection:
 
     def __init__(self, batch: Sequence[Message], last: Container[int] = ()) -> None:
         self._whole, self._parts = batch, [batch]
-        self._first = [message for message in batch if message.version not in last]
-        self._last = [message for message in batch if message.version in last]
+        self._first, self._last = _divided(batch, last)
         self._looks_elsewhere = self._goes_deeper = False
-        self.accepted: list[Message] = []
+        self.accepted: Sequence[Message] = []
         self.rejected: list[Message] = []
 
     @property
@@ -53,9 +52,9 @@ class Bisection:
 
     def accept(self, part: Sequence[Message]) -> None:
         """Note that a part was accepted."""
-        self.accepted += part
+        self.accepted = [*self.accepted, *part] if self.accepted else part
         if len(part) == len(self._whole):
-            self._last = []
+            self._last = ()
         self._add_last()
 
     def refuse(self, part: Sequence[Message], bad: Collection[int] = ()) -> None:
@@ -67,9 +66,9 @@ class Bisection:
         """
         is_whole = len(part) == len(self._whole)
         if bad:
-            for place, message in enumerate(part):
-                (self.rejected if place in bad else self.accepted).append(message)
-            self._last = [] if is_whole else self._last
+            self.rejected += [one for place, one in enumerate(part) if place in bad]
+            self.accepted = [*self.accepted, *(one for place, one in enumerate(part) if place not in bad)]
+            self._last = () if is_whole else self._last
             self._add_last()
             return
         if self._last and is_whole:
@@ -88,4 +87,12 @@ class Bisection:
     def _add_last(self) -> None:
         if self._last:
             self._parts.append(self._last)
-            self._last = []
+            self._last = ()
+
+
+def _divided(batch: Sequence[Message], last: Container[int]) -> tuple[Sequence[Message], Sequence[Message]]:
+    """Return the messages to try first, and those to try after them."""
+    if not last:
+        return batch, ()
+    first = [message for message in batch if message.version not in last]
+    return first, [message for message in batch if message.version in last]

@@ -33,7 +33,7 @@ class _OpenFiles:
     def __init__(self, inherited: "_OpenFiles | None") -> None:
         self.lock = threading.RLock()
         self.files: weakref.WeakSet[SharedFile] = weakref.WeakSet()
-        self.released = deque[sqlite3.Connection]()  # of garbage-collected files
+        self.released = deque[sqlite3.Cursor]()  # of garbage-collected files
         # SQLite notes its locks in memory. A fork copies the notes, but the child does not have the locks. The child's
         # own children get the notes, too.
         self.unusable: set[str] = set()
@@ -47,7 +47,7 @@ class _OpenFiles:
         """Close the connections that finalizers have left."""
         while self.released:
             with suppress(IndexError):  # another thread was faster
-                self.released.popleft().close()
+                self.released.popleft().connection.close()
 
 
 class _Fork(threading.local):
@@ -70,7 +70,8 @@ class SharedFile:
         self._kind = kind
         self._lock = threading.RLock()  # held while the connection is used
         self._process = _open_files.get()
-        self._connection: sqlite3.Connection | None = None
+        # The only one of its connection, which keeps a reference to each: one more for the garbage collector to follow.
+        self._cursor: sqlite3.Cursor | None = None
         self._identity: tuple[int, int] | None = None
         with self._process.lock:
             self._process.files.add(self)
@@ -78,17 +79,17 @@ class SharedFile:
     @property
     def is_connected(self) -> bool:
         """Whether it has an open connection."""
-        return self._connection is not None
+        return self._cursor is not None
 
     @contextmanager
-    def read(self, deadline: float) -> Iterator[sqlite3.Connection]:
-        """Use the connection. An error closes it, and the next call opens it again."""
+    def read(self, deadline: float) -> Iterator[sqlite3.Cursor]:
+        """Use the connection through its only cursor. An error closes it, and the next call opens it again."""
         with self._lock, self._disconnect_on_error():
             yield self._open(deadline)
 
     @contextmanager
-    def write(self, deadline: float) -> Iterator[sqlite3.Connection]:
-        """Use the connection in a transaction, which is committed at the end.
+    def write(self, deadline: float) -> Iterator[sqlite3.Cursor]:
+        """Use the connection, as ``read`` does, in a transaction, which is committed at the end.
 
         Raises:
             sqlite3.OperationalError: Another process kept the file locked until the deadline.
@@ -97,8 +98,8 @@ class SharedFile:
             while True:
                 stack.enter_context(self._lock)
                 with self._disconnect_on_error():
-                    connection = self._open(deadline)
-                    has_begun = begin(connection)
+                    cursor = self._open(deadline)
+                    has_begun = begin(cursor)
                 if has_begun:
                     break
                 stack.close()  # so that other threads get their turn
@@ -106,15 +107,15 @@ class SharedFile:
                     raise sqlite3.OperationalError("another process keeps the file locked")
                 sleep(PAUSE_SECONDS)
             with self._disconnect_on_error():
-                yield connection
-                connection.commit()
+                yield cursor
+                cursor.connection.commit()
 
     def disconnect(self) -> None:
         """Close the connection until it is needed again."""
         with self._lock:
-            if self._connection is not None:
-                connection, self._connection = self._connection, None
-                connection.close()
+            if self._cursor is not None:
+                cursor, self._cursor = self._cursor, None
+                cursor.connection.close()
 
     def close(self) -> None:
         """Release the lease and close the connection, until they are needed again."""
@@ -124,9 +125,9 @@ class SharedFile:
     def abandon(self) -> None:
         """Release what a garbage-collected store held. For finalizers: takes no lock, and does not call SQLite."""
         self.lease.release()
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            self._process.released.append(connection)
+        cursor, self._cursor = self._cursor, None
+        if cursor is not None:
+            self._process.released.append(cursor)
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -144,16 +145,16 @@ class SharedFile:
             self.disconnect()  # this rolls back
             raise
 
-    def _open(self, deadline: float) -> sqlite3.Connection:
-        if self._connection and identity(self.path) != self._identity:
+    def _open(self, deadline: float) -> sqlite3.Cursor:
+        if self._cursor and identity(self.path) != self._identity:
             self.disconnect()  # the file was removed or replaced
-        if self._connection is None:
+        if self._cursor is None:
             if self.path in self._process.unusable:
                 raise OSError(INHERITED)
             self._process.close_released()
-            self._connection = connect(self.path, self._kind, deadline)
+            self._cursor = connect(self.path, self._kind, deadline).cursor()
             self._identity = identity(self.path)
-        return self._connection
+        return self._cursor
 
 
 _open_files: PerProcess[_OpenFiles] = PerProcess(_OpenFiles)

@@ -99,10 +99,10 @@ def prepare(path: str, kind: Format, busy_seconds: float = BUSY_SECONDS) -> sqli
     return connection
 
 
-def begin(connection: sqlite3.Connection) -> bool:
+def begin(file: sqlite3.Connection | sqlite3.Cursor) -> bool:
     """Begin to write; False if another process writes for longer than ``BUSY_TIMEOUT_SECONDS``."""
     try:
-        connection.execute("BEGIN IMMEDIATE")
+        file.execute("BEGIN IMMEDIATE")
     except sqlite3.OperationalError as error:
         if not is_busy(error):
             raise
@@ -123,9 +123,9 @@ def identity(path: str) -> tuple[int, int] | None:
     return None
 
 
-def read(connection: sqlite3.Connection, query: str, *values: object) -> int:
+def read(file: sqlite3.Connection | sqlite3.Cursor, query: str, *values: object) -> int:
     """Return the first column of the first row, as a number."""
-    return int(connection.execute(query, values).fetchone()[0])
+    return int(file.execute(query, values).fetchall()[0][0])
 
 
 def _check_system() -> None:

@@ -139,7 +139,7 @@ class Backend(Protocol):
             deadline: How long to wait for other processes: until this time of ``time.monotonic()``.
         """
 
-    def claim(self, resting: Collection[Destination], limits: Limits) -> list[Message]:
+    def claim(self, resting: Collection[Destination], limits: Limits) -> Sequence[Message]:
         """Return the oldest waiting messages that fit into one request.
 
         All go to one destination that does not rest; destinations take turns. The messages stay pending until they are

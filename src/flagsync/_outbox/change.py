@@ -31,7 +31,7 @@ class Change:
         process: The name of this process's account.
     """
 
-    def __init__(self, file: sqlite3.Connection, process: str) -> None:
+    def __init__(self, file: sqlite3.Cursor, process: str) -> None:
         self._file, self._process = file, process
         self._now, self._clock, self._account = time(), monotonic(), 0
         self._tally = Tally()

@@ -137,17 +137,6 @@ class Limits:
     flush_interval_seconds: float = 1.0
 
 
-def fitting(messages: Iterable[Message], limits: Limits) -> list[Message]:
-    """Return the first messages that fit into one request; one at least."""
-    batch, size = list[Message](), 1  # two brackets, and a comma between messages
-    for message in messages:
-        size += len(message.body) + len(message.tail) + 1
-        if len(batch) == limits.max_batch_messages or (batch and size > limits.max_batch_bytes):
-            break
-        batch.append(message)
-    return batch
-
-
 def count_events(messages: Iterable[Message]) -> int:
     """Return how many messages do not replace others."""
     return sum(not message.replaces for message in messages)

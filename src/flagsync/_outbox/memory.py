@@ -11,6 +11,7 @@ from math import inf
 
 from flagsync._clock import monotonic
 from flagsync._oldest import first_of
+from flagsync._outbox.batch import fitting, message_of
 from flagsync._outbox.contract import (
     Absences,
     Claim,
@@ -21,9 +22,8 @@ from flagsync._outbox.contract import (
     Message,
     Repeat,
     count_events,
-    fitting,
 )
-from flagsync._outbox.queue import UNKNOWN, Flying, Queue, evaluated_again, message_of, slot_of
+from flagsync._outbox.queue import UNKNOWN, Entry, Queue, evaluated_again, slot_of
 from flagsync._report import MAX_PENDING_REACHED, Outage, Reporter
 from flagsync._stats import Ledger
 
@@ -43,7 +43,8 @@ class MemoryOutbox:
         self._limits, self._ledger, self._report = limits, ledger, report
         self._lock = threading.RLock()  # held while dictionaries change, and never while calling out
         self._queues: dict[Destination, Queue] = {}
-        self._in_flight: dict[str, Flying] = {}  # by slot
+        self._in_flight: dict[str, Entry] = {}  # by slot
+        self._flying_to = Destination("")
         self._absences: dict[Destination, dict[str, float]] = {}
         self._version = 0
         self._is_abandoned = False
@@ -116,9 +117,9 @@ class MemoryOutbox:
                 self._end(message, -inf)
             self._count("delivered", accepted)
             self._count("rejected", rejected)
-            left, self._in_flight = [*self._in_flight.values()], {}
-            for destination, slot, entry in left if last else reversed(left):
-                queue = self._queue(destination)
+            left, self._in_flight = [*self._in_flight.items()], {}
+            for slot, entry in left if last else reversed(left):
+                queue = self._queue(self._flying_to)
                 if not queue.put_back(slot, entry, last=last):
                     self._ledger.count("superseded")
                 self._keep_bounds(queue)
@@ -129,8 +130,11 @@ class MemoryOutbox:
     def is_settled(self, mark: Mark) -> bool:
         with self._lock:
             waiting = (entry for queue in self._queues.values() for entry in queue.waiting.values())
-            flying = (entry for _, _, entry in self._in_flight.values())
-            return all(version > mark.memory for entries in (flying, waiting) for *_, version, _ in entries)
+            return all(
+                version > mark.memory
+                for entries in (self._in_flight.values(), waiting)
+                for *_, version, _ in entries
+            )
 
     def has_pending(self) -> bool:
         return bool(len(self) or self._in_flight)
@@ -141,7 +145,7 @@ class MemoryOutbox:
     def waits_since(self) -> float:
         flying = first_of(self._in_flight.values())
         since = [queue.waits_since() for queue in [*self._queues.values()]]
-        return min(*since, inf, inf if flying is None else flying.entry[-1])
+        return min(*since, inf, inf if flying is None else flying[-1])
 
     def outages(self) -> Sequence[Outage]:
         return ()  # memory does not fail
@@ -199,9 +203,8 @@ class MemoryOutbox:
         """Note that a pending message was evaluated again, with an equal result."""
         self._queue(destination).bring_forward(key, evaluation, evaluated_at)
         flying = self._in_flight.get(key)
-        if flying is not None and flying.destination == destination:
-            again = evaluated_again(flying.entry, evaluation, evaluated_at)
-            self._in_flight[key] = flying._replace(entry=again)
+        if flying is not None and self._flying_to == destination:
+            self._in_flight[key] = evaluated_again(flying, evaluation, evaluated_at)
 
     def _queue(self, destination: Destination) -> "Queue":
         if (queue := self._queues.get(destination)) is None:
@@ -216,10 +219,10 @@ class MemoryOutbox:
 
     def _take(self, destination: Destination, queue: "Queue") -> Claim:
         batch = fitting((message_of(entry, destination) for entry in queue.waiting.values()), self._limits)
+        self._flying_to = destination
         for message in batch:
             slot = slot_of(message.key, message.replaces, message.version)
-            self._in_flight[slot] = Flying(destination, slot, queue.waiting[slot])
-            queue.remove(slot)
+            self._in_flight[slot] = queue.remove(slot)
         self._queues[destination] = self._queues.pop(destination)  # destinations take turns
         return Claim(batch, has_more=bool(queue.waiting))
 
@@ -234,8 +237,7 @@ class MemoryOutbox:
 
     def _keep_bounds(self, queue: "Queue") -> None:
         # Messages in flight to the same destination count, too, but there is always room for the newest one.
-        flying = first_of(self._in_flight.values())
-        is_own = flying is not None and self._queues.get(flying.destination) is queue
+        is_own = self._queues.get(self._flying_to) is queue
         room = self._limits.max_pending - (len(self._in_flight) if is_own else 0)
         bound = 0 if self._is_abandoned else max(1, room)
         while len(queue.waiting) > bound:

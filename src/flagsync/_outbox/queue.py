@@ -6,11 +6,11 @@ Guarantee: both are text, bytes, numbers and exact tuples of those, which cost t
 from collections import OrderedDict
 from collections.abc import Iterable
 from math import inf
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 from flagsync._clock import monotonic
 from flagsync._oldest import first_of
-from flagsync._outbox.contract import Destination, Message
+from flagsync._outbox.contract import Message
 from flagsync._recent import Recent
 
 Entry: TypeAlias = tuple[str, bytes, bytes, float, float, int | None, bytes, bool, int, float]
@@ -21,14 +21,6 @@ The other time is that of its last evaluation: an equal message does not take it
 Known: TypeAlias = tuple[int | None, bytes, float]
 """The last message of a key that Mixpanel has or will get: its evaluation, its fingerprint, and when it expires."""
 UNKNOWN: Known = (None, b"", -inf)
-
-
-class Flying(NamedTuple):
-    """A message in flight: where it goes, and what takes which slot of the queue again if it is not settled."""
-
-    destination: Destination
-    slot: str
-    entry: Entry
 
 
 class Queue:
@@ -112,10 +104,6 @@ def size_of(entry: Entry) -> int:
 def slot_of(key: str, replaces: bool, version: int) -> str:  # noqa: FBT001 - as in a message
     """Return the slot of a message: its key or, if it replaces no other one, a text of its own."""
     return key if replaces else f"{key}\0{version}"
-
-
-def message_of(entry: Entry, destination: Destination) -> Message:
-    return Message._make((*entry[:4], destination, *entry[4:9]))
 
 
 def evaluated_again(entry: Entry, evaluation: int | None, evaluated_at: float) -> Entry:

@@ -24,7 +24,7 @@ class Rows:
         """Note the time of a later evaluation with the same result."""
         self.touched.append((boot, message.evaluated_at, message.evaluation, row.version))
 
-    def write(self, file: sqlite3.Connection) -> None:
+    def write(self, file: sqlite3.Cursor) -> None:
         """Write the rows, in an order that leaves each key only one latest row."""
         file.executemany(sql.NOT_LATEST, self.older)
         file.executemany(sql.TOUCH, self.touched)

@@ -6,6 +6,7 @@ whatever the size of the file. Boundary: local file systems, whose locks the ker
 
 import os
 import sqlite3
+from collections import defaultdict
 from collections.abc import Collection, Generator, Iterator, Sequence
 from contextlib import closing
 from os import PathLike
@@ -17,8 +18,9 @@ from flagsync._files.shared import SharedFile
 from flagsync._files.sqlite import BUSY_SECONDS, prepare, read
 from flagsync._outbox import schema as sql
 from flagsync._outbox.backend import LONG_AGO, Status, StoreTotals, totals_of, waited_seconds
+from flagsync._outbox.batch import fitting
 from flagsync._outbox.change import NEVER, Change
-from flagsync._outbox.contract import Absences, Destination, Limits, Message, Repeat, fitting
+from flagsync._outbox.contract import Absences, Destination, Limits, Message, Repeat
 from flagsync._outbox.options import StoreBounds, checked
 from flagsync._outbox.rows import unescaped
 from flagsync._outbox.schema import OUTBOX
@@ -68,7 +70,7 @@ class SQLiteBackend:
             change.finish()
         return new
 
-    def claim(self, resting: Collection[Destination], limits: Limits) -> list[Message]:
+    def claim(self, resting: Collection[Destination], limits: Limits) -> Sequence[Message]:
         with self._file.read(monotonic() + BUSY_SECONDS) as file:
             for number, *where in file.execute(sql.IN_TURN, (self._claimed.destination,)).fetchall():
                 if (destination := Destination(*where)) in resting:
@@ -78,7 +80,7 @@ class SQLiteBackend:
                 if batch:
                     self._claimed = _Claimed(read(file, sql.STORE), number)
                     return batch
-        return []
+        return ()
 
     def settle(
         self,
@@ -101,7 +103,7 @@ class SQLiteBackend:
             file.execute("BEGIN")  # one snapshot for all queries
             numbers = [number for where in destinations for [number] in file.execute(sql.DESTINATION, where)]
             firsts = [first for number in numbers for [first] in file.execute(sql.FIRST, (number,)) if first]
-            account, *own = file.execute(sql.OWN_TOTALS, (self._process.get(),)).fetchone() or (0,)
+            [[account, *own]] = file.execute(sql.OWN_TOTALS, (self._process.get(),)).fetchall() or [(0,)]
             own_totals, own_events = totals_of(own)
             status = Status(
                 store=read(file, sql.STORE),
@@ -114,7 +116,7 @@ class SQLiteBackend:
                 last_version=read(file, sql.LAST),
                 silent_seconds=self._file.lease.silent_seconds(),
             )
-            file.rollback()
+            file.connection.rollback()
         return status
 
     def totals(self) -> StoreTotals:
@@ -131,7 +133,7 @@ class SQLiteBackend:
     def close(self) -> None:
         self._file.close()
 
-    def _prune(self, file: sqlite3.Connection, change: Change) -> None:
+    def _prune(self, file: sqlite3.Cursor, change: Change) -> None:
         """Forget some messages that were remembered too long, or are beyond the bound."""
         excess = read(file, sql.ALL_REMEMBERED) - self._bounds.max_remembered
         if excess <= 0 and monotonic() - self._pruned_at < self._bounds.prune_seconds:
@@ -158,29 +160,27 @@ class _Claimed(NamedTuple):
     destination: int = 0
 
 
-def read_totals(file: sqlite3.Connection) -> StoreTotals:
+def read_totals(file: sqlite3.Connection | sqlite3.Cursor) -> StoreTotals:
     """Return what became of all messages in a file."""
     return StoreTotals(*totals_of(file.execute(sql.ALL_TOTALS).fetchone()), _oldest_seconds(file))
 
 
 def _of_different_keys(messages: Sequence[Message]) -> Iterator[list[Message]]:
     """Split messages, in their order, into parts in which no key occurs twice."""
-    part, keys = list[Message](), set[tuple[Destination, str]]()
+    part, keys = list[Message](), defaultdict[Destination, set[str]](set)
     for message in messages:
-        if (key := (message.destination, message.key)) in keys:
+        if message.key in keys[message.destination]:
             yield part
-            part, keys = [], set()
+            part, keys = [], defaultdict(set)
         part.append(message)
-        keys.add(key)
+        keys[message.destination].add(message.key)
     yield part
 
 
-def _messages(
-    file: sqlite3.Connection, number: int, destination: Destination, limit: int
-) -> Generator[Message]:
+def _messages(file: sqlite3.Cursor, number: int, destination: Destination, limit: int) -> Generator[Message]:
     """Return the oldest messages that wait for a destination."""
     tails = dict[int, bytes]()
-    with closing(file.execute(sql.OLDEST, (number, limit))) as rows:
+    with closing(file.connection.execute(sql.OLDEST, (number, limit))) as rows:
         for key, fingerprint, body, evaluated_at, resend_after_seconds, tail, replaces, version in rows:
             if tail not in tails:
                 [tails[tail]] = file.execute(sql.TAIL_CONTENT, (tail,)).fetchone()
@@ -197,7 +197,7 @@ def _messages(
             )
 
 
-def _oldest_seconds(file: sqlite3.Connection) -> float:
+def _oldest_seconds(file: sqlite3.Connection | sqlite3.Cursor) -> float:
     """Return how long the first message has waited; 0.0 if none waits."""
     if (first := _first_version(file)) is None:
         return 0.0
@@ -205,7 +205,7 @@ def _oldest_seconds(file: sqlite3.Connection) -> float:
     return waited_seconds(time() - waits_since)
 
 
-def _first_version(file: sqlite3.Connection) -> int | None:
+def _first_version(file: sqlite3.Connection | sqlite3.Cursor) -> int | None:
     """Return the lowest pending version; None if there is none."""
     numbers = [number for [number] in file.execute(sql.BUSY_DESTINATIONS).fetchall()]
     firsts = [version for number in numbers for [version] in file.execute(sql.FIRST, (number,)) if version]

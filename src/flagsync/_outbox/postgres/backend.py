@@ -76,7 +76,7 @@ class PostgresBackend:
                 new += change.confirm([one for one in part if isinstance(one, Repeat)])
         return new
 
-    def claim(self, resting: Collection[Destination], limits: Limits) -> list[Message]:
+    def claim(self, resting: Collection[Destination], limits: Limits) -> Sequence[Message]:
         with self._database.transaction() as transaction:
             for turn in turns(transaction, self._claimed.number):
                 if turn.destination not in resting:
@@ -84,7 +84,7 @@ class PostgresBackend:
                     if batch:
                         self._claimed = _Claimed(turn.store, turn.number, batch[0].version)
                         return batch
-        return []
+        return ()
 
     def settle(
         self,

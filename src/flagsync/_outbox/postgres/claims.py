@@ -1,10 +1,11 @@
 """What a sender gets from an outbox in PostgreSQL."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from flagsync._clock import monotonic
-from flagsync._outbox.contract import Destination, Limits, Message, fitting
+from flagsync._outbox.batch import fitting
+from flagsync._outbox.contract import Destination, Limits, Message
 from flagsync._outbox.postgres import schema as sql
 from flagsync._outbox.postgres.rows import as_text, destination_of
 from flagsync._postgres.database import EmptyError, Transaction
@@ -37,7 +38,7 @@ def turns(transaction: Transaction, last_number: int) -> Iterator[Turn]:
     return map(Turn._make, transaction.rows(sql.IN_TURN, last_number))
 
 
-def claim(transaction: Transaction, turn: Turn, limits: Limits, boot: int) -> list[Message]:
+def claim(transaction: Transaction, turn: Turn, limits: Limits, boot: int) -> Sequence[Message]:
     """Return the oldest messages of a destination that fit into one request.
 
     They have the time of their first evaluation, on the clock of this host.

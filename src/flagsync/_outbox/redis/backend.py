@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 
 from flagsync._clock import monotonic
 from flagsync._outbox.backend import Status, StoreTotals, Totals, totals_of, waited_seconds
+from flagsync._outbox.batch import fitting
 from flagsync._outbox.boot import boot_number
-from flagsync._outbox.contract import Absences, Destination, Limits, Message, Repeat, fitting
+from flagsync._outbox.contract import Absences, Destination, Limits, Message, Repeat
 from flagsync._outbox.options import StoreBounds, checked
 from flagsync._outbox.redis.advice import advice
 from flagsync._outbox.redis.keys import check_namespace, keys_of
@@ -69,7 +70,7 @@ class RedisBackend:
             new += (part.repeats[place - 1] for place in places)
         return new
 
-    def claim(self, resting: Collection[Destination], limits: Limits) -> list[Message]:
+    def claim(self, resting: Collection[Destination], limits: Limits) -> Sequence[Message]:
         return fitting(self._waiting(self._process.get(), resting, limits), limits)
 
     def settle(

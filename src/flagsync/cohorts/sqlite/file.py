@@ -41,13 +41,13 @@ class CohortFile:
         )
 
     @contextmanager
-    def read(self) -> Iterator[sqlite3.Connection]:
+    def read(self) -> Iterator[sqlite3.Cursor]:
         """Use the connection that reads."""
         with _unavailable(), self._connections.get().reading.read(self._deadline()) as connection:
             yield connection
 
     @contextmanager
-    def write(self) -> Iterator[sqlite3.Connection]:
+    def write(self) -> Iterator[sqlite3.Cursor]:
         """Use the connection that writes, in a transaction that is committed at the end."""
         with _unavailable(), self._connections.get().writing.write(self._deadline()) as connection:
             yield connection

@@ -53,7 +53,7 @@ class LogTables:
         now: The time in seconds.
     """
 
-    def __init__(self, file: sqlite3.Connection, name: str, now: float) -> None:
+    def __init__(self, file: sqlite3.Cursor, name: str, now: float) -> None:
         self._file, self._name, self._now = file, name, now
 
     @cached_property

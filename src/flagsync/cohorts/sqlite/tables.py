@@ -23,7 +23,7 @@ class CohortTables:
         file: A connection in a transaction.
     """
 
-    def __init__(self, file: sqlite3.Connection) -> None:
+    def __init__(self, file: sqlite3.Cursor) -> None:
         self._file = file
 
     def version(self) -> int:

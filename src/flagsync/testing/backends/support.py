@@ -126,7 +126,7 @@ def claim(
     resting: Sequence[Destination] = (),
 ) -> list[Message]:
     assert backend.try_acquire_lease()
-    batch = backend.claim(resting, limits)
+    batch = [*backend.claim(resting, limits)]
     assert len({message.destination for message in batch}) <= 1
     assert_adds_up(backend)
     return batch
