@@ -33,6 +33,8 @@ settings.load_profile("flagsync")
 # Where coverage is measured, a worker is, and the programs that it starts are not.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.pop("COVERAGE_PROCESS_START", None)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell has started this in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which the programs inherit as the default
 
 DATA = Path(__file__).parent / "data"
 PROGRAMS = Path(__file__).parent / "programs"
