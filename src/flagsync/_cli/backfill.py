@@ -86,7 +86,6 @@ def backfill(
         raise typer.Exit(WRONG)
 
 
-@failing_on(OSError)
 @contextmanager
 def _client(document: Path | None, *, dry_run: bool) -> Iterator[tuple[FlagSync, str]]:
     """Build the client of the environment and close it; with it, yield what tells Mixpanel projects apart."""

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from flagsync._cli.failure import Failure
+from flagsync._cli.failure import Failure, failing_on
 from flagsync._cli.rows.source import STDIN
 from flagsync._rules import is_number
 
@@ -32,6 +32,7 @@ Rejects = Annotated[
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Read each row and send nothing.")]
 
 
+@failing_on(OSError)
 def check_files(
     file: Path, checkpoint: Path | None, rejects: Path | None, rate: float, *, dry_run: bool
 ) -> None:
