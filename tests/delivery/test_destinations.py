@@ -176,6 +176,6 @@ def test_bisection_tries_what_was_refused_alone_last_until_that_is_true_of_all_m
     health.note_refused([ann])
     assert health.bisection([ann, bob])._last == [ann]
     health.note_refused([bob])
-    assert not health.bisection([ann, bob])._last
+    assert health.bisection([ann, bob])._last == []
     health.note_refused([ann])
     assert health.bisection([ann, bob])._last == [ann]

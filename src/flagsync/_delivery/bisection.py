@@ -54,7 +54,7 @@ class Bisection:
         """Note that a part was accepted."""
         self.accepted = [*self.accepted, *part] if self.accepted else part
         if len(part) == len(self._whole):
-            self._last = ()
+            self._last = []
         self._add_last()
 
     def refuse(self, part: Sequence[Message], bad: Collection[int] = ()) -> None:
@@ -68,7 +68,7 @@ class Bisection:
         if bad:
             self.rejected += [one for place, one in enumerate(part) if place in bad]
             self.accepted = [*self.accepted, *(one for place, one in enumerate(part) if place not in bad)]
-            self._last = () if is_whole else self._last
+            self._last = [] if is_whole else self._last
             self._add_last()
             return
         if self._last and is_whole:
@@ -87,12 +87,12 @@ class Bisection:
     def _add_last(self) -> None:
         if self._last:
             self._parts.append(self._last)
-            self._last = ()
+            self._last = []
 
 
 def _divided(batch: Sequence[Message], last: Container[int]) -> tuple[Sequence[Message], Sequence[Message]]:
     """Return the messages to try first, and those to try after them."""
     if not last:
-        return batch, ()
+        return batch, []
     first = [message for message in batch if message.version not in last]
     return first, [message for message in batch if message.version in last]

@@ -7,6 +7,7 @@ collector nothing. Boundary: they are lost with the process.
 import threading
 from collections.abc import Collection, Generator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from math import inf
 
 from flagsync._clock import monotonic
@@ -220,8 +221,7 @@ class MemoryOutbox:
     def _take(self, destination: Destination, queue: "Queue") -> Claim:
         batch = fitting((message_of(entry, destination) for entry in queue.waiting.values()), self._limits)
         self._flying_to = destination
-        for message in batch:
-            slot = slot_of(message.key, message.replaces, message.version)
+        for slot in [*islice(queue.waiting, len(batch))]:
             self._in_flight[slot] = queue.remove(slot)
         self._queues[destination] = self._queues.pop(destination)  # destinations take turns
         return Claim(batch, has_more=bool(queue.waiting))

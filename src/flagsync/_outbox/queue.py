@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 from flagsync._clock import monotonic
 from flagsync._oldest import first_of
+from flagsync._outbox.batch import content_of
 from flagsync._outbox.contract import Message
 from flagsync._recent import Recent
 
@@ -39,7 +40,7 @@ class Queue:
         slot = slot_of(message.key, message.replaces, version)
         if replaced := slot in self.waiting:
             self.remove(slot)
-        self._insert(slot, (*message[:4], *message[5:9], version, message.evaluated_at))
+        self._insert(slot, (*content_of(message)[:-1], version, message.evaluated_at))
         return replaced
 
     def put_back(self, slot: str, entry: Entry, *, last: bool) -> bool:

@@ -210,6 +210,7 @@ def test_request_that_ends_after_a_later_one_is_made_good(setup: Setup, *, is_si
         assert writer.flush(0.1) is False  # it is not sure
         if set(setup.server.traits.values()) == {False}:
             break
+    assert set(setup.server.traits.values()) == {False}
     assert setup.server.finish() == 1
     assert set(setup.server.traits.values()) == {True}
     assert setup.pass_time(writer)
