@@ -107,3 +107,15 @@ def test_per_process_gives_threads_that_race_the_same_object() -> None:
     objects = PerProcess[object](make, lambda own, _: told.append(own))
     assert objects.get() is not made[0]
     assert told == [objects.get()]
+
+
+def test_thread_of_a_child_that_comes_second_does_not_get_the_object_of_the_parent() -> None:
+    class Raced(_process._PidMark):
+        def __getitem__(self, item: int) -> int:
+            objects._find_or_make()  # what another thread does meanwhile
+            return super().__getitem__(item)
+
+    objects = PerProcess[object](lambda _: object())
+    objects._mark = Raced()
+    parent = objects.get()
+    assert in_child(lambda: objects.get() is not parent)

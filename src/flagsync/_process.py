@@ -55,9 +55,11 @@ class PerProcess(Generic[T]):
 
     def get(self) -> T:
         """Return the object of this process."""
-        # Measured: reading the mark costs 0.02 µs and getpid() 0.18 µs, in a call of 2 µs.
-        own = self._own
-        return own if self._mark[0] and own is not None else self._find_or_make()
+        # Measured: reading the mark costs 0.02 µs and getpid() 0.18 µs, in a call of 2 µs. The mark is read first:
+        # another thread of a child may replace the parent's object and set the mark between the two.
+        if self._mark[0] and (own := self._own) is not None:
+            return own
+        return self._find_or_make()
 
     def existing(self) -> T | None:
         """Return the object of this process if it has made one."""

@@ -1,7 +1,9 @@
 """Calls that wait to be encoded: which of them count, how many wait, and who must wake the thread."""
 
+import threading
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from math import inf
 from typing import Any
 
@@ -98,6 +100,30 @@ def test_inbox_counts_calls_wherever_they_are() -> None:
     assert (calls.inbox.submitted, len(calls.inbox)) == (5, 2)
     calls.collected()
     assert (calls.inbox.submitted, calls.inbox.has_calls()) == (5, False)
+
+
+def test_call_that_is_being_taken_is_counted_once() -> None:
+    class Slow(deque[Call | Exposure]):
+        def popleft(self) -> Call | Exposure:
+            call = super().popleft()
+            popped.set()
+            counting.wait(10)
+            return call
+
+    calls, popped, counting = Calls(), threading.Event(), threading.Event()
+    calls.inbox.calls = Slow()
+    calls.add("u", "v")
+    with ThreadPoolExecutor() as threads:
+        collected = threads.submit(calls.inbox.collect)
+        popped.wait(10)
+        counts = [
+            threads.submit(calls.inbox.submitted_apart),
+            threads.submit(lambda: (calls.inbox.submitted, 0)),
+        ]
+        wait(counts, timeout=0.05)  # a count that does not wait for the lock is there by now
+        counting.set()
+        collected.result()
+        assert [count.result() for count in counts] == [(2, 0), (2, 0)]
 
 
 def test_collecting_drops_the_oldest_identities_beyond_the_bound() -> None:
@@ -298,12 +324,15 @@ def test_flags_whose_attributes_raise_are_skipped(logged: Callable[[], list[str]
     assert (calls.ledger.counts()["skipped"], logged()) == (1, ["An identity is not mirrored: SystemExit"])
 
 
-def test_interrupt_of_the_main_thread_comes_through(logged: Callable[[], list[str]]) -> None:
+def test_interrupt_of_the_main_thread_comes_through_and_costs_no_other_call(
+    logged: Callable[[], list[str]],
+) -> None:
     calls = Calls()
-    calls.add(Odd(hashed=KeyboardInterrupt()))
+    calls.add(Odd(hashed=KeyboardInterrupt()), "a")
     with pytest.raises(KeyboardInterrupt):
         calls.inbox.collect()
-    assert logged() == []
+    assert (calls.inbox.submitted, calls.inbox.has_calls(), logged()) == (2, True, [])
+    assert calls.collected() == [("a", 1.0)]
 
 
 def test_exposures_of_one_identity_all_count() -> None:

@@ -7,6 +7,7 @@ import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from math import inf
 
 from flagsync._encoding.calls import Call, Exposure
@@ -18,6 +19,7 @@ from flagsync._stats import Ledger
 
 NOT_MIRRORED = "An identity is not mirrored: {}"
 NOT_RECORDED = "An exposure is not recorded: {}"
+LOCKED_CALLS = 1000  # collecting holds the lock for these, about 50 µs
 
 
 class Threshold:
@@ -33,18 +35,12 @@ class Threshold:
         self.calls = calls
 
 
+@dataclass(slots=True)
 class Arrivals:
     """Counts calls that have arrived, and those of them that are exposures."""
 
-    __slots__ = ("all", "exposures")
-
-    def __init__(self) -> None:
-        self.all = self.exposures = 0
-
-    def count(self, *, is_exposure: bool) -> None:
-        """Count one more."""
-        self.all += 1
-        self.exposures += is_exposure
+    all: int = 0
+    exposures: int = 0
 
 
 class Inbox:
@@ -69,10 +65,10 @@ class Inbox:
         self.calls = deque[Call | Exposure]()
         self.threshold = Threshold(1)
         self.is_idle, self.is_closed = True, False
-        # Only the encoder's thread uses it. The key of an exposure is a number, so that it replaces no other.
+        self._gone, self._lock = Arrivals(), threading.RLock()  # held while calls leave the first stage
+        # Only the encoder's thread uses these. The key of an exposure is its ``id()``, so that it replaces no other.
+        self._taken = deque[Call | Exposure]()
         self._latest: OrderedDict[str | tuple[int, str] | int, Call | Exposure] = OrderedDict()
-        self._collected = Arrivals()  # taken by the encoder's thread, which alone counts them
-        self._removed, self._lock = Arrivals(), threading.RLock()  # taken by any thread, which locks the count
 
     def __len__(self) -> int:
         """How many identities and exposures are collected."""
@@ -81,15 +77,16 @@ class Inbox:
     @property
     def submitted(self) -> int:
         """How many calls and exposures have arrived."""
-        return self._collected.all + self._removed.all + len(self.calls)
+        with self._lock:
+            return self._gone.all + len(self.calls)
 
     def submitted_apart(self) -> tuple[int, int]:
         """Return how many calls and how many exposures have arrived."""
-        all_gone = self._collected.all + self._removed.all
-        exposures_gone = self._collected.exposures + self._removed.exposures
-        waiting = self.calls.copy()  # in one step, while other threads append
+        with self._lock:
+            gone, exposures_gone = self._gone.all, self._gone.exposures
+            waiting = self.calls.copy()  # in one step, while other threads append
         exposures = sum(type(call) is Exposure for call in waiting)
-        return all_gone - exposures_gone + len(waiting) - exposures, exposures_gone + exposures
+        return gone - exposures_gone + len(waiting) - exposures, exposures_gone + exposures
 
     def has_enough(self) -> bool:
         """Whether enough calls wait, so that they need not gather longer."""
@@ -97,7 +94,7 @@ class Inbox:
 
     def has_calls(self) -> bool:
         """Whether anything waits, at either stage."""
-        return bool(self.calls or self._latest)
+        return bool(self.calls or self._taken or self._latest)
 
     def waits_since(self) -> float:
         """Return when the first call in line was made: ``time.monotonic()``; ``inf`` if none waits. Takes no lock."""
@@ -130,21 +127,21 @@ class Inbox:
     def keep_bound(self) -> None:
         """Drop the oldest calls beyond the bound, in the caller's thread."""
         while len(self.calls) > self._max_pending:
-            if (call := self._remove(self.calls.popleft)) is not None:
+            for call in self._take(self.calls.popleft):
                 self._drop(call)
 
     def remove_newest(self) -> Call | Exposure | None:
         """Take the newest call out, in the caller's thread; None if the encoder's thread was faster."""
-        return self._remove(self.calls.pop)
+        return next(iter(self._take(self.calls.pop)), None)
 
     def collect(self) -> None:
         """Move the calls that have arrived to the second stage, where they replace older ones of their identities."""
-        with suppress(IndexError):  # a caller has removed some meanwhile
-            for _ in range(len(self.calls)):
-                call = self.calls.popleft()
-                self._collected.count(is_exposure=isinstance(call, Exposure))
+        for _ in range(0, len(self.calls) + len(self._taken), LOCKED_CALLS):
+            self._taken.extend(self._take(self.calls.popleft, LOCKED_CALLS))
+            while self._taken:  # an interrupt of the application leaves the others for the next time
+                call = self._taken.popleft()
                 if isinstance(call, Exposure):
-                    self._latest[self._collected.all] = call
+                    self._latest[id(call)] = call
                 else:
                     self._receive(call)
         while len(self._latest) > self._max_pending:
@@ -158,22 +155,26 @@ class Inbox:
         """Return whether a later call of the same identity is collected. May raise what an identifier raises."""
         return _key(call[0]) in self._latest
 
-    def count_removed(self, *, is_exposure: bool = False) -> None:
+    def count_removed(self) -> None:
         """Count a call that has arrived and does not wait."""
         with self._lock:
-            self._removed.count(is_exposure=is_exposure)
+            self._gone.all += 1
 
     def _attend_from(self, calls: float) -> None:
         self.threshold = Threshold(calls)
         if self.is_closed:  # another thread may have closed it before the line above
             self.threshold = Threshold(0)
 
-    def _remove(self, pop: Callable[[], Call | Exposure]) -> Call | Exposure | None:
-        with suppress(IndexError):
-            call = pop()
-            self.count_removed(is_exposure=isinstance(call, Exposure))
-            return call
-        return None
+    def _take(self, pop: Callable[[], Call | Exposure], limit: int = 1) -> list[Call | Exposure]:
+        """Take calls from the first stage: no more than ``limit``, and none that another thread was faster to take."""
+        taken = list[Call | Exposure]()
+        with self._lock:
+            with suppress(IndexError):
+                for _ in range(limit):
+                    taken.append(pop())
+            self._gone.all += len(taken)
+            self._gone.exposures += sum(type(call) is Exposure for call in taken)
+        return taken
 
     def _receive(self, call: Call) -> None:
         identifier, number, evaluated, _ = call
