@@ -1,9 +1,11 @@
-"""Documents in parts, the same for everybody, for equal traits, and for nobody else: together they are the whole."""
+"""Documents in parts: the same for everybody, for equal traits, for one variant, or neither; together, the whole."""
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from flag_engine.segments import evaluator
 from flagsmith import Flagsmith
 from flagsmith.mappers import map_environment_document_to_context
 from flagsmith.models import Flag
@@ -150,15 +152,17 @@ def whole(context: Any, identity: Any) -> object:
 
 
 class Parts:
-    """Evaluates a document in parts; what depends on traits once for equal traits."""
+    """Evaluates a document in parts; what depends on traits once for equal traits, what is split once for a variant."""
 
     def __init__(self, document: Document) -> None:
         self._document, self._known = document, dict[bytes, list[Flag]]()
+        self._of_splits = dict[tuple[str, int], list[Flag]]()
 
     def outcome(self, identity: Any) -> object:
-        return outcome(
-            lambda: [*self._document.constant, *self._by_traits(identity), *self._by_identity(identity)]
-        )
+        return outcome(lambda: [*self._document.constant, *self.differing(identity)])
+
+    def differing(self, identity: Any) -> list[Flag]:
+        return [*self._by_traits(identity), *self._split(identity), *self._by_identity(identity)]
 
     def outcome_of_odd_traits(self, identity: Any) -> object:
         return outcome(lambda: [*self._document.constant, *self._document.evaluate_whole(identity)])
@@ -171,6 +175,13 @@ class Parts:
             self._known[key] = self._document.evaluate_by_traits(identity)
         return self._known[key]
 
+    def _split(self, identity: Any) -> Iterator[Flag]:
+        for split in self._document.splits:
+            slot = split.name, split.variant_of(self._document.identity_key(identity["identifier"]))
+            if slot not in self._of_splits:
+                self._of_splits[slot] = self._document.evaluate_split(split, identity)
+            yield from self._of_splits[slot]
+
     def _by_identity(self, identity: Any) -> list[Flag]:
         return self._document.evaluate_by_identity(identity)
 
@@ -180,7 +191,10 @@ def in_parts(document: Document, identity: Any) -> object:
 
 
 IDENTITIES = st.fixed_dictionaries(
-    {"identifier": st.sampled_from(["user_1", "user_2", "1", "", "é"]), "traits": TRAITS}
+    {
+        "identifier": st.sampled_from(["user_1", "user_2", "1", 1, "", "é"]) | st.text(max_size=5),
+        "traits": TRAITS,
+    }
 )
 SEVERAL = st.lists(IDENTITIES, min_size=1, max_size=3)
 
@@ -243,7 +257,7 @@ def test_constant_flags_are_those_without_variants_and_overrides() -> None:
     assert constant(document) == ["same"]
     assert document.features == ("split", "overridden", "same")
     identity = {"identifier": "user_1", "traits": {"plan": "pro"}}
-    varying = [*document.evaluate_by_traits(identity), *document.evaluate_by_identity(identity)]
+    varying = Parts(document).differing(identity)
     assert [flag.feature_name for flag in varying] == ["overridden", "split"]
     assert document.evaluate_whole(identity) == varying
 
@@ -372,7 +386,7 @@ def test_dividing_rests_between_pieces_of_work() -> None:
     one = context["features"]["same"]
     context["features"] |= {f"same {number}": {**one, "name": f"same {number}"} for number in range(100)}
     divide(context, digest_of(context, nothing), lambda: pauses.append(None))
-    assert len(pauses) == 2 * 2 + 3  # each segment twice, and constant features 50 at a time
+    assert len(pauses) == 2 * 2 + 3 + 1  # each segment twice, constant features 50 at a time, and each split
 
 
 def test_digest_does_not_depend_on_the_random_key_of_identity_overrides(document: Any) -> None:
@@ -402,31 +416,31 @@ def test_digest_tells_a_feature_from_a_segment_and_values_by_type(document: Any)
     assert len(digests) == 7
 
 
-def parts_of(document: Document) -> tuple[list[str], list[str], list[str], tuple[str, ...]]:
-    """Return the names of the flags of each part, and of the traits that the second depends on."""
+def parts_of(document: Document) -> tuple[list[str], list[str], list[str], list[str]]:
+    """Return the names of the flags of each part: constant, by traits, split, by identity."""
     by_traits, by_identity = ([*part["features"]] for part in (document.by_traits, document.by_identity))
-    return constant(document), by_traits, by_identity, document.traits
+    return constant(document), by_traits, [split.name for split in document.splits], by_identity
 
 
 @pytest.mark.parametrize(
     ("segment", "by_traits", "by_identity", "traits"),
     [
-        ({"rules": [rule("plan", "EQUAL", "pro")]}, ["overridden", "same"], ["split"], ("plan",)),
-        ({"rules": [rule("age", "MODULO", "2|1")]}, ["overridden", "same"], ["split"], ("age", "plan")),
+        ({"rules": [rule("plan", "EQUAL", "pro")]}, ["overridden", "same"], [], ("plan",)),
+        ({"rules": [rule("age", "MODULO", "2|1")]}, ["overridden", "same"], [], ("age", "plan")),
         (
             {"rules": [rule("age", "PERCENTAGE_SPLIT", "50")]},
             ["overridden", "same"],
-            ["split"],
+            [],
             ("age", "plan"),
         ),
-        ({"rules": []}, ["overridden", "same"], ["split"], ("plan",)),
-        ({"rules": [rule("", "PERCENTAGE_SPLIT", "50")]}, ["overridden"], ["split", "same"], ("plan",)),
-        ({"rules": [rule("$.identity.key", "EQUAL", "x")]}, ["overridden"], ["split", "same"], ("plan",)),
-        ({"rules": [rule("$.environment.name", "EQUAL", "x")]}, ["overridden"], ["split", "same"], ("plan",)),
+        ({"rules": []}, ["overridden", "same"], [], ("plan",)),
+        ({"rules": [rule("", "PERCENTAGE_SPLIT", "50")]}, ["overridden"], ["same"], ("plan",)),
+        ({"rules": [rule("$.identity.key", "EQUAL", "x")]}, ["overridden"], ["same"], ("plan",)),
+        ({"rules": [rule("$.environment.name", "EQUAL", "x")]}, ["overridden"], ["same"], ("plan",)),
         (
             {"rules": [{"type": "ALL", "rules": [rule("plan", "EQUAL", "x"), rule("", "EQUAL", "x")]}]},
             ["overridden"],
-            ["split", "same"],
+            ["same"],
             ("plan",),
         ),
     ],
@@ -436,14 +450,15 @@ def test_flags_are_told_apart_by_what_decides_on_them(
 ) -> None:
     override = {"key": "4", "name": "same", "enabled": False, "value": 3, "metadata": {"id": 2}}
     document = divided(context_with({**segment, "overrides": [override]}))
-    assert parts_of(document) == ([], by_traits, by_identity, traits)
+    assert parts_of(document) == ([], by_traits, ["split"], by_identity)
+    assert document.traits == traits
 
 
 def test_flag_whose_override_has_variants_depends_on_the_identity() -> None:
     variants = [{"value": 2, "weight": 50.0, "priority": 1}]
     override = {"key": "4", "name": "same", "enabled": False, "value": 3, "variants": variants}
     document = divided(context_with({"rules": [rule("plan", "EQUAL", "pro")], "overrides": [override]}))
-    assert parts_of(document)[1:3] == (["overridden"], ["split", "same"])
+    assert parts_of(document)[1:] == (["overridden"], ["split"], ["same"])
 
 
 def test_flags_that_share_a_segment_with_one_by_identity_are_in_its_part() -> None:
@@ -452,13 +467,59 @@ def test_flags_that_share_a_segment_with_one_by_identity_are_in_its_part() -> No
         for name in ("split", "same")
     ]
     document = divided(context_with({"rules": [rule("plan", "EQUAL", "pro")], "overrides": overrides}))
-    assert parts_of(document) == ([], ["overridden"], ["split", "same"], ("plan",))
+    assert parts_of(document) == ([], ["overridden"], [], ["split", "same"])
 
 
-def test_no_flag_counts_as_decided_by_traits_if_that_is_not_wanted() -> None:
+def test_no_flag_counts_as_the_same_for_equal_traits_or_a_variant_if_that_is_not_wanted() -> None:
     context = context_with({"rules": [rule("plan", "EQUAL", "pro")]})
-    document = divide(context, b"digest", nothing, by_traits=False)
-    assert parts_of(document) == (["same"], [], ["split", "overridden"], ())
+    document = divide(context, b"digest", nothing, may_share=False)
+    assert parts_of(document) == (["same"], [], [], ["split", "overridden"])
+
+
+def test_document_whose_variants_the_engine_decides_in_another_way_has_no_splits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(evaluator, "get_hashed_percentage_for_object_ids", lambda ids: len(ids[1]) % 2 * 99.0)
+    monkeypatch.setattr("flagsync._encoding.division.SAMPLES", [f"{10**digits}" for digits in range(10)])
+    context = context_with({"rules": []})
+    document = divided(context)
+    assert parts_of(document) == (["same"], ["overridden"], [], ["split"])
+    for identifier in ("1", "22"):
+        identity: Any = {"identifier": identifier, "traits": {}}
+        assert in_parts(document, identity) == whole(context, identity)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"weight": "half"}, {"weight": None}, {"priority": None}, {"priority": ...}, {"weight": ...}]
+)
+def test_variants_that_the_engine_refuses_are_refused_for_each_identity(wrong: dict[str, Any]) -> None:
+    context = context_with({"rules": []})
+    variants = context["features"]["split"]["variants"]
+    for name, value in wrong.items():
+        variants[0][name] = value
+        if value is ...:
+            del variants[0][name]
+    variants.append({"value": 3, "weight": 10.0, "priority": 2})
+    identity = {"identifier": "user_1", "traits": {}}
+    document = divided(context)
+    assert document.splits == ()
+    raised = whole(context, identity)
+    assert isinstance(raised, type)
+    assert in_parts(document, identity) is raised
+
+
+def test_identifier_that_cannot_be_hashed_is_refused_as_by_the_whole_document() -> None:
+    context = context_with({"rules": []})
+    identity = {"identifier": "\ud800", "traits": {}}
+    raised = whole(context, identity)
+    assert raised is UnicodeEncodeError
+    assert in_parts(divided(context), identity) is raised
+
+
+def test_engine_is_asked_for_nobody_if_no_flag_is_left_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    document = divided(context_with({"rules": []}))
+    monkeypatch.delattr("flagsync._encoding.document.evaluate")
+    assert document.evaluate_by_identity({"identifier": "user_1", "traits": {}}) == []
 
 
 @pytest.mark.parametrize("depth", [0, 1])

@@ -18,6 +18,7 @@ from flagsync._encoding.document import Document
 from flagsync._encoding.pacer import AS_A_RULE, Pacer
 from flagsync._encoding.profile import Mapping, ProfileEncoder
 from flagsync._encoding.properties import PropertyValue, served_value
+from flagsync._encoding.split import Split
 from flagsync._outbox.contract import MAX_MESSAGE_BYTES, Message
 from flagsync._report import Reporter
 from tests.support.encoding import DESTINATION, call, flag, lazy, remote
@@ -311,6 +312,23 @@ def test_flags_that_traits_decide_on_are_evaluated_once_for_equal_traits(
     assert evaluated == ["user_0", "user_1", "user_4", "user_5"]
     # Flagsmith takes True for equal to every text but "false".
     assert [*found.values()] == [False, "gold", False, "gold", "gold", False]
+
+
+def test_split_flag_is_evaluated_once_for_each_variant(document: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluated, evaluate = list[str](), Document.evaluate_split
+
+    def counting(self: Document, split: Split, identity: Any) -> list[Flag]:
+        evaluated.append(identity["identifier"])
+        return evaluate(self, split, identity)
+
+    profiles = encoder()
+    encoded(lazy(document), profiles)
+    monkeypatch.setattr(Document, "evaluate_split", counting)
+    for number in range(50):
+        flags = lazy(document, f"user_{number}")
+        record = json.loads(encoded(flags, profiles, f"user_{number}").record)
+        assert record["$set"]["mv_split"] == served_value(flags.get_flag("mv_split"))  # type: ignore[arg-type]
+    assert 0 < len(evaluated) < 10
 
 
 def test_flags_of_a_segment_that_everybody_is_in_are_on_the_profile(document: Any) -> None:

@@ -1,4 +1,4 @@
-"""Decides which flags of an environment document are the same for every identity, or for equal traits.
+"""Decides what the flags of an environment document are the same for: every identity, equal traits, or one variant.
 
 Guarantee: a flag for which that is not certain counts as different for each identity. Where even that is not enough,
 the whole document is one part.
@@ -15,6 +15,7 @@ from flagsmith.models import Flag
 
 from flagsync._encoding.document import Document
 from flagsync._encoding.evaluation import Context, evaluate
+from flagsync._encoding.split import Split
 
 # JSONPath that reads only the identity and the environment, which are the same in every part of a document. A second $
 # could start again from the root.
@@ -28,19 +29,22 @@ HARMLESS_OPERATORS = frozenset(
 )
 RULE_TYPES = ("ALL", "ANY", "NONE")
 FEATURES_AT_ONCE = 50  # evaluated without a pause
+SAMPLES = [
+    f"user_{number}" for number in range(10)
+]  # identifiers whose variants are compared with the engine's
 
 Item: TypeAlias = Mapping[str, Any]
 """A feature, segment, rule or condition, as Flagsmith's engine takes it."""
 
 
-def divide(context: Context, digest: bytes, pause: Callable[[], None], *, by_traits: bool = True) -> Document:
+def divide(context: Context, digest: bytes, pause: Callable[[], None], *, may_share: bool = True) -> Document:
     """Divide a document.
 
     Args:
         context: The document: a context without an identity.
         digest: The digest of the document.
         pause: Called between pieces of work.
-        by_traits: Whether flags that are the same for equal traits may have a part of their own.
+        may_share: Whether one evaluation of a flag may serve several identities, if it is not the same for all.
     """
     features: dict[str, Item] = context.get("features") or {}
     nothing = {**context, "features": {}, "segments": {}}
@@ -50,6 +54,7 @@ def divide(context: Context, digest: bytes, pause: Callable[[], None], *, by_tra
         constant=(),
         traits=(),
         by_traits=nothing,
+        splits=(),
         by_identity=context,
         whole=context,
     )
@@ -57,7 +62,7 @@ def divide(context: Context, digest: bytes, pause: Callable[[], None], *, by_tra
         segments: dict[str, Item] = context.get("segments") or {}
         if _reads_flags(segments.values(), pause) or any(name != one["name"] for name, one in features.items()):
             return whole
-        return _divide(whole, features, segments, pause, by_traits=by_traits)
+        return _divide(whole, features, segments, pause, may_share=may_share)
     return whole
 
 
@@ -67,7 +72,7 @@ def _divide(
     segments: dict[str, Item],
     pause: Callable[[], None],
     *,
-    by_traits: bool,
+    may_share: bool,
 ) -> Document:
     overridden = set[str]()
     of_identity = {name for name, feature in features.items() if feature.get("variants")}
@@ -75,7 +80,7 @@ def _divide(
         pause()
         names = _overridden_by(segment)
         overridden |= names
-        if by_traits and _traits_of(segment) is not None:
+        if may_share and _traits_of(segment) is not None:
             names = {
                 override["name"] for override in segment.get("overrides") or () if override.get("variants")
             }
@@ -90,13 +95,30 @@ def _divide(
         if key not in for_traits and (_overridden_by(one) or not _is_harmless(one))
     }
     traits = {name for segment in for_traits.values() for name in _traits_of(segment) or ()}
+    splits = _splits(whole, of_identity - overridden, pause) if may_share else ()
     return replace(
         whole,
         constant=tuple(_evaluated(whole.whole, constant, pause)),
         traits=tuple(sorted(traits)),
         by_traits=_part(whole.whole, of_traits, for_traits),
-        by_identity=_part(whole.whole, of_identity, for_identity),
+        splits=splits,
+        by_identity=_part(whole.whole, of_identity - {split.name for split in splits}, for_identity),
     )
+
+
+def _splits(whole: Document, names: set[str], pause: Callable[[], None]) -> tuple[Split, ...]:
+    """Return the flags with these names if ``Split`` gives identities the same variants as the engine; else none."""
+    with suppress(Exception):  # the engine will raise it for the identities it affects
+        splits = tuple(Split(one) for name, one in whole.whole["features"].items() if name in names)
+        for split in splits:
+            found = dict[int, list[Flag]]()
+            for identifier in SAMPLES:
+                flags = whole.evaluate_split(split, {"identifier": identifier, "traits": {}})
+                if flags != found.setdefault(split.variant_of(whole.identity_key(identifier)), flags):
+                    return ()
+            pause()
+        return splits
+    return ()
 
 
 def _overridden_by(segment: Item) -> set[str]:

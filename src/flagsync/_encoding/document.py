@@ -1,4 +1,4 @@
-"""An environment document in parts: flags that are the same for every identity, for equal traits, or neither.
+"""An environment document in parts: what flags are the same for: every identity, equal traits, one variant, or neither.
 
 Guarantee: the parts together give the flags that Flagsmith's engine returns for the whole document, or raise what it
 raises. Boundary: ``division`` decides which part a flag is in.
@@ -13,6 +13,7 @@ from flagsmith.models import Flag
 
 from flagsync._encoding.calls import EXACT_FORMAT
 from flagsync._encoding.evaluation import Context, Identity, evaluate
+from flagsync._encoding.split import Split
 
 # The engine tries to convert each trait to a number, and Python refuses more digits (sys.get_int_max_str_digits).
 MAX_TRAITS_BYTES = 4000
@@ -28,6 +29,7 @@ class Document:
         constant: The flags that are the same for every identity.
         traits: The names of the traits that ``by_traits`` depends on.
         by_traits: The part whose flags are the same for equal ``traits``; a context without an identity.
+        splits: The flags that are the same for all identities with one variant.
         by_identity: The part with the other flags.
         whole: The document.
     """
@@ -37,6 +39,7 @@ class Document:
     constant: tuple[Flag, ...]
     traits: tuple[str, ...]
     by_traits: Context
+    splits: tuple[Split, ...]
     by_identity: Context
     whole: Context
 
@@ -49,9 +52,21 @@ class Document:
         """Return the flags that depend on ``traits``. Raises what the engine raises."""
         return evaluate({**self.by_traits, "identity": identity})
 
+    def identity_key(self, identifier: object) -> bytes:
+        """Return what decides about ``splits``, as the engine makes it of an identifier."""
+        return f"{self.whole['environment']['key']}_{identifier}".encode()
+
+    def evaluate_split(self, split: Split, identity: Identity) -> list[Flag]:
+        """Return the flag of a split. Raises what the engine raises."""
+        feature = self.whole["features"][split.name]
+        return evaluate({**self.whole, "features": {split.name: feature}, "segments": {}, "identity": identity})
+
     def evaluate_by_identity(self, identity: Identity) -> list[Flag]:
-        """Return the flags that are in neither of the other parts. Raises what the engine raises."""
-        return evaluate({**self.by_identity, "identity": identity})
+        """Return the flags that are in none of the other parts. Raises what the engine raises."""
+        part = self.by_identity
+        if self.by_identity is not self.whole and not (part["features"] or part["segments"]):
+            return []
+        return evaluate({**part, "identity": identity})
 
     def evaluate_whole(self, identity: Identity) -> list[Flag]:
         """Return all flags but the constant ones, in the order of the parts. Raises what the engine raises.
@@ -62,9 +77,8 @@ class Document:
         if self.by_identity is self.whole:
             return self.evaluate_by_identity(identity)
         flags = {flag.feature_name: flag for flag in evaluate({**self.whole, "identity": identity})}
-        return [
-            flags[name] for part in (self.by_traits, self.by_identity) for name in part.get("features") or ()
-        ]
+        splits = [split.name for split in self.splits]
+        return [flags[name] for name in (*self.by_traits["features"], *splits, *self.by_identity["features"])]
 
 
 def digest_of(context: Context, pause: Callable[[], None]) -> bytes:

@@ -25,7 +25,9 @@ from flagsync._outbox.contract import MAX_MESSAGE_BYTES, Destination, Message
 from flagsync._recent import Recent
 from flagsync._report import Reporter
 
-NO_DOCUMENT = Document(digest=b"", features=(), constant=(), traits=(), by_traits={}, by_identity={}, whole={})
+NO_DOCUMENT = Document(
+    digest=b"", features=(), constant=(), traits=(), by_traits={}, splits=(), by_identity={}, whole={}
+)
 MAX_REMEMBERED_TRAITS = 1000  # combinations of values, per document
 
 
@@ -146,7 +148,8 @@ class ProfileEncoder:
         if len(evaluated) > MAX_TRAITS_BYTES:
             return members(document.evaluate_whole(identity))
         shared = self._members_by_traits(template, identity) if document.by_traits["features"] else ()
-        return [*shared, *members(document.evaluate_by_identity(identity))]
+        split = self._members_of_splits(template, identity) if document.splits else ()
+        return [*shared, *split, *members(document.evaluate_by_identity(identity))]
 
     def _members_by_traits(self, template: "_Template", identity: Identity) -> tuple[str, ...]:
         key = template.document.traits_key(identity)
@@ -154,6 +157,16 @@ class ProfileEncoder:
             members = tuple(self._properties.members(template.document.evaluate_by_traits(identity)))
             template.by_traits[key] = members
         return members
+
+    def _members_of_splits(self, template: "_Template", identity: Identity) -> list[str]:
+        found, key = list[str](), template.document.identity_key(identity["identifier"])
+        for split, known in template.splits:
+            variant = split.variant_of(key)
+            if (members := known.get(variant)) is None:
+                flags = template.document.evaluate_split(split, identity)
+                members = known[variant] = tuple(self._properties.members(flags))
+            found += members
+        return found
 
     def _template(self, number: int) -> "_Template":
         if (template := self._templates.get(number)) is None:
@@ -167,8 +180,8 @@ class ProfileEncoder:
 
     def _divide(self, context: Context, digest: bytes) -> Document:
         # The application's own property_value must be called for each identity.
-        by_traits = self._mapping.property_value is served_value
-        return divide(context, digest, self._pacer.pause, by_traits=by_traits)
+        may_share = self._mapping.property_value is served_value
+        return divide(context, digest, self._pacer.pause, may_share=may_share)
 
     def _new_template(self, document: Document) -> "_Template":
         names = self._properties.declare(document.features)
@@ -193,6 +206,7 @@ class _Template:
 
     Attributes:
         by_traits: The properties that are the same for equal traits.
+        splits: The properties that are the same for all identities with one variant, by its number.
     """
 
     def __init__(
@@ -202,3 +216,4 @@ class _Template:
         self.fingerprint = blake2b("\0".join((constant, *unset)).encode(errors="surrogatepass"), digest_size=16)
         self.key = blake2b(document.digest + self.fingerprint.digest() + names.encode(), digest_size=8)
         self.by_traits = Recent[bytes, tuple[str, ...]](MAX_REMEMBERED_TRAITS)
+        self.splits = [(split, dict[int, tuple[str, ...]]()) for split in document.splits]

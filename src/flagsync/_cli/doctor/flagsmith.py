@@ -50,8 +50,9 @@ def features(facts: Facts) -> Check | None:
         return None
     parts = divide(context, digest_of(context, _go_on), _go_on)
     by_traits, by_identity = (len(part.get("features") or ()) for part in (parts.by_traits, parts.by_identity))
+    differing = by_traits + len(parts.splits) + by_identity
     detail = (
-        f"{count(len(parts.features), 'feature')}; {by_traits + by_identity} can differ between identities, "
+        f"{count(len(parts.features), 'feature')}; {differing} can differ between identities, "
         f"{by_traits} of them by traits alone"
     )
     remedy = "" if parts.features else "create a feature in this environment, or use the key of another one"
