@@ -1,4 +1,4 @@
-"""Documents in parts: the same for everybody, for equal traits, for one variant, or neither; together, the whole."""
+"""Documents in parts, by what decides on a flag: together they are the whole."""
 
 import json
 from collections.abc import Iterator

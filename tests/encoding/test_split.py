@@ -36,7 +36,7 @@ def ours(feature: Any, identifier: object) -> int:
     return Split(feature).variant_of(f"environment-key_{identifier}".encode())
 
 
-WEIGHTS = st.sampled_from([0.0, 10, 33.3, 50.0, 100.0, -10.0, float("nan"), float("inf")]) | st.floats(0, 100)
+WEIGHTS = st.sampled_from([0.0, 10, 33.3, 50.0, 100.0, float("inf")]) | st.floats(0, 100)
 
 
 @given(
@@ -68,9 +68,7 @@ def test_hash_of_100_percent_is_hashed_again() -> None:
     assert ours(one, HASHED_TWICE) == engines(one, HASHED_TWICE) != len(one["variants"])
 
 
-@pytest.mark.parametrize("wrong", [{"weight": "half"}, {"weight": None}])
-def test_weight_that_is_no_number_is_refused(wrong: dict[str, Any]) -> None:
-    one = feature(10.0, 20.0)
-    one["variants"][0] |= wrong
-    with pytest.raises(TypeError):
-        Split(one)
+@pytest.mark.parametrize("weight", ["half", None, -10.0, float("nan")])
+def test_weight_that_is_no_share_is_refused(weight: Any) -> None:
+    with pytest.raises((TypeError, ValueError)):
+        Split(feature(10.0, weight, 20.0))

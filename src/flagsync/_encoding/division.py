@@ -1,4 +1,4 @@
-"""Decides what the flags of an environment document are the same for: every identity, equal traits, or one variant.
+"""Finds what decides on each flag of an environment document: nothing, some traits, a variant, or the identity.
 
 Guarantee: a flag for which that is not certain counts as different for each identity. Where even that is not enough,
 the whole document is one part.

@@ -1,4 +1,4 @@
-"""An environment document in parts: what flags are the same for: every identity, equal traits, one variant, or neither.
+"""An environment document in parts, by what decides on a flag: nothing, some traits, a variant, or the identity.
 
 Guarantee: the parts together give the flags that Flagsmith's engine returns for the whole document, or raise what it
 raises. Boundary: ``division`` decides which part a flag is in.

@@ -4,8 +4,10 @@ Guarantee: the variant is the one that Flagsmith's engine selects. Boundary: the
 for each variant.
 """
 
+from bisect import bisect_right
 from collections.abc import Mapping
 from hashlib import md5
+from itertools import accumulate
 from operator import itemgetter
 from typing import Any
 
@@ -22,7 +24,7 @@ class Split:
         feature: The feature, as Flagsmith's engine takes it.
 
     Raises:
-        Exception: The engine would refuse the variants, too.
+        Exception: The variants have no shares: a weight is negative or no number, for example.
 
     Attributes:
         name: Its name.
@@ -31,19 +33,14 @@ class Split:
     def __init__(self, feature: Mapping[str, Any]) -> None:
         self.name: str = feature["name"]
         self._hashed = f"{feature['key']},".encode()
-        self._shares, start = list[tuple[float, float]](), 0.0
-        for variant in sorted(feature["variants"], key=itemgetter("priority")):
-            limit = variant["weight"] + start
-            self._shares.append((start, limit))
-            start = limit
+        weights = [variant["weight"] for variant in sorted(feature["variants"], key=itemgetter("priority"))]
+        self._limits = [*accumulate(weights, initial=0.0)][1:]  # where each share ends, and the next one begins
+        if any(not weight >= 0 for weight in weights):
+            raise ValueError
 
     def variant_of(self, identity_key: bytes) -> int:
         """Return the place of the identity's variant in the order of priority; after the last one: no variant."""
         hashed = once = self._hashed + identity_key
-        while (place := int.from_bytes(md5(hashed, usedforsecurity=False).digest()) % HASHES) == TOP:
+        while (place := int.from_bytes(md5(hashed).digest()) % HASHES) == TOP:  # noqa: S324 - as the engine
             hashed += b"," + once  # 100 % is nobody's share: the engine hashes again
-        percentage = place / TOP * 100
-        for number, (start, limit) in enumerate(self._shares):
-            if start <= percentage < limit:
-                return number
-        return len(self._shares)
+        return bisect_right(self._limits, place / TOP * 100)
