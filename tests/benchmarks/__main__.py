@@ -4,7 +4,7 @@
     python -m tests.benchmarks delivery memory    # some groups of: call stall evaluate delivery file latency
                                                   # unchanged memory web rollout outage kills soak exposures
                                                   # exposure_soak exposure_kills hosts hosts_once
-                                                  # host_kills backfill lookup million writer
+                                                  # host_kills everysec backfill lookup million writer
 
 All sides are measured in the same run, over loopback. Boundary: nothing is asserted about time, and the figures
 are the machine's, too: let it do nothing else meanwhile.
@@ -21,7 +21,7 @@ from tests.benchmarks.cohorts import lookup, million, writer
 from tests.benchmarks.delivering import delivery, file, latency, unchanged
 from tests.benchmarks.evaluating import evaluate
 from tests.benchmarks.exposing import exposure_kills, exposure_soak, exposures
-from tests.benchmarks.hosting import host_kills, hosts, hosts_once
+from tests.benchmarks.hosting import everysec, host_kills, hosts, hosts_once
 from tests.benchmarks.remembering import memory
 from tests.benchmarks.server import Server
 from tests.benchmarks.surviving import kills, outage, rollout, soak
@@ -30,7 +30,7 @@ from tests.benchmarks.web import web
 
 FORWARD = (call, stall, evaluate, delivery, file, latency, unchanged, memory, web, rollout, outage, kills, soak)
 EXPERIMENTS = (exposures, exposure_soak, exposure_kills)
-HOSTS = (hosts, hosts_once, host_kills)
+HOSTS = (hosts, hosts_once, host_kills, everysec)
 BULK = (backfill,)
 BACK = (lookup, million, writer)
 GROUPS = {group.__name__: group for group in (*FORWARD, *EXPERIMENTS, *HOSTS, *BULK, *BACK)}

@@ -6,6 +6,7 @@ import signal
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from hashlib import blake2b
@@ -36,7 +37,7 @@ from tests.support.postgres import PostgresServer, postgres_server
 from tests.support.valkey import ValkeyServer, valkey_server
 
 MESSAGES, BODY_BYTES, REPEATS = 20_000, 1200, 3
-HOSTS, KILLS, FAULTS, ONCE_USERS = 4, 200, 0.05, 1000
+HOSTS, KILLS, FAULTS, ONCE_USERS, SYNCED_RUNS = 4, 200, 0.05, 1000, 20
 HERE = Destination("https://mixpanel.invalid/engage", "project")
 LIMITS = Limits(max_pending=MESSAGES, max_remembered=MESSAGES)
 # A host that dies keeps the others waiting for two seconds instead of 45.
@@ -45,6 +46,7 @@ SHORT_LEASE = Tuning(
     store=StoreBounds(lease_seconds=2.0),
     staging=Staging(grace_seconds=0.5, retry_seconds=0.1, max_retry_seconds=0.5),
 )
+SYNC_SECONDS = 0.2  # what the log's thread does within this is one sync
 # Two evaluations that are closer together may be ordered either way: a call of the store takes so long.
 CALL_SECONDS = 0.1
 
@@ -137,6 +139,49 @@ def host_kills(server: Server) -> None:
             )
             figure = f"{lost} lost, {stale} stale, {backwards} older after newer"
             show(f"kill -9, {KILLS} times, {HOSTS} hosts", f"outbox: {store.name}", figure, "0, 0, 0", verdict)
+
+
+def everysec(server: Server) -> None:
+    """Redis with ``appendfsync everysec``: how long what it has accepted may still be lost if its machine fails."""
+    from redis import Redis  # noqa: PLC0415 - as in _longest_script
+
+    with (
+        valkey_server(appendonly="yes", appendfsync="everysec") as valkey,
+        Redis.from_url(valkey.url) as client,
+        ThreadPoolExecutor(1) as threads,
+    ):
+        syncs = _Syncs(client.info("server")["process_id"])
+        work = threads.submit(lambda: [_measured(valkey.url, number) for number in range(SYNCED_RUNS)])
+        while not work.done():
+            syncs.look()
+            sleep(0.002)
+    unsafe = [end - began for (began, _), (_, end) in pairwise(syncs.found[:-1])]
+    show(
+        f"appendfsync everysec, {SYNCED_RUNS * MESSAGES:,} messages",
+        "outbox: Redis",
+        f"on disk after {median(unsafe):.2f} s at most, once {max(unsafe):.2f} s",
+    )
+
+
+class _Syncs:
+    """When a Valkey server writes its log to the disk: its thread for that waits, except at a sync (Linux)."""
+
+    def __init__(self, process_id: int) -> None:
+        tasks = Path(f"/proc/{process_id}/task").iterdir()
+        self._thread = next(task for task in tasks if (task / "comm").read_text() == "bio_aof\n")
+        self._switches = self._count()
+        self.found = list[tuple[float, float]]()  # when each sync began and ended
+
+    def look(self) -> None:
+        """Note whether the thread has worked since the last look."""
+        if (switches := self._count()) != self._switches:
+            self._switches, now = switches, monotonic()
+            is_same = self.found and now - self.found[-1][1] < SYNC_SECONDS
+            self.found.append((self.found.pop()[0] if is_same else now, now))
+
+    def _count(self) -> str:
+        lines = (self._thread / "status").read_text().splitlines()
+        return next(line for line in lines if line.startswith("voluntary_ctxt_switches"))
 
 
 @contextmanager
