@@ -19,6 +19,9 @@ class Recent(Generic[K, V]):
         self._young: dict[K, V] = {}
         self._old: dict[K, V] = {}
 
+    def __bool__(self) -> bool:
+        return bool(self._young or self._old)
+
     def get(self, key: K) -> V | None:
         value = self._young.get(key)
         if value is None and (value := self._old.pop(key, None)) is not None:

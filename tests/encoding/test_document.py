@@ -177,7 +177,7 @@ class Parts:
 
     def _split(self, identity: Any) -> Iterator[Flag]:
         for split in self._document.splits:
-            slot = split.name, split.variant_of(self._document.identity_key(identity["identifier"]))
+            slot = split.name, split.variant_of(self._document.identity_key(identity["identifier"]).encode())
             if slot not in self._of_splits:
                 self._of_splits[slot] = self._document.evaluate_split(split, identity)
             yield from self._of_splits[slot]
@@ -479,9 +479,9 @@ def test_no_flag_counts_as_the_same_for_equal_traits_or_a_variant_if_that_is_not
 def test_document_whose_variants_the_engine_decides_in_another_way_has_no_splits(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(evaluator, "get_hashed_percentage_for_object_ids", lambda ids: len(ids[1]) % 2 * 99.0)
-    monkeypatch.setattr("flagsync._encoding.division.SAMPLES", [f"{10**digits}" for digits in range(10)])
+    monkeypatch.setattr(evaluator, "get_hashed_percentage_for_object_ids", lambda ids: len(ids[1]) % 2 * 99.9)
     context = context_with({"rules": []})
+    context["features"]["split"]["variants"] = [{"value": 2, "weight": 99.5, "priority": 1}]
     document = divided(context)
     assert parts_of(document) == (["same"], ["overridden"], [], ["split"])
     for identifier in ("1", "22"):
@@ -513,6 +513,15 @@ def test_identifier_that_cannot_be_hashed_is_refused_as_by_the_whole_document() 
     identity = {"identifier": "\ud800", "traits": {}}
     raised = whole(context, identity)
     assert raised is UnicodeEncodeError
+    assert in_parts(divided(context), identity) is raised
+
+
+def test_document_without_an_environment_is_refused_as_by_the_engine() -> None:
+    context = context_with({"rules": []})
+    del context["environment"], context["features"]["split"]
+    identity = {"identifier": "user_1", "traits": {}}
+    raised = whole(context, identity)
+    assert raised is KeyError
     assert in_parts(divided(context), identity) is raised
 
 

@@ -600,6 +600,25 @@ def test_flush_of_an_idle_encoder_is_true_at_once() -> None:
     assert Encoding().flush(0.0)
 
 
+def test_flush_does_not_take_an_encoder_for_idle_that_begins_to_encode_meanwhile() -> None:
+    class Racing(Inbox):
+        is_taken = False
+
+        @property
+        def is_idle(self) -> bool:
+            self.is_taken = True  # what the thread does behind the caller's back
+            return True
+
+        @is_idle.setter
+        def is_idle(self, _: bool) -> None:
+            pass
+
+        def has_calls(self) -> bool:
+            return not self.is_taken
+
+    assert not Encoding(inbox_type=Racing).flush(0.0)
+
+
 def test_flush_waits_for_the_calls_that_were_submitted_before(threaded: Build) -> None:
     gate = Gate()
     encoding = threaded(distinct_id=gate)

@@ -72,7 +72,9 @@ class Health:
     def bisection(self, batch: Sequence[Message]) -> Bisection:
         """Return the bisection of a batch: what was refused alone comes last, until that is true of all messages."""
         refused = {
-            message.version for message in batch if self._refused.get((message.key, message.fingerprint))
+            message.version
+            for message in (batch if self._refused else ())
+            if self._refused.get((message.key, message.fingerprint))
         }
         if len(refused) < len(batch):
             return Bisection(batch, refused)

@@ -67,7 +67,7 @@ class MixpanelApi:
 
     def post(self, url: str, bodies: Sequence[bytes], seconds: float) -> Answer:
         """Send records as one JSON array; within about ``seconds``, return what became of them."""
-        content = b"[%b]" % b",".join(bodies)
+        content = json_array(bodies)
         if url.endswith(TRACK) and _oldest(bodies) < time() - MAX_TRACK_SECONDS:
             return self._import(url, bodies, content, seconds)
         return judge(MIXPANEL, self._http.request("POST", f"{url}?verbose=1", content, seconds))
@@ -92,6 +92,14 @@ class MixpanelApi:
     def close(self) -> None:
         """Close the connection."""
         self._http.close()
+
+
+def json_array(bodies: Sequence[bytes]) -> bytes:
+    """Return a JSON array of records. It is some megabytes, so it is written once, with no copy in between."""
+    pieces = [b","] * (2 * len(bodies) + 1)
+    pieces[1::2] = bodies
+    pieces[0], pieces[-1] = b"[", b"]"
+    return b"".join(pieces)
 
 
 def _import_url(url: str, token: str) -> str:

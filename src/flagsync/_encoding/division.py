@@ -29,9 +29,8 @@ HARMLESS_OPERATORS = frozenset(
 )
 RULE_TYPES = ("ALL", "ANY", "NONE")
 FEATURES_AT_ONCE = 50  # evaluated without a pause
-SAMPLES = [
-    f"user_{number}" for number in range(10)
-]  # identifiers whose variants are compared with the engine's
+# For these identifiers, a variant is compared with the engine's; of so many that another hash would select another one.
+SAMPLES, SAMPLE_VARIANTS = [f"user_{number}" for number in range(10)], 16
 
 Item: TypeAlias = Mapping[str, Any]
 """A feature, segment, rule or condition, as Flagsmith's engine takes it."""
@@ -109,16 +108,28 @@ def _divide(
 def _splits(whole: Document, names: set[str], pause: Callable[[], None]) -> tuple[Split, ...]:
     """Return the flags with these names if ``Split`` gives identities the same variants as the engine; else none."""
     with suppress(Exception):  # the engine will raise it for the identities it affects
-        splits = tuple(Split(one) for name, one in whole.whole["features"].items() if name in names)
-        for split in splits:
-            found = dict[int, list[Flag]]()
-            for identifier in SAMPLES:
-                flags = whole.evaluate_split(split, {"identifier": identifier, "traits": {}})
-                if flags != found.setdefault(split.variant_of(whole.identity_key(identifier)), flags):
+        splits = []
+        for name, feature in whole.whole["features"].items():
+            if name in names:
+                splits.append(Split(feature))
+                if not _is_split_alike(whole, feature):
                     return ()
-            pause()
-        return splits
+                pause()
+        return tuple(splits)
     return ()
+
+
+def _is_split_alike(whole: Document, feature: Item) -> bool:
+    """Whether ``Split`` and the engine select the same variants of a feature, were it split into many."""
+    weight = 100 / SAMPLE_VARIANTS
+    variants = [{"value": number, "weight": weight, "priority": number} for number in range(SAMPLE_VARIANTS)]
+    sample = {**feature, "variants": variants}
+    split, context = Split(sample), {**whole.whole, "features": {feature["name"]: sample}, "segments": {}}
+    return all(
+        evaluate({**context, "identity": {"identifier": identifier, "traits": {}}})[0].value
+        == split.variant_of(whole.identity_key(identifier).encode())
+        for identifier in SAMPLES
+    )
 
 
 def _overridden_by(segment: Item) -> set[str]:

@@ -52,9 +52,9 @@ class Document:
         """Return the flags that depend on ``traits``. Raises what the engine raises."""
         return evaluate({**self.by_traits, "identity": identity})
 
-    def identity_key(self, identifier: object) -> bytes:
-        """Return what decides about ``splits``, as the engine makes it of an identifier."""
-        return f"{self.whole['environment']['key']}_{identifier}".encode()
+    def identity_key(self, identifier: object) -> str:
+        """Return what decides about ``splits``, as the engine makes it. Raises what the engine raises."""
+        return f"{self.whole['environment']['key']}_{identifier}"
 
     def evaluate_split(self, split: Split, identity: Identity) -> list[Flag]:
         """Return the flag of a split. Raises what the engine raises."""
@@ -65,6 +65,7 @@ class Document:
         """Return the flags that are in none of the other parts. Raises what the engine raises."""
         part = self.by_identity
         if self.by_identity is not self.whole and not (part["features"] or part["segments"]):
+            self.identity_key(identity["identifier"])
             return []
         return evaluate({**part, "identity": identity})
 

@@ -104,7 +104,9 @@ class Encoder:
 
     def flush(self, deadline: float) -> bool:
         """Wait until what was submitted before the call is in the outbox; False at the deadline."""
-        if self._inbox.is_idle and not self._inbox.has_calls():
+        if (
+            not self._inbox.has_calls() and self._inbox.is_idle
+        ):  # in this order: calls leave it only while it is busy
             return True
         self._pacer.rhythm = WHILE_SOMEBODY_WAITS
         return self._flushes.wait(deadline) or self.worker.is_ended

@@ -6,7 +6,6 @@ Guarantee: adding a call takes no lock. The number of waiting calls is bounded.
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from math import inf
 
@@ -19,7 +18,7 @@ from flagsync._stats import Ledger
 
 NOT_MIRRORED = "An identity is not mirrored: {}"
 NOT_RECORDED = "An exposure is not recorded: {}"
-LOCKED_CALLS = 1000  # collecting holds the lock for these, about 50 µs
+LOCKED_CALLS = 100  # collecting holds the lock for these, about 20 µs
 
 
 class Threshold:
@@ -65,7 +64,10 @@ class Inbox:
         self.calls = deque[Call | Exposure]()
         self.threshold = Threshold(1)
         self.is_idle, self.is_closed = True, False
-        self._gone, self._lock = Arrivals(), threading.RLock()  # held while calls leave the first stage
+        self._gone, self._lock = (
+            Arrivals(),
+            threading.RLock(),
+        )  # held while calls leave the first stage, for ``stats``
         # Only the encoder's thread uses these. The key of an exposure is its ``id()``, so that it replaces no other.
         self._taken = deque[Call | Exposure]()
         self._latest: OrderedDict[str | tuple[int, str] | int, Call | Exposure] = OrderedDict()
@@ -76,9 +78,8 @@ class Inbox:
 
     @property
     def submitted(self) -> int:
-        """How many calls and exposures have arrived."""
-        with self._lock:
-            return self._gone.all + len(self.calls)
+        """How many calls and exposures have arrived. One that leaves the first stage meanwhile may count twice."""
+        return len(self.calls) + self._gone.all  # in this order, so that none is left out
 
     def submitted_apart(self) -> tuple[int, int]:
         """Return how many calls and how many exposures have arrived."""
@@ -127,17 +128,17 @@ class Inbox:
     def keep_bound(self) -> None:
         """Drop the oldest calls beyond the bound, in the caller's thread."""
         while len(self.calls) > self._max_pending:
-            for call in self._take(self.calls.popleft):
+            if (call := self._take_one(self.calls.popleft)) is not None:
                 self._drop(call)
 
     def remove_newest(self) -> Call | Exposure | None:
         """Take the newest call out, in the caller's thread; None if the encoder's thread was faster."""
-        return next(iter(self._take(self.calls.pop)), None)
+        return self._take_one(self.calls.pop)
 
     def collect(self) -> None:
         """Move the calls that have arrived to the second stage, where they replace older ones of their identities."""
         for _ in range(0, len(self.calls) + len(self._taken), LOCKED_CALLS):
-            self._taken.extend(self._take(self.calls.popleft, LOCKED_CALLS))
+            self._take(self.calls.popleft, self._taken.append, LOCKED_CALLS)
             while self._taken:  # an interrupt of the application leaves the others for the next time
                 call = self._taken.popleft()
                 if isinstance(call, Exposure):
@@ -165,16 +166,29 @@ class Inbox:
         if self.is_closed:  # another thread may have closed it before the line above
             self.threshold = Threshold(0)
 
-    def _take(self, pop: Callable[[], Call | Exposure], limit: int = 1) -> list[Call | Exposure]:
-        """Take calls from the first stage: no more than ``limit``, and none that another thread was faster to take."""
+    def _take_one(self, pop: Callable[[], Call | Exposure]) -> Call | Exposure | None:
         taken = list[Call | Exposure]()
+        self._take(pop, taken.append)
+        return taken[0] if taken else None
+
+    def _take(
+        self, pop: Callable[[], Call | Exposure], keep: Callable[[Call | Exposure], None], limit: int = 1
+    ) -> None:
+        """Take calls from the first stage: no more than ``limit``, and none that another thread was faster to take."""
+        gone = self._gone
         with self._lock:
-            with suppress(IndexError):
-                for _ in range(limit):
-                    taken.append(pop())
-            self._gone.all += len(taken)
-            self._gone.exposures += sum(type(call) is Exposure for call in taken)
-        return taken
+            for _ in range(limit):
+                gone.all += 1  # first, for ``submitted``
+                try:
+                    call = pop()
+                except IndexError:
+                    gone.all -= 1
+                    return
+                keep(call)
+                is_exposure = (
+                    type(call) is Exposure
+                )  # a signal handler may run here, but not within the next line
+                gone.exposures += is_exposure
 
     def _receive(self, call: Call) -> None:
         identifier, number, evaluated, _ = call

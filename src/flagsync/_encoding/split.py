@@ -32,7 +32,7 @@ class Split:
 
     def __init__(self, feature: Mapping[str, Any]) -> None:
         self.name: str = feature["name"]
-        self._hashed = f"{feature['key']},".encode()
+        self._hashed = f"{feature['key']!s},".encode()
         weights = [variant["weight"] for variant in sorted(feature["variants"], key=itemgetter("priority"))]
         self._limits = [*accumulate(weights, initial=0.0)][1:]  # where each share ends, and the next one begins
         if any(not weight >= 0 for weight in weights):

@@ -5,6 +5,7 @@ collector nothing; a ``Message`` exists only while it is looked at.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import TypeAlias, overload
 
 from flagsync._outbox.contract import Destination, Limits, Message
@@ -48,15 +49,22 @@ class Batch(Sequence[Message]):
 
 
 def fitting(messages: Iterable[Message], limits: Limits) -> Sequence[Message]:
-    """Return the first messages to the same destination that fit into one request; one at least, if there is any."""
-    contents, size = list[Content](), 1  # two brackets, and a comma between messages
-    for message in messages:
-        size += len(message.body) + len(message.tail) + 1
-        if len(contents) == limits.max_batch_messages or (contents and size > limits.max_batch_bytes):
+    """Return the first messages to one destination that fit into one request; one at least, if there is any."""
+    rest = iter(messages)
+    if (first := next(rest, None)) is None:
+        return ()
+    return Batch(first.destination, fitting_contents(map(content_of, chain((first,), rest)), limits))
+
+
+def fitting_contents(contents: Iterable[Content], limits: Limits) -> list[Content]:
+    """Return the first messages that fit into one request, as ``fitting`` does, without their destination."""
+    found, size = list[Content](), 1  # two brackets, and a comma between messages
+    for content in contents:
+        size += len(content[2]) + len(content[6]) + 1
+        if len(found) == limits.max_batch_messages or (found and size > limits.max_batch_bytes):
             break
-        destination = message.destination
-        contents.append(content_of(message))
-    return Batch(destination, contents) if contents else ()
+        found.append(content)
+    return found
 
 
 def content_of(message: Message) -> Content:

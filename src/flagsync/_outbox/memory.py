@@ -12,7 +12,7 @@ from math import inf
 
 from flagsync._clock import monotonic
 from flagsync._oldest import first_of
-from flagsync._outbox.batch import fitting, message_of
+from flagsync._outbox.batch import Batch, fitting_contents, message_of
 from flagsync._outbox.contract import (
     Absences,
     Claim,
@@ -111,13 +111,15 @@ class MemoryOutbox:
     ) -> None:
         with self._lock:
             now, until = monotonic(), dict[float, float]()  # messages share a number, which costs 24 bytes
+            events = 0
             for message in accepted:
                 resend_after = message.resend_after_seconds
                 self._end(message, until.setdefault(resend_after, now + resend_after))
+                events += not message.replaces
+            self._count("delivered", len(accepted), events)
             for message in rejected:
                 self._end(message, -inf)
-            self._count("delivered", accepted)
-            self._count("rejected", rejected)
+            self._count("rejected", len(rejected), count_events(rejected))
             left, self._in_flight = [*self._in_flight.items()], {}
             for slot, entry in left if last else reversed(left):
                 queue = self._queue(self._flying_to)
@@ -219,7 +221,9 @@ class MemoryOutbox:
         return size >= self._limits.max_batch_bytes or len(queue.waiting) >= bound
 
     def _take(self, destination: Destination, queue: "Queue") -> Claim:
-        batch = fitting((message_of(entry, destination) for entry in queue.waiting.values()), self._limits)
+        batch = Batch(
+            destination, fitting_contents((entry[:9] for entry in queue.waiting.values()), self._limits)
+        )
         self._flying_to = destination
         for slot in [*islice(queue.waiting, len(batch))]:
             self._in_flight[slot] = queue.remove(slot)
@@ -230,9 +234,8 @@ class MemoryOutbox:
         del self._in_flight[slot_of(message.key, message.replaces, message.version)]
         self._queue(message.destination).know(message.key, message.fingerprint, until)
 
-    def _count(self, outcome: str, messages: Collection[Message]) -> None:
-        events = count_events(messages)
-        self._ledger.count(outcome, len(messages) - events)
+    def _count(self, outcome: str, messages: int, events: int) -> None:
+        self._ledger.count(outcome, messages - events)
         self._ledger.count(outcome, events, is_event=True)
 
     def _keep_bounds(self, queue: "Queue") -> None:
