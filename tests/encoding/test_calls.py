@@ -47,6 +47,18 @@ def test_call_keeps_the_identity_if_a_trait_is_of_the_applications_own_type(offl
     assert calls.document(number)
 
 
+def test_call_for_an_equal_text_holds_the_traits_as_bytes(offline: Flagsmith) -> None:
+    flags = offline.get_identity_flags("user_1", {"plan": "pro"})
+    assert isinstance(Calls().make(f"user_{int(1.0)}", flags)[2], bytes)
+
+
+@pytest.mark.parametrize(("evaluated", "passed"), [(1, True), (1, 1.0), ("1", 1)])
+def test_call_for_an_equal_identifier_of_another_type_keeps_the_identity(
+    document: Any, evaluated: Any, passed: Any
+) -> None:
+    assert isinstance(Calls().make(passed, lazy(document, evaluated))[2], dict)
+
+
 def test_call_for_another_identifier_than_the_evaluated_one_keeps_the_identity(offline: Flagsmith) -> None:
     call = Calls().make("account_7", offline.get_identity_flags("user_1", {"plan": "pro"}))
     assert (call[0], call[2]) == ("account_7", {"identifier": "user_1", "traits": {"plan": "pro"}})

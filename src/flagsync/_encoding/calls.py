@@ -73,7 +73,9 @@ class Calls:
             identity = context["identity"]
             if context["features"] is not features or context["segments"] is not segments:
                 number = self._number(context)
-            if identity["identifier"] is identifier and "key" not in identity:
+            if (identity["identifier"] is identifier or _is_same(identity["identifier"], identifier)) and (
+                "key" not in identity
+            ):
                 try:
                     return identifier, number, dumps(identity["traits"], EXACT_FORMAT), monotonic()
                 except ValueError:  # a trait of the application's own type
@@ -145,6 +147,10 @@ def _was_raised_elsewhere(error: BaseException, context: Context) -> bool:
     """Whether a signal handler has raised an error, and not the context: plain dictionaries raise little."""
     is_plain = _is_plain(context) and _is_plain(context.get("identity"))
     return is_plain and not isinstance(error, KeyError | MemoryError)
+
+
+def _is_same(one: object, other: object) -> bool:
+    return type(one) is type(other) is str and one == other
 
 
 def _is_plain(value: object) -> bool:

@@ -136,7 +136,10 @@ class Inbox:
         return self._take_one(self.calls.pop)
 
     def collect(self) -> None:
-        """Move the calls that have arrived to the second stage, where they replace older ones of their identities."""
+        """Move the calls that have arrived to the second stage, where they replace older ones of their identities.
+
+        It does not rest meanwhile: callers in a tight loop would fill the first stage.
+        """
         for _ in range(0, len(self.calls) + len(self._taken), LOCKED_CALLS):
             self._take(self.calls.popleft, self._taken.append, LOCKED_CALLS)
             while self._taken:  # an interrupt of the application leaves the others for the next time
