@@ -95,7 +95,7 @@ class MixpanelApi:
 
 
 def json_array(bodies: Sequence[bytes]) -> bytes:
-    """Return a JSON array of records. It is some megabytes, so it is written once, with no copy in between."""
+    """Return a JSON array of at least one record. It may be 2 MB, so it is written once, without a copy."""
     pieces = [b","] * (2 * len(bodies) + 1)
     pieces[1::2] = bodies
     pieces[0], pieces[-1] = b"[", b"]"

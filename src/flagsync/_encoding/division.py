@@ -29,7 +29,7 @@ HARMLESS_OPERATORS = frozenset(
 )
 RULE_TYPES = ("ALL", "ANY", "NONE")
 FEATURES_AT_ONCE = 50  # evaluated without a pause
-# For these identifiers, a variant is compared with the engine's; of so many that another hash would select another one.
+# The hash of these identifiers is compared with the engine's, for so many variants that another hash would differ.
 SAMPLES, SAMPLE_VARIANTS = [f"user_{number}" for number in range(10)], 16
 
 Item: TypeAlias = Mapping[str, Any]
@@ -106,7 +106,7 @@ def _divide(
 
 
 def _splits(whole: Document, names: set[str], pause: Callable[[], None]) -> tuple[Split, ...]:
-    """Return the flags with these names if ``Split`` gives identities the same variants as the engine; else none."""
+    """Return the features with these names, if ``Split`` selects the same variants as the engine; else none."""
     with suppress(Exception):  # the engine will raise it for the identities it affects
         splits = []
         for name, feature in whole.whole["features"].items():
@@ -120,7 +120,7 @@ def _splits(whole: Document, names: set[str], pause: Callable[[], None]) -> tupl
 
 
 def _is_split_alike(whole: Document, feature: Item) -> bool:
-    """Whether ``Split`` and the engine select the same variants of a feature, were it split into many."""
+    """Whether ``Split`` selects the same variants as the engine, if the feature is given many."""
     weight = 100 / SAMPLE_VARIANTS
     variants = [{"value": number, "weight": weight, "priority": number} for number in range(SAMPLE_VARIANTS)]
     sample = {**feature, "variants": variants}

@@ -29,7 +29,7 @@ class Document:
         constant: The flags that are the same for every identity.
         traits: The names of the traits that ``by_traits`` depends on.
         by_traits: The part whose flags are the same for equal ``traits``; a context without an identity.
-        splits: The flags that are the same for all identities with one variant.
+        splits: The features whose flag is the same for all identities with the same variant.
         by_identity: The part with the other flags.
         whole: The document.
     """
@@ -53,7 +53,7 @@ class Document:
         return evaluate({**self.by_traits, "identity": identity})
 
     def identity_key(self, identifier: object) -> str:
-        """Return what decides about ``splits``, as the engine makes it. Raises what the engine raises."""
+        """Return the key from which the engine computes an identity's variants. Raises what the engine raises."""
         return f"{self.whole['environment']['key']}_{identifier}"
 
     def evaluate_split(self, split: Split, identity: Identity) -> list[Flag]:

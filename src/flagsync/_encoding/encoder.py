@@ -104,9 +104,8 @@ class Encoder:
 
     def flush(self, deadline: float) -> bool:
         """Wait until what was submitted before the call is in the outbox; False at the deadline."""
-        if (
-            not self._inbox.has_calls() and self._inbox.is_idle
-        ):  # in this order: calls leave it only while it is busy
+        # In this order: calls leave the inbox only while the thread is not idle.
+        if not self._inbox.has_calls() and self._inbox.is_idle:
             return True
         self._pacer.rhythm = WHILE_SOMEBODY_WAITS
         return self._flushes.wait(deadline) or self.worker.is_ended

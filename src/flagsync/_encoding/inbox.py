@@ -18,7 +18,7 @@ from flagsync._stats import Ledger
 
 NOT_MIRRORED = "An identity is not mirrored: {}"
 NOT_RECORDED = "An exposure is not recorded: {}"
-LOCKED_CALLS = 100  # collecting holds the lock for these, about 20 µs
+LOCKED_CALLS = 100  # collecting holds the lock for so many calls: about 20 µs
 
 
 class Threshold:
@@ -64,10 +64,8 @@ class Inbox:
         self.calls = deque[Call | Exposure]()
         self.threshold = Threshold(1)
         self.is_idle, self.is_closed = True, False
-        self._gone, self._lock = (
-            Arrivals(),
-            threading.RLock(),
-        )  # held while calls leave the first stage, for ``stats``
+        # The lock is held while calls leave the first stage, so that each is counted once.
+        self._gone, self._lock = Arrivals(), threading.RLock()
         # Only the encoder's thread uses these. The key of an exposure is its ``id()``, so that it replaces no other.
         self._taken = deque[Call | Exposure]()
         self._latest: OrderedDict[str | tuple[int, str] | int, Call | Exposure] = OrderedDict()
@@ -188,9 +186,8 @@ class Inbox:
                     gone.all -= 1
                     return
                 keep(call)
-                is_exposure = (
-                    type(call) is Exposure
-                )  # a signal handler may run here, but not within the next line
+                # A signal handler that counts, too, may run within this line, but not within the next one.
+                is_exposure = type(call) is Exposure
                 gone.exposures += is_exposure
 
     def _receive(self, call: Call) -> None:

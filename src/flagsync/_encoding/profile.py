@@ -206,7 +206,7 @@ class _Template:
 
     Attributes:
         by_traits: The properties that are the same for equal traits.
-        splits: The properties that are the same for all identities with one variant, by its number.
+        splits: The properties that are the same for all identities with the same variant, by its number.
     """
 
     def __init__(

@@ -11,10 +11,8 @@ from itertools import accumulate
 from operator import itemgetter
 from typing import Any
 
-HASHES, TOP = (
-    9999,
-    9998,
-)  # flag_engine.utils.hashing (flagsmith-flag-engine 11.1): 0 to 9998, of which 9998 counts as 100 %
+# flag_engine.utils.hashing (flagsmith-flag-engine 11.1): a hash is one of 0 to 9998, and 9998 counts as 100 %.
+HASHES, TOP = 9999, 9998
 
 
 class Split:
