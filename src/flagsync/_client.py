@@ -221,11 +221,11 @@ class FlagSync:
         return await self._async.wait(lambda: self.close(timeout_seconds))
 
     def stats(self) -> Stats:
-        """Return what became of the calls of this process. Waits for nothing."""
+        """Return what became of the calls of this process. Waits for no I/O."""
         return Stats() if self._pipelines is None else self._pipelines.get().stats()
 
     def health(self) -> ClientHealth:
-        """Return whether mirroring works and, if not, why. Waits for nothing. Evaluating does not depend on it."""
+        """Return whether mirroring works and, if not, why. Waits for no I/O. Evaluating does not depend on it."""
         return self._health.check()
 
     if not TYPE_CHECKING:  # pragma: no branch - with it, type checkers would accept any name

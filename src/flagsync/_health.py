@@ -1,6 +1,6 @@
 """Says whether a client mirrors as it should and, if not, why.
 
-Guarantee: does no I/O, and takes no lock that a call waits for. Boundary: evaluating flags does not depend on any of
+Guarantee: does no I/O, and holds up no call that is not dropped. Boundary: evaluating flags does not depend on any of
 this, so it is no reason to restart a process or to take it out of service.
 """
 

@@ -1,6 +1,6 @@
 """Counts the outcomes of calls and, separately, of exposures. Nothing else counts outcomes.
 
-Guarantee: the counts add up at any moment, and reading them waits for nothing.
+Guarantee: the counts add up at any moment, and reading them waits for no I/O.
 """
 
 import threading

@@ -4,7 +4,7 @@
     REGISTRY.register(flagsync.metrics.PrometheusCollector(client))  flagsync[prometheus]
 
 ``metric`` says what a metric is, ``catalog`` lists all, and ``sources`` holds what is observed. Guarantee: no metric
-names a user; collecting does no I/O, takes no lock that a call waits for, and keeps nothing alive. Boundary: the
+names a user; collecting does no I/O, holds up no call that is not dropped, and keeps nothing alive. Boundary: the
 metrics are those of this process.
 """
 
