@@ -619,7 +619,8 @@ class TestRejects:
             result = run("users.csv", "--rejects", name)
             assert result.exit_code == 2
             assert (
-                f"{name} does not hold rejected rows, and would be overwritten: choose another file" in result.stderr
+                f"{name} does not hold rejected rows, and would be overwritten: choose another file"
+                in result.stderr
             )
         assert (Path("other").read_text(), Path("users.csv").read_text()) == (content, csv_of(["user_1"]))
         assert mixpanel.requests == []

@@ -119,7 +119,9 @@ def _open(path: Path, kept: int) -> BinaryIO:
     if path.is_file():
         with path.open("rb") as found:
             if found.read(len(BEGIN)) not in (b"", BEGIN):
-                raise Failure(f"{path} does not hold rejected rows, and would be overwritten: choose another file")
+                raise Failure(
+                    f"{path} does not hold rejected rows, and would be overwritten: choose another file"
+                )
             size = found.seek(0, os.SEEK_END)
     if size < kept:
         raise Failure(
