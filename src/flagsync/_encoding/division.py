@@ -123,11 +123,10 @@ def _is_split_alike(whole: Document, feature: Item) -> bool:
     """Whether ``Split`` selects the same variants as the engine, if the feature is given many."""
     weight = 100 / SAMPLE_VARIANTS
     variants = [{"value": number, "weight": weight, "priority": number} for number in range(SAMPLE_VARIANTS)]
-    sample = {**feature, "variants": variants}
-    split, context = Split(sample), {**whole.whole, "features": {feature["name"]: sample}, "segments": {}}
+    sample = Split({**feature, "variants": variants})
     return all(
-        evaluate({**context, "identity": {"identifier": identifier, "traits": {}}})[0].value
-        == split.variant_of(whole.identity_key(identifier).encode())
+        whole.evaluate_split(sample, {"identifier": identifier, "traits": {}})[0].value
+        == sample.variant_of(whole.identity_key(identifier).encode())
         for identifier in SAMPLES
     )
 

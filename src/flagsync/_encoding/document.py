@@ -58,8 +58,8 @@ class Document:
 
     def evaluate_split(self, split: Split, identity: Identity) -> list[Flag]:
         """Return the flag of a split. Raises what the engine raises."""
-        feature = self.whole["features"][split.name]
-        return evaluate({**self.whole, "features": {split.name: feature}, "segments": {}, "identity": identity})
+        features = {split.name: split.feature}
+        return evaluate({**self.whole, "features": features, "segments": {}, "identity": identity})
 
     def evaluate_by_identity(self, identity: Identity) -> list[Flag]:
         """Return the flags that are in none of the other parts. Raises what the engine raises."""

@@ -25,11 +25,12 @@ class Split:
         Exception: The variants have no shares: a weight is negative or no number, for example.
 
     Attributes:
+        feature: The feature.
         name: Its name.
     """
 
     def __init__(self, feature: Mapping[str, Any]) -> None:
-        self.name: str = feature["name"]
+        self.feature, self.name = feature, feature["name"]
         self._hashed = f"{feature['key']!s},".encode()
         weights = [variant["weight"] for variant in sorted(feature["variants"], key=itemgetter("priority"))]
         self._limits = [*accumulate(weights, initial=0.0)][1:]  # where each share ends, and the next one begins

@@ -6,12 +6,13 @@ collector nothing; a ``Message`` exists only while it is looked at.
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
-from typing import TypeAlias, overload
+from typing import Any, TypeAlias, TypeVar, overload
 
 from flagsync._outbox.contract import Destination, Limits, Message
 
 Content: TypeAlias = tuple[str, bytes, bytes, float, float, int | None, bytes, bool, int]
 """A message without its destination, in the order of its attributes."""
+C = TypeVar("C", bound=tuple[Any, ...])  # begins with a Content
 
 
 class Batch(Sequence[Message]):
@@ -19,10 +20,10 @@ class Batch(Sequence[Message]):
 
     Args:
         destination: Where they go.
-        contents: The messages without it.
+        contents: The messages without it, as ``message_of`` takes them.
     """
 
-    def __init__(self, destination: Destination, contents: Sequence[Content]) -> None:
+    def __init__(self, destination: Destination, contents: Sequence[tuple[Any, ...]]) -> None:
         self._destination, self._contents = destination, contents
 
     __hash__ = None  # type: ignore[assignment] # as of a list
@@ -56,9 +57,9 @@ def fitting(messages: Iterable[Message], limits: Limits) -> Sequence[Message]:
     return Batch(first.destination, fitting_contents(map(content_of, chain((first,), rest)), limits))
 
 
-def fitting_contents(contents: Iterable[Content], limits: Limits) -> list[Content]:
+def fitting_contents(contents: Iterable[C], limits: Limits) -> list[C]:
     """Return the first messages that fit into one request, as ``fitting`` does, without their destination."""
-    found, size = list[Content](), 1  # two brackets, and a comma between messages
+    found, size = list[C](), 1  # two brackets, and a comma between messages
     for content in contents:
         size += len(content[2]) + len(content[6]) + 1
         if len(found) == limits.max_batch_messages or (found and size > limits.max_batch_bytes):

@@ -22,7 +22,6 @@ from flagsync._outbox.contract import (
     Mark,
     Message,
     Repeat,
-    count_events,
 )
 from flagsync._outbox.queue import UNKNOWN, Entry, Queue, evaluated_again, slot_of
 from flagsync._report import MAX_PENDING_REACHED, Outage, Reporter
@@ -111,15 +110,14 @@ class MemoryOutbox:
     ) -> None:
         with self._lock:
             now, until = monotonic(), dict[float, float]()  # messages share a number, which costs 24 bytes
-            events = 0
-            for message in accepted:
-                resend_after = message.resend_after_seconds
-                self._end(message, until.setdefault(resend_after, now + resend_after))
-                events += not message.replaces
-            self._count("delivered", len(accepted), events)
-            for message in rejected:
-                self._end(message, -inf)
-            self._count("rejected", len(rejected), count_events(rejected))
+            for outcome, messages in (("delivered", accepted), ("rejected", rejected)):
+                events = 0
+                for message in messages:
+                    after = message.resend_after_seconds if outcome == "delivered" else -inf
+                    self._end(message, until.setdefault(after, now + after))
+                    events += not message.replaces
+                self._ledger.count(outcome, len(messages) - events)
+                self._ledger.count(outcome, events, is_event=True)
             left, self._in_flight = [*self._in_flight.items()], {}
             for slot, entry in left if last else reversed(left):
                 queue = self._queue(self._flying_to)
@@ -221,9 +219,7 @@ class MemoryOutbox:
         return size >= self._limits.max_batch_bytes or len(queue.waiting) >= bound
 
     def _take(self, destination: Destination, queue: "Queue") -> Claim:
-        batch = Batch(
-            destination, fitting_contents((entry[:9] for entry in queue.waiting.values()), self._limits)
-        )
+        batch = Batch(destination, fitting_contents(queue.waiting.values(), self._limits))
         self._flying_to = destination
         for slot in [*islice(queue.waiting, len(batch))]:
             self._in_flight[slot] = queue.remove(slot)
@@ -233,10 +229,6 @@ class MemoryOutbox:
     def _end(self, message: Message, until: float) -> None:
         del self._in_flight[slot_of(message.key, message.replaces, message.version)]
         self._queue(message.destination).know(message.key, message.fingerprint, until)
-
-    def _count(self, outcome: str, messages: int, events: int) -> None:
-        self._ledger.count(outcome, messages - events)
-        self._ledger.count(outcome, events, is_event=True)
 
     def _keep_bounds(self, queue: "Queue") -> None:
         # Messages in flight to the same destination count, too, but there is always room for the newest one.
