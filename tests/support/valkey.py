@@ -19,7 +19,7 @@ from tests.support.sockets import free_port
 
 PASSWORD = "s3cret/p@ss"
 QUOTED_PASSWORD = "s3cret%2Fp%40ss"
-START_SECONDS = 30.0
+START_SECONDS, END_SECONDS = 30.0, 30.0
 # Kills the server when its input ends, which it does with the tests, however those end; and ends after the server.
 SUPERVISOR = '"$@" >&2 & echo $!; exec >/dev/null; cat; kill -KILL $!; wait'
 
@@ -96,6 +96,18 @@ class ValkeyServer:
         with self.client(password) as client:
             execute: Callable[..., object] = client.execute_command
             return execute(*command)
+
+    def connections(self) -> set[int]:
+        """Return the identifiers of the connections that are open, but for the one that asks."""
+        with self.client() as client:
+            return {int(one["id"]) for one in client.client_list()} - {client.client_id()}
+
+    def await_end(self, connections: set[int]) -> None:
+        """Wait until connections have ended, which the server sees after the client has closed them."""
+        deadline = time.monotonic() + END_SECONDS
+        while open_still := connections & self.connections():
+            assert time.monotonic() < deadline, open_still
+            time.sleep(0.01)
 
     def _await(self) -> None:
         deadline = time.monotonic() + START_SECONDS

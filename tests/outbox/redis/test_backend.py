@@ -585,13 +585,14 @@ def test_fork_has_a_connection_and_an_account_of_its_own(build: Build, namespace
     assert deliver(backend) == ["ann=1", "bob=1", "cid=1"]
 
 
-def test_close_ends_the_connection(build: Build, client: redis.Redis) -> None:
-    before = len(client.client_list())
+def test_close_ends_the_connection(build: Build, valkey: ValkeyServer) -> None:
+    before = valkey.connections()
     backend = build()
     store(backend, "ann=1")
-    assert len(client.client_list()) == before + 1
+    opened = valkey.connections() - before
+    assert len(opened) == 1
     backend.close()
-    assert len(client.client_list()) == before
+    valkey.await_end(opened)
 
 
 def test_close_of_a_backend_that_was_never_used_does_not_connect(tmp_path: Path) -> None:

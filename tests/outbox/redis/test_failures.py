@@ -451,12 +451,13 @@ def test_client_of_the_application_is_used_and_never_closed(
     server: ValkeyServer, options: dict[str, Any]
 ) -> None:
     client = redis.Redis(unix_socket_path=f"{server.directory}/socket", **options)
+    before, connection = server.connections(), client.client_id()
     backend = RedisBackend(client, "shop")
     store(backend, "\xe4nn=\xe4", "bob\0=1", evaluation=1)
     assert deliver(backend) == ["\xe4nn=\xe4", "bob\0=1"]
     backend.close()
-    with server.client() as own:
-        assert len(own.client_list()) == 2
+    assert client.client_id() == connection
+    assert server.connections() - before == {connection}
     client.close()
 
 
