@@ -18,6 +18,7 @@ from time import monotonic, perf_counter, sleep, time_ns
 from typing import Any, NamedTuple
 
 from flagsync import FlagSync
+from flagsync._delivery.destinations import Backoff
 from flagsync._delivery.sender import Sending
 from flagsync._options import Tuning
 from flagsync._outbox.contract import Destination, Limits, Message, Outbox
@@ -40,9 +41,9 @@ MESSAGES, BODY_BYTES, REPEATS = 20_000, 1200, 3
 HOSTS, KILLS, FAULTS, ONCE_USERS, SYNCED_RUNS = 4, 200, 0.05, 1000, 20
 HERE = Destination("https://mixpanel.invalid/engage", "project")
 LIMITS = Limits(max_pending=MESSAGES, max_remembered=MESSAGES)
-# A host that dies keeps the others waiting for two seconds instead of 45.
+# A host that dies keeps the others waiting for two seconds instead of 45, and a failed request for half a second.
 SHORT_LEASE = Tuning(
-    sending=Sending(request_seconds=1.0),
+    sending=Sending(request_seconds=1.0, backoff=Backoff(first_seconds=0.1, max_seconds=0.5)),
     store=StoreBounds(lease_seconds=2.0),
     staging=Staging(grace_seconds=0.5, retry_seconds=0.1, max_retry_seconds=0.5),
 )

