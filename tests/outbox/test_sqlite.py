@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import partial
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from time import monotonic, time
 from typing import Any
@@ -780,6 +780,27 @@ def test_totals_of_a_file_are_those_of_the_backend(path: Path) -> None:
     assert of_file[:2] == of_backend[:2] == (Totals(accepted=2), Totals())
     assert of_file.oldest_seconds == pytest.approx(of_backend.oldest_seconds, abs=LONG)
     backend.close()
+
+
+def test_totals_and_status_see_one_state_of_the_file(
+    path: Path, build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading, writing = build(), build()
+    store(writing, "ann=1")
+    first_version, states = sqlite._first_version, count(2)
+
+    def first_version_then_write(file: Any) -> int | None:
+        first = first_version(file)
+        store(writing, f"ann={next(states)}")  # the first message is not there any more
+        return first
+
+    monkeypatch.setattr(sqlite, "_first_version", first_version_then_write)
+    assert (reading.totals().every, reading.totals().every) == (
+        Totals(accepted=1),
+        Totals(accepted=2, superseded=1),
+    )
+    assert totals(str(path)).every == Totals(accepted=3, superseded=2)
+    assert (reading.status([HERE]).last_version, reading.status([HERE]).last_version) == (4, 5)
 
 
 @pytest.mark.parametrize("key", ["", "a", "\\", "\0", "\\0", "\\\0", "\0\\", "\\\\0", "\0000", "a\0\\b\0"])

@@ -8,7 +8,7 @@ import os
 import sqlite3
 from collections import defaultdict
 from collections.abc import Collection, Generator, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from os import PathLike
 from typing import NamedTuple
 from uuid import uuid4
@@ -99,13 +99,12 @@ class SQLiteBackend:
             change.finish()
 
     def status(self, destinations: Collection[Destination]) -> Status:
-        with self._file.read(monotonic() + BUSY_SECONDS) as file:
-            file.execute("BEGIN")  # one snapshot for all queries
+        with self._file.read(monotonic() + BUSY_SECONDS) as file, _snapshot(file):
             numbers = [number for where in destinations for [number] in file.execute(sql.DESTINATION, where)]
             firsts = [first for number in numbers for [first] in file.execute(sql.FIRST, (number,)) if first]
             [[account, *own]] = file.execute(sql.OWN_TOTALS, (self._process.get(),)).fetchall() or [(0,)]
             own_totals, own_events = totals_of(own)
-            status = Status(
+            return Status(
                 store=read(file, sql.STORE),
                 account=account,
                 own=own_totals,
@@ -116,8 +115,6 @@ class SQLiteBackend:
                 last_version=read(file, sql.LAST),
                 silent_seconds=self._file.lease.silent_seconds(),
             )
-            file.connection.rollback()
-        return status
 
     def totals(self) -> StoreTotals:
         with self._file.read(monotonic() + BUSY_SECONDS) as file:
@@ -162,7 +159,16 @@ class _Claimed(NamedTuple):
 
 def read_totals(file: sqlite3.Connection | sqlite3.Cursor) -> StoreTotals:
     """Return what became of all messages in a file."""
-    return StoreTotals(*totals_of(file.execute(sql.ALL_TOTALS).fetchone()), _oldest_seconds(file))
+    with _snapshot(file):
+        return StoreTotals(*totals_of(file.execute(sql.ALL_TOTALS).fetchone()), _oldest_seconds(file))
+
+
+@contextmanager
+def _snapshot(file: sqlite3.Connection | sqlite3.Cursor) -> Iterator[None]:
+    """Let all queries of a block see the same state of a file. After an error, the connection must be closed."""
+    file.execute("BEGIN")
+    yield
+    file.execute("ROLLBACK")
 
 
 def _of_different_keys(messages: Sequence[Message]) -> Iterator[list[Message]]:
