@@ -28,7 +28,8 @@ from flagsync.testing import MixpanelServer
 
 Build = Callable[..., FlagSync]
 LONG = 60.0
-CALLS = 30  # of SQLite: more than a client makes until its update is delivered
+CALLS = 160  # of SQLite: more than a client makes until its update is delivered
+SQLITE = (sqlite3.Connection, sqlite3.Cursor)
 
 
 class Impatient(FlagSync):
@@ -207,7 +208,7 @@ def test_client_collected_in_its_own_threads_delivers_and_ends(
     at, numbers, dropped, collected = 0, count(), threading.Event(), threading.Event()
 
     def profile(_: Any, event: str, function: Any) -> None:
-        is_call = event == "c_call" and isinstance(getattr(function, "__self__", None), sqlite3.Connection)
+        is_call = event == "c_call" and isinstance(getattr(function, "__self__", None), SQLITE)
         if is_call and dropped.is_set() and next(numbers) == at:
             gc.collect()
             collected.set()
