@@ -6,10 +6,10 @@ import shutil
 import stat
 import subprocess
 import tempfile
-import time
 import warnings
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import psycopg
 
 from tests.support.processes import close_in_children
 from tests.support.sockets import free_port
+from tests.support.waiting import wait_until
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # it asks for the runtime directory of a user who is logged in
@@ -44,7 +45,6 @@ SETTINGS = {
     "shared_buffers": "64MB",
     "log_min_messages": "fatal",
 }
-START_SECONDS, END_SECONDS = 30.0, 30.0
 USER = "pgserver"
 
 
@@ -84,14 +84,14 @@ class PostgresServer:
                 **_user(),
             )
         close_in_children(self._process.stdin)
-        self._await()
+        wait_until(self._answers, lambda: (self.directory / "log").read_text("utf-8"))
 
     def kill(self) -> None:
         """Kill all its processes at once, and wait until their connections are closed."""
         processes = self._send_to_all("kill")
         self.stop()
         for process in processes:
-            _await_end(process)
+            wait_until(partial(_has_ended, process))
 
     def stop(self) -> None:
         """End it at once: its immediate shutdown, which saves nothing."""
@@ -129,11 +129,9 @@ class PostgresServer:
 
     def await_sessions(self) -> None:
         """Wait until all other sessions have ended, which report what they have counted then."""
-        deadline = time.monotonic() + END_SECONDS
         others = "backend_type = 'client backend' AND pid <> pg_backend_pid()"
-        while sessions := self.run(f"SELECT pid, query FROM pg_stat_activity WHERE {others}"):
-            assert time.monotonic() < deadline, sessions
-            time.sleep(0.01)
+        sessions = partial(self.run, f"SELECT pid, query FROM pg_stat_activity WHERE {others}")
+        wait_until(lambda: not sessions(), sessions)
 
     def end_sessions(self) -> None:
         """End all other sessions."""
@@ -146,23 +144,19 @@ class PostgresServer:
         ):
             self.run(f'DROP SCHEMA "{name}" CASCADE')
 
-    def _await(self) -> None:
-        deadline = time.monotonic() + START_SECONDS
-        while True:
-            try:
-                psycopg.connect(self.url(), connect_timeout=2).close()
-            except psycopg.OperationalError:
-                assert time.monotonic() < deadline, (self.directory / "log").read_text("utf-8")
-                time.sleep(0.02)
-            else:
-                return
+    def _answers(self) -> bool:
+        try:
+            psycopg.connect(self.url(), connect_timeout=2).close()
+        except psycopg.OperationalError:
+            return False
+        return True
 
 
-def _await_end(process: Any) -> None:
-    """Wait until a process has ended, also if nobody asks for its exit code."""
+def _has_ended(process: Any) -> bool:
+    """Whether a process has ended, also if nobody asks for its exit code."""
     with suppress(psutil.NoSuchProcess):
-        while process.status() != psutil.STATUS_ZOMBIE:
-            time.sleep(0.01)
+        return bool(process.status() == psutil.STATUS_ZOMBIE)
+    return True
 
 
 @contextmanager

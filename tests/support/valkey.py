@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache
@@ -17,10 +16,10 @@ from redis.retry import Retry
 
 from tests.support.processes import close_in_children
 from tests.support.sockets import free_port
+from tests.support.waiting import wait_until
 
 PASSWORD = "s3cret/p@ss"
 QUOTED_PASSWORD = "s3cret%2Fp%40ss"
-START_SECONDS, END_SECONDS = 30.0, 30.0
 # Kills the server when its input ends, which it does with the tests, however those end; and ends after the server.
 SUPERVISOR = '"$@" >&2 & echo $!; exec >/dev/null; cat; kill -KILL $!; wait'
 
@@ -65,7 +64,7 @@ class ValkeyServer:
         close_in_children(self._process.stdin)
         assert self._process.stdout is not None
         self._pid = int(self._process.stdout.readline())
-        self._await()
+        wait_until(self._answers, lambda: (self.directory / "log").read_text("utf-8"))
         return self
 
     def kill(self) -> None:
@@ -106,23 +105,16 @@ class ValkeyServer:
 
     def await_end(self, connections: set[int]) -> None:
         """Wait until connections have ended, which the server sees after the client has closed them."""
-        deadline = time.monotonic() + END_SECONDS
-        while open_still := connections & self.connections():
-            assert time.monotonic() < deadline, open_still
-            time.sleep(0.01)
+        wait_until(lambda: connections.isdisjoint(self.connections()), self.connections)
 
-    def _await(self) -> None:
-        deadline = time.monotonic() + START_SECONDS
-        while True:
-            try:
-                self.execute("PING")
-            except redis.AuthenticationError:
-                return
-            except (redis.ConnectionError, OSError):
-                assert time.monotonic() < deadline, (self.directory / "log").read_text("utf-8")
-                time.sleep(0.01)
-            else:
-                return
+    def _answers(self) -> bool:
+        try:
+            self.execute("PING")
+        except redis.AuthenticationError:
+            return True
+        except (redis.ConnectionError, OSError):
+            return False
+        return True
 
 
 @contextmanager
@@ -171,10 +163,7 @@ def valkey_cluster() -> Iterator[list[int]]:
             server.execute("CLUSTER", "ADDSLOTSRANGE", first, last)
             servers.append((server, bus["cluster_port"]))
         servers[0][0].execute("CLUSTER", "MEET", "127.0.0.1", f"{ports[1]}", servers[1][1])
-        deadline = time.monotonic() + START_SECONDS
-        while not all(_knows_a_cluster_of_two(server) for server, _ in servers):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_until(lambda: all(_knows_a_cluster_of_two(server) for server, _ in servers))
         yield ports
 
 

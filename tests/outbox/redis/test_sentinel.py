@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from time import monotonic
 from typing import Any
 
 import pytest
@@ -15,7 +14,8 @@ from flagsync._outbox.backend import Totals
 from flagsync._outbox.redis import RedisBackend
 from flagsync.testing.backends.support import deliver, own_totals, store
 from tests.support.sockets import free_port
-from tests.support.valkey import START_SECONDS, Sentinel, ValkeyServer, valkey_sentinel, valkey_server
+from tests.support.valkey import Sentinel, ValkeyServer, valkey_sentinel, valkey_server
+from tests.support.waiting import wait_until
 
 AT_ONCE: dict[str, Any] = {"socket_timeout": 2.0, "retry": Retry(NoBackoff(), 0)}
 
@@ -29,9 +29,7 @@ def replicated() -> Iterator[tuple[int, ValkeyServer, int, ValkeyServer]]:
         valkey_server(port=f"{port}", **own) as primary,
         valkey_server(port=f"{other}", replicaof=f"127.0.0.1 {port}", **own) as replica,
     ):
-        deadline = monotonic() + START_SECONDS
-        while role(replica)[3] != b"connected":
-            assert monotonic() < deadline
+        wait_until(lambda: role(replica)[3] == b"connected")
         yield port, primary, other, replica
 
 
