@@ -20,7 +20,7 @@ from flagsync._outbox.options import StoreBounds, checked
 from flagsync._outbox.redis.advice import advice
 from flagsync._outbox.redis.keys import check_namespace, keys_of
 from flagsync._outbox.redis.parts import parts_of
-from flagsync._outbox.redis.records import ACCOUNT_BYTES, Now, destination_of, message_of, name_of, settled_of
+from flagsync._outbox.redis.records import Now, destination_of, messages_of, name_of, packed_settled
 from flagsync._outbox.redis.scripts import Scripts
 from flagsync._outbox.redis.server import Argument, Client, UrlServer, server_of
 from flagsync._process import PerProcess
@@ -86,8 +86,8 @@ class RedisBackend:
             for part in (settled[start : start + most] for start in range(0, len(settled), most)):
                 versions = [message.version for message in part]
                 about = claimed.store, claimed.name, outcome, min(versions), max(versions)
-                own = (settled_of(message, claimed.accounts[message.version]) for message in part)
-                self._run("settle", *about, *chain.from_iterable(own), deadline=deadline)
+                own = (packed_settled(message, claimed.accounts[message.version]) for message in part)
+                self._run("settle", *about, b"".join(own), deadline=deadline)
 
     def status(self, destinations: Collection[Destination]) -> Status:
         names = map(name_of, destinations)
@@ -149,14 +149,14 @@ class RedisBackend:
             store, number, name, there, found, ends, has_more = reply
             if not after:
                 process.claimed = _Claimed(store, number, name, {})
-            now, destination = Now(process.boot, monotonic(), float(there)), destination_of(name)
-            tails = dict(zip(ends[::2], ends[1::2], strict=True))
-            for version, record, evaluated in zip(found[::3], found[1::3], found[2::3], strict=True):
-                after = int(version)
-                process.claimed.accounts[after] = record[:ACCOUNT_BYTES]
-                yield message_of(
-                    record, version=after, evaluated=evaluated, destination=destination, tails=tails, now=now
-                )
+            now, tails = (
+                Now(process.boot, monotonic(), float(there)),
+                dict(zip(ends[::2], ends[1::2], strict=True)),
+            )
+            for account, message in messages_of(found, destination_of(name), tails, now):
+                after = message.version
+                process.claimed.accounts[after] = account
+                yield message
 
     def _prune(self, process: "_Process", deadline: float) -> None:
         """Forget some of what was remembered too long, or is beyond the bound."""

@@ -40,10 +40,11 @@ class Part:
         self._messages.append(packed(one, place))
 
     def arguments(self) -> list[Argument]:
-        """Return the arguments of the script: how many of each there are, and all of them."""
-        sizes = len(self._places), len(self._tails), len(self._messages)
+        """Return the arguments of the script: messages, repeats, destinations and how many there are, and tails."""
+        # Many short arguments would be sent in as many small pieces.
+        messages, repeats = b"".join(self._messages), b"".join(self._repeats)
         tails = chain.from_iterable(self._tails.items())
-        return [*sizes, *map(name_of, self._places), *tails, *self._messages, *self._repeats]
+        return [messages, repeats, len(self._places), *map(name_of, self._places), *tails]
 
 
 def parts_of(

@@ -1,25 +1,29 @@
 """Messages, as the scripts take and return them: numbers of fixed sizes, and then the texts."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from hashlib import blake2b
 from struct import Struct
 from typing import NamedTuple
 
 from flagsync._outbox.contract import Destination, Message, Repeat
-from flagsync._outbox.redis.server import Argument
 
 # The place of the destination in the call, whether it replaces others, whether its evaluation is known, the sizes of
-# fingerprint and key, when it was evaluated, the evaluation, for how many seconds it counts as accepted, and its tail.
-# Fingerprint, key and body follow.
-HEAD = Struct(">HBBBId8sd16s")
-# The place of the destination in the call, when it was evaluated, and the evaluation; the key follows.
-REPEAT = Struct(">Hd8s")
-# What the scripts put before a message: account, when it was evaluated on the server's clock, and boot.
-RECORD = Struct(">8sd6s")
-# Boot, and when it was evaluated on the clocks of that host and of the server.
-EVALUATED = Struct(">6sdd")
-UNKNOWN, ACCOUNT_BYTES = bytes(8), 8
+# fingerprint, key and body, when it was evaluated, the evaluation, for how many seconds it counts as accepted, and its
+# tail. Fingerprint, key and body follow.
+HEAD = Struct(">HBBBIId8sd16s")
+# The place of the destination in the call, when it was evaluated, the evaluation, and the size of the key. The key
+# follows.
+REPEAT = Struct(">Hd8sI")
+# Before a message that is claimed: its version, whether an equal message was evaluated later, and if so the boot and
+# when that was on the clocks of the host and of the server.
+CLAIMED = Struct(">dB6sdd")
+# What the scripts keep before a message (account, when it was evaluated on the server's clock, and boot), and the
+# message up to its texts.
+RECORD = Struct(">8sd6s" + HEAD.format[1:])
+# Version, account, whether it replaces others, its tail, and the size of the key, which follows.
+SETTLED = Struct(">d8sB16sI")
+UNKNOWN = bytes(8)
 
 
 class Now(NamedTuple):
@@ -37,58 +41,69 @@ class Now(NamedTuple):
 def packed(message: Message, place: int) -> bytes:
     """Return a message, as the scripts take it."""
     key = encoded(message.key)
-    about = message.replaces, message.evaluation is not None, len(message.fingerprint), len(key)
+    about = message.replaces, message.evaluation is not None
+    sizes = len(message.fingerprint), len(key), len(message.body)
     when = message.evaluated_at, _encoded(message.evaluation), message.resend_after_seconds
-    head = HEAD.pack(place, *about, *when, digest_of(message.tail))
+    head = HEAD.pack(place, *about, *sizes, *when, digest_of(message.tail))
     return b"".join((head, message.fingerprint, key, message.body))
 
 
 def packed_repeat(repeat: Repeat, place: int) -> bytes:
     """Return a repeat, as the scripts take it."""
-    return REPEAT.pack(place, repeat.evaluated_at, _encoded(repeat.evaluation)) + encoded(repeat.key)
+    key = encoded(repeat.key)
+    return REPEAT.pack(place, repeat.evaluated_at, _encoded(repeat.evaluation), len(key)) + key
 
 
-def settled_of(message: Message, account: bytes) -> tuple[Argument, ...]:
+def packed_settled(message: Message, account: bytes) -> bytes:
     """Return what the scripts must know of a message that is settled."""
-    return message.version, account + bytes([message.replaces]), encoded(message.key), digest_of(message.tail)
+    key = encoded(message.key)
+    return SETTLED.pack(message.version, account, message.replaces, digest_of(message.tail), len(key)) + key
 
 
-def message_of(
-    record: bytes,
-    *,
-    version: int,
-    evaluated: bytes,
-    destination: Destination,
-    tails: Mapping[bytes, bytes],
-    now: Now,
-) -> Message:
-    """Return the message of a record.
+def messages_of(
+    found: bytes, destination: Destination, tails: Mapping[bytes, bytes], now: Now
+) -> Iterator[tuple[bytes, Message]]:
+    """Yield the messages that were claimed, each with its account.
 
     Args:
-        record: Made by a script.
-        version: It is given by the queue.
-        evaluated: When an equal message was evaluated last; empty if that is unknown.
-        destination: Where it goes.
+        found: The messages, as a script returns them.
+        destination: Where they go.
         tails: Contents by digest.
-        now: When the record was read.
+        now: When they were read.
     """
-    _, since, boot = RECORD.unpack_from(record)
-    _, replaces, _, fingerprint_size, key_size, evaluated_at, _, resend, tail = HEAD.unpack_from(
-        record, RECORD.size
-    )
-    key_at = (fingerprint_at := RECORD.size + HEAD.size) + fingerprint_size
-    when = EVALUATED.unpack(evaluated) if evaluated else (boot, evaluated_at, since)
-    return Message(
-        decoded(record[key_at : key_at + key_size]),
-        record[fingerprint_at:key_at],
-        record[key_at + key_size :],
-        now.here_at(*when),
-        destination,
-        resend,
-        tail=tails[tail],
-        replaces=bool(replaces),
-        version=version,
-    )
+    begin = 0
+    while begin < len(found):
+        version, has_later, *later = CLAIMED.unpack_from(found, begin)
+        (
+            account,
+            there,
+            boot,
+            _,
+            replaces,
+            _,
+            fingerprint_size,
+            key_size,
+            body_size,
+            evaluated_at,
+            _,
+            resend,
+            tail,
+        ) = RECORD.unpack_from(found, record_at := begin + CLAIMED.size)
+        when = later if has_later else (boot, evaluated_at, there)
+        key_at = (fingerprint_at := record_at + RECORD.size) + fingerprint_size
+        begin = (body_at := key_at + key_size) + body_size
+        message = Message(
+            decoded(found[key_at:body_at]),
+            found[fingerprint_at:key_at],
+            found[body_at:begin],
+            now.here_at(*when),
+            destination,
+            resend,
+            tail=tails[tail],
+            replaces=bool(replaces),
+            version=int(version),
+        )
+        yield account, message
 
 
 def encoded(text: str) -> bytes:

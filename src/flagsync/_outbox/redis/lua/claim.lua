@@ -1,6 +1,8 @@
 -- Read some of the waiting messages of a destination behind a version. Without a destination, take the one that is next.
 local number, after, most, max_bytes, turn = tonumber(ARGV[1]), ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local READ_AT_ONCE = 50
+-- Before a record: version, whether an equal message was evaluated later; boot, and when on both clocks.
+local CLAIMED = '>dBc22'
 local names, resting = {}, {}
 for place = 6, #ARGV do
     resting[ARGV[place]] = true
@@ -44,7 +46,7 @@ for start = 1, #found, 2 * READ_AT_ONCE do
     local ids, versions, fields = {}, {}, {}
     for place = start, math.min(start + 2 * READ_AT_ONCE, #found) - 1, 2 do
         ids[#ids + 1] = found[place]
-        versions[#versions + 1] = text(tonumber(found[place + 1]) - number * VERSIONS)
+        versions[#versions + 1] = tonumber(found[place + 1]) - number * VERSIONS
     end
     local records = redis.call('HMGET', waiting, unpack(ids))
     for place, record in ipairs(records) do
@@ -55,10 +57,10 @@ for start = 1, #found, 2 * READ_AT_ONCE do
     for place, record in ipairs(records) do
         local waits, _, _, value = parse_row(rows[place] or NO_ROW)
         -- An equal message that was evaluated later counts.
-        local is_latest = waits and text(value) == ids[place]
-        messages[#messages + 1] = versions[place]
+        local is_latest = waits and value == tonumber(ids[place])
+        local later = string.sub(is_latest and rows[place] or NO_ROW, 10, 31)
+        messages[#messages + 1] = struct.pack(CLAIMED, versions[place], is_latest and 1 or 0, later)
         messages[#messages + 1] = record
-        messages[#messages + 1] = is_latest and string.sub(rows[place], 10, 31) or ''
     end
 end
 local contents = {}
@@ -67,4 +69,4 @@ for digest in pairs(digests) do
     contents[#contents + 1] = redis.call('HGET', tails, digest)
 end
 local store = redis.call('HGET', meta, 'store')
-return {store, number, names[number] or '', string.format('%.6f', now), messages, contents, has_more and 1 or 0}
+return {store, number, names[number] or '', string.format('%.6f', now), table.concat(messages), contents, has_more and 1 or 0}

@@ -88,9 +88,9 @@ local function parse_row(row)
     return flags % 2 == 1, flags % 4 >= KNOWN, flags >= REPLACES, value, boot, evaluated_at, moment
 end
 
--- A message as it comes: the place of its destination, whether it replaces others, whether its evaluation is known,
--- sizes of fingerprint and key, when it was evaluated, evaluation, resend_after_seconds, tail; fingerprint, key, body.
-local HEAD, HEAD_SIZE = '>HBBBI4dc8dc16', 49
+-- A message as it comes: the place of its destination, whether it replaces others, whether its evaluation is known, sizes
+-- of fingerprint, key and body; when it was evaluated, evaluation, resend_after_seconds, tail; fingerprint, key, body.
+local SIZES, HEAD, HEAD_SIZE = '>HBBBI4I4', '>HBBBI4I4dc8dc16', 53
 -- A record: account, when it was evaluated on the clock of the server, boot; message.
 local RECORD, RECORD_SIZE = '>c8dc6', 22
 
@@ -98,7 +98,7 @@ local RECORD, RECORD_SIZE = '>c8dc6', 22
 local function parse_record(record)
     local fingerprint_size, key_size = struct.unpack('>BI4', record, RECORD_SIZE + 5)
     local key_at = RECORD_SIZE + HEAD_SIZE + fingerprint_size
-    return string.sub(record, key_at + 1, key_at + key_size), string.sub(record, RECORD_SIZE + 34, RECORD_SIZE + 49)
+    return string.sub(record, key_at + 1, key_at + key_size), string.sub(record, RECORD_SIZE + 38, RECORD_SIZE + 53)
 end
 
 -- Return how many messages are remembered beyond a bound.

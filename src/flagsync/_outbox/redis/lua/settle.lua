@@ -7,6 +7,9 @@ end
 local outcome, low, high = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 begin_although_memory_is_full()
 
+-- Of each message, one after another: version, account, whether it replaces others, tail, size of the key; key.
+local SETTLED, messages = '>dc8Bc16I4', ARGV[6]
+
 -- The messages were the oldest, so that no others wait between them.
 local ids, first = {}, number * VERSIONS
 local found = redis.call('ZRANGEBYSCORE', queue, text(first + low), text(first + high), 'WITHSCORES')
@@ -15,9 +18,11 @@ for place = 1, #found, 2 do
 end
 
 local version, ended, fields = last_version(), {}, {}
-for at = 6, #ARGV, 4 do
-    local sent, account, key, tail = tonumber(ARGV[at]), ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
-    local id = ids[sent]
+local at = 1
+while at <= #messages do
+    local sent, account, replaces, tail, key_size, key_at = struct.unpack(SETTLED, messages, at)
+    local key, id = string.sub(messages, key_at, key_at + key_size - 1), ids[sent]
+    at = key_at + key_size
     ids[sent] = nil -- a message ends once
     if id and outcome == 'last' then
         version = version + 1
@@ -25,7 +30,7 @@ for at = 6, #ARGV, 4 do
         redis.call('HSET', tail_uses, tail, text(version))
     elseif id then
         local counted = outcome == 'accepted' and DELIVERED or REJECTED
-        count(string.sub(account, 1, 8), counted, string.byte(account, 9) == 1)
+        count(account, counted, replaces == 1)
         ended[#ended + 1], fields[#fields + 1] = id, field_of(number, key)
     end
 end
@@ -36,7 +41,7 @@ if #ended > 0 then
     local values = {}
     for place, row in ipairs(redis.call('HMGET', latest, unpack(fields))) do
         local waits, _, _, value = parse_row(row or NO_ROW)
-        if waits and text(value) == ended[place] then
+        if waits and value == tonumber(ended[place]) then
             local begin = struct.pack('>Bd', string.byte(row) - WAITS, outcome == 'accepted' and now or NEVER)
             values[#values + 1] = fields[place]
             values[#values + 1] = begin .. string.sub(row, 10, 43) .. string.sub(row, 52)

@@ -1,8 +1,9 @@
 -- Store messages; return the places of the repeats that are none, counted from 1, and whether too much is remembered.
 local own, boot, host_clock = ARGV[2], ARGV[3], tonumber(ARGV[4])
 local max_pending, max_dropped = tonumber(ARGV[5]), tonumber(ARGV[6])
-local max_remembered, at = tonumber(ARGV[7]), 11 -- at: of the next argument
-local destination_count, tail_count, message_count = tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10])
+local max_remembered = tonumber(ARGV[7])
+local messages, repeats = ARGV[8], ARGV[9] -- one after another
+local destination_count, at = tonumber(ARGV[10]), 11 -- at: of the next argument
 
 redis.call('HSET', meta, 'store', store_number(ARGV[1])) -- nothing is stored if memory is full
 local version = last_version()
@@ -21,9 +22,8 @@ for place = 1, destination_count do
     at = at + 1
 end
 local contents = {} -- of tails, by digest
-for _ = 1, tail_count do
-    contents[ARGV[at]] = ARGV[at + 1]
-    at = at + 2
+for place = at, #ARGV, 2 do
+    contents[ARGV[place]] = ARGV[place + 1]
 end
 
 -- The rows of all keys are read at once, changed here, and written at once.
@@ -70,11 +70,11 @@ end
 local ids, records, scores, ended, uses = {}, {}, {}, {}, {} -- of this call; ended by id, uses by tail
 
 local function add(field, message)
-    local where, replaces, known, fingerprint_size, key_size, evaluated_at, evaluation, resend, tail =
+    local where, replaces, known, fingerprint_size, _, body_size, evaluated_at, evaluation, resend, tail =
         struct.unpack(HEAD, message)
     local fingerprint = string.sub(message, HEAD_SIZE + 1, HEAD_SIZE + fingerprint_size)
     local row, moment, late = rows[field], now - (host_clock - evaluated_at), false
-    local is_sent, is_replacing = #message == HEAD_SIZE + fingerprint_size + key_size, replaces == 1
+    local is_sent, is_replacing = body_size == 0, replaces == 1
     if not is_sent then
         count(own, ACCEPTED, is_replacing)
     end
@@ -141,22 +141,25 @@ local function drop(number, id)
     count(string.sub(record, 1, 8), DROPPED, string.byte(record, RECORD_SIZE + 3) == 1)
     ended[id] = true
     local waits, _, _, value = parse_row(rows[field] or redis.call('HGET', latest, field) or NO_ROW)
-    if waits and text(value) == id then
+    if waits and value == tonumber(id) then
         redis.call('HDEL', latest, field)
         rows[field] = nil
     end
 end
 
-local first, fields = at, {}
-for place = 1, message_count do
-    local where, _, _, fingerprint_size, key_size = struct.unpack('>HBBBI4', ARGV[at])
-    local key_at = HEAD_SIZE + fingerprint_size
-    fields[place] = prefixes[where + 1] .. string.sub(ARGV[at], key_at + 1, key_at + key_size)
-    at = at + 1
+local fields, texts = {}, {}
+at = 1
+while at <= #messages do
+    local where, _, _, fingerprint_size, key_size, body_size = struct.unpack(SIZES, messages, at)
+    local key_at = at + HEAD_SIZE + fingerprint_size
+    local body_at = key_at + key_size
+    fields[#fields + 1] = prefixes[where + 1] .. string.sub(messages, key_at, body_at - 1)
+    texts[#texts + 1] = string.sub(messages, at, body_at + body_size - 1)
+    at = body_at + body_size
 end
 read_rows(fields)
 for place, field in ipairs(fields) do
-    add(field, ARGV[first + place - 1])
+    add(field, texts[place])
 end
 write_queue()
 write_rows()
@@ -176,16 +179,18 @@ for _, number in ipairs(numbers) do
 end
 write_queue()
 
-first, fields = at, {}
-for place = 1, #ARGV - at + 1 do
-    local where = struct.unpack('>H', ARGV[at])
-    fields[place] = prefixes[where + 1] .. string.sub(ARGV[at], 19)
-    at = at + 1
+local times, evaluations = {}, {}
+fields, at = {}, 1
+while at <= #repeats do
+    local where, evaluated_at, evaluation, key_size, key_at = struct.unpack('>Hdc8I4', repeats, at)
+    at = key_at + key_size
+    fields[#fields + 1] = prefixes[where + 1] .. string.sub(repeats, key_at, at - 1)
+    times[#fields], evaluations[#fields] = evaluated_at, evaluation
 end
 read_rows(fields)
 local new = {}
 for place, field in ipairs(fields) do
-    local _, evaluated_at, evaluation = struct.unpack('>Hdc8', ARGV[first + place - 1])
+    local evaluated_at, evaluation = times[place], evaluations[place]
     local row, is_repeat = rows[field], false
     if row and string.sub(row, 32, 39) == evaluation then
         local waits, known, _, value, row_boot, row_evaluated_at, row_moment = parse_row(row)
