@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 from time import perf_counter
 
@@ -14,25 +15,26 @@ from tests.benchmarks.inputs import local_client
 from tests.benchmarks.server import Server
 from tests.benchmarks.table import judge, show
 
-ROWS, WARM_ROWS, FEATURES = 100_000, 20_000, 50
+ROWS, WARM_ROWS, FEATURES, ROUNDS = 100_000, 20_000, 50, 5
 LEAST_RATE, MOST_GROWTH = 0.8, 30.0
 PLANS = ("free", "pro")
 
 
 def backfill(server: Server) -> None:
     """Rows a second, and memory from the first rows to the last."""
-    calls = _rate(lambda: _call(server))
-    memory = list[float]()
+    calls, rows, memory = list[float](), list[float](), list[float]()
     with TemporaryDirectory() as folder:
         path = Path(folder) / "users.csv"
         lines = (f"{user},{traits['plan']},{traits['age']}" for user, traits in _users())
         path.write_text("\n".join(("identifier,plan,age", *lines)))
-        rows = _rate(lambda: _backfill(server, path, memory))
+        for _ in range(ROUNDS):  # in turn, since the speed of a machine changes
+            calls.append(_rate(lambda: _call(server)))
+            rows.append(_rate(lambda: _backfill(server, path, memory)))
     server.counts()
-    what = f"{ROWS:,} users, {FEATURES} flags"
-    show(what, "calls, when_full='wait'", f"{calls:,.0f} a second")
-    verdict = judge(f"{rows / calls:.2f} x", reached=rows >= LEAST_RATE * calls)
-    show("", "backfill of a CSV file", f"{rows:,.0f} a second", f"at least {LEAST_RATE} x", verdict)
+    what, ratio = f"{ROWS:,} users, {FEATURES} flags", median(rows) / median(calls)
+    show(what, "calls, when_full='wait'", f"{median(calls):,.0f} a second")
+    verdict = judge(f"{ratio:.2f} x", reached=ratio >= LEAST_RATE)
+    show("", "backfill of a CSV file", f"{median(rows):,.0f} a second", f"at least {LEAST_RATE} x", verdict)
     growth = max(memory) - memory[0]
     verdict = judge(f"+{growth:.1f} MB", reached=growth <= MOST_GROWTH)
     show("", f"  memory after {WARM_ROWS:,}", f"{memory[0]:.0f} MB", f"at most +{MOST_GROWTH:.0f} MB", verdict)

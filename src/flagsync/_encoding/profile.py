@@ -159,7 +159,8 @@ class ProfileEncoder:
         return members
 
     def _members_of_splits(self, template: "_Template", identity: Identity) -> list[str]:
-        found, key = list[str](), template.document.identity_key(identity["identifier"]).encode()
+        found: list[str] = []
+        key = template.document.identity_key(identity["identifier"]).encode()
         for split, known in template.splits:
             variant = split.variant_of(key)
             if (members := known.get(variant)) is None:

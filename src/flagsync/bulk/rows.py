@@ -65,7 +65,7 @@ def read(row: object, column: str) -> Row | Unreadable:
 
 
 def _read(row: object, column: str) -> Row | Unreadable:
-    if not isinstance(row, Mapping):
+    if not isinstance(row, (dict, Mapping)):  # a dictionary is found faster than a mapping
         return Unreadable(f"a row must be a mapping of column names to values, not {type(row).__name__}")
     if column not in row:
         return Unreadable(f"there is no column {column!r}")
@@ -76,20 +76,26 @@ def _read(row: object, column: str) -> Row | Unreadable:
     if type(identifier) not in (str, int):
         kind = type(row[column]).__name__
         return Unreadable(f"the identifier has the type {kind}; it must be text or a whole number")
-    text, traits = text_of(identifier), dict[str, TraitValue]()
+    text = text_of(identifier)
+    traits: dict[str, TraitValue] = {}  # dict[…]() would take as long as all the rest
     for name, value in row.items():
-        found = plain(value)
-        if found is None or name == column:
-            continue
-        if not isinstance(name, str):
-            return Unreadable(f"the name of a column must be text, not {type(name).__name__}", text)
-        if type(found) not in TRAIT_TYPES:
-            kind = type(value).__name__
-            return Unreadable(f"column {name!r}: a trait is text, a number or a boolean, not {kind}", text)
-        if found in INFINITE:
-            return Unreadable(f"column {name!r}: a number must be finite", text)
-        traits[name] = found  # type: ignore[assignment] # its type is one of these
+        if type(value) in EXACT_TYPES and type(name) is str:  # as a rule, so that is quick
+            traits[name] = value
+        elif name != column and (found := plain(value)) is not None:
+            if fault := _fault(name, value, found):
+                return Unreadable(fault, text)
+            traits[name] = found  # type: ignore[assignment] # its type is one of these
+    traits.pop(column, None)
     return Row(text, traits)
+
+
+def _fault(name: object, value: object, found: object) -> str:
+    """Return why a value, of which ``plain`` made another one, is no trait; nothing if it is one."""
+    if not isinstance(name, str):
+        return f"the name of a column must be text, not {type(name).__name__}"
+    if type(found) not in TRAIT_TYPES:
+        return f"column {name!r}: a trait is text, a number or a boolean, not {type(value).__name__}"
+    return f"column {name!r}: a number must be finite" if found in INFINITE else ""
 
 
 def plain(value: object) -> object:

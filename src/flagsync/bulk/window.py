@@ -18,7 +18,7 @@ from flagsync.bulk.settling import Settling
 
 # A request takes 2 MB, some 1,600 profiles of 50 flags. While one is in flight the next one fills, and a crash repeats
 # little more than that.
-CHUNK_ROWS, MAX_CHUNKS = 500, 8
+CHUNK_ROWS, MAX_CHUNKS = 1000, 5
 
 
 class Target(Protocol):
