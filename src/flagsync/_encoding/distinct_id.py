@@ -60,7 +60,7 @@ def distinct_id_of(
         return NotMirrored("")
     if not isinstance(mapped, str):
         return NotMirrored(f"distinct_id returned {type(mapped).__name__}, not str")
-    text = text_of(mapped)
+    text = given if mapped is given else text_of(mapped)
     if fault := _fault(text):
         return NotMirrored(fault)
     if given != content:

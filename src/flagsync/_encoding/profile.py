@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import blake2b
 from marshal import dumps
+from struct import Struct
 from time import perf_counter
 
 from flagsmith.models import Flag
@@ -28,6 +29,7 @@ from flagsync._report import Reporter
 NO_DOCUMENT = Document(
     digest=b"", features=(), constant=(), traits=(), by_traits={}, splits=(), by_identity={}, whole={}
 )
+EVALUATION = Struct(">q")
 MAX_REMEMBERED_TRAITS = 1000  # combinations of values, per document
 
 
@@ -102,13 +104,13 @@ class ProfileEncoder:
         identifier, number, traits, _ = call
         if not isinstance(traits, bytes):
             return None
+        key = self._template(number).key.copy()
         try:
-            key = self._template(number).key.copy()
-            key.update(dumps(identifier, EXACT_FORMAT))  # type: ignore[arg-type] # or a ValueError
+            key.update(dumps(identifier, EXACT_FORMAT) + traits)  # type: ignore[arg-type] # or a ValueError
         except ValueError:
             return None  # an identifier of the application's own type
-        key.update(traits)
-        return int.from_bytes(key.digest(), signed=True)
+        (evaluation,) = EVALUATION.unpack(key.digest())
+        return evaluation  # type: ignore[no-any-return] # it is an int
 
     def encode(self, distinct_id: str, call: Call, key: int | None) -> Message | NotMirrored:
         """Return the message that sets all properties of a profile.

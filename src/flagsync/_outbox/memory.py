@@ -57,10 +57,12 @@ class MemoryOutbox:
         with self._lock:
             now, new = monotonic(), list[Repeat]()
             for repeat in repeats:
-                if self._is_known(repeat, now):
-                    self._bring_forward(*repeat)
-                else:
+                destination, key, evaluation, _ = repeat
+                queue = self._queues.get(destination)
+                if queue is None or not queue.is_known(key, evaluation, now):
                     new.append(repeat)
+                elif queue.waiting or self._in_flight:
+                    self._bring_forward(*repeat)
         self._ledger.count("unchanged", len(repeats) - len(new))
         return new
 
@@ -191,12 +193,6 @@ class MemoryOutbox:
     def destinations(self) -> Collection[Destination]:
         """Return the destinations that messages were put for."""
         return [*self._queues]
-
-    def _is_known(self, repeat: Repeat, now: float) -> bool:
-        if (queue := self._queues.get(repeat.destination)) is None:
-            return False
-        evaluation, _, until = queue.known.get(repeat.key) or UNKNOWN
-        return evaluation == repeat.evaluation and now < until
 
     def _bring_forward(
         self, destination: Destination, key: str, evaluation: int | None, evaluated_at: float

@@ -51,6 +51,11 @@ class Queue:
         self.waiting.move_to_end(slot, last=last)
         return True
 
+    def is_known(self, key: str, evaluation: int, now: float) -> bool:
+        """Return whether an evaluation is that of the last message of a key, which has not expired."""
+        known, _, until = self.known.get(key) or UNKNOWN
+        return known == evaluation and now < until
+
     def bring_forward(self, key: str, evaluation: int | None, evaluated_at: float) -> None:
         """Note that a waiting message was evaluated again, with an equal result."""
         if (entry := self.waiting.get(key)) is not None:
