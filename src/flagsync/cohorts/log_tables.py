@@ -44,7 +44,10 @@ class Cohorts(SessionTables, CohortTable, Protocol):
 
 
 class LogTables(Protocol):
-    """The tables of a store in one transaction, as the log of one environment uses them."""
+    """The tables of a store, as the log of one environment uses them.
+
+    While they are only read, two queries may see different states.
+    """
 
     @property
     def cohorts(self) -> Cohorts:
