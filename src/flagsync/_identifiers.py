@@ -11,9 +11,9 @@ def content_of(identifier: object) -> str:
     For a ``str`` it is the content, which is what JSON contains, even if a subclass such as a ``(str, Enum)`` prints
     something else. For another type, such as an integer key or a UUID, it is ``str()``, which may raise anything.
     """
-    if type(identifier) is str:  # as a rule, so that is quick
+    if type(identifier) is str:  # almost always
         return identifier
-    return str.__str__(identifier) if isinstance(identifier, str) else str(identifier)
+    return str.__str__(identifier if isinstance(identifier, str) else str(identifier))
 
 
 def text_of(identifier: object) -> str:

@@ -104,8 +104,8 @@ class ProfileEncoder:
         identifier, number, traits, _ = call
         if not isinstance(traits, bytes):
             return None
-        key = self._template(number).key.copy()
         try:
+            key = self._template(number).key.copy()
             key.update(dumps(identifier, EXACT_FORMAT) + traits)  # type: ignore[arg-type] # or a ValueError
         except ValueError:
             return None  # an identifier of the application's own type

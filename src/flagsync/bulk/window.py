@@ -16,8 +16,8 @@ from flagsync.bulk.report import Outcome, Result
 from flagsync.bulk.rows import Row, Unreadable, read
 from flagsync.bulk.settling import Settling
 
-# A request takes 2 MB, some 1,600 profiles of 50 flags. While one is in flight the next one fills, and a crash repeats
-# little more than that.
+# A request takes 2 MB, some 1,600 profiles of 50 flags. While one is in flight the next one fills. A crash repeats at
+# most these rows.
 CHUNK_ROWS, MAX_CHUNKS = 1000, 5
 
 

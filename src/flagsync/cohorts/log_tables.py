@@ -46,7 +46,7 @@ class Cohorts(SessionTables, CohortTable, Protocol):
 class LogTables(Protocol):
     """The tables of a store, as the log of one environment uses them.
 
-    While they are only read, two queries may see different states.
+    Outside a transaction, as in ``LogDatabase.read``, two queries may see different states.
     """
 
     @property

@@ -389,6 +389,21 @@ def test_store_refuses_more_projects_than_it_can_number(
         backend.store([message_of("ann=1")], [], [], soon())
 
 
+def test_a_store_of_another_format_is_refused_and_left_alone(
+    build: Build, client: redis.Redis, namespace: str
+) -> None:
+    backend, meta = build(), keys_of(namespace)[NAMES.index("meta")].decode()
+    store(backend, "ann=1")
+    client.hset(meta, "format", "0")
+    for work in (backend.try_acquire_lease, backend.totals, lambda: store(backend, "bob=1")):
+        with pytest.raises(
+            OSError, match=r"updates of another version of flagsync; deliver them with that version, or "
+        ):
+            work()
+    client.hset(meta, "format", "1")
+    assert deliver(backend) == ["ann=1"]
+
+
 def test_store_keeps_projects_of_the_highest_numbers_apart(
     build: Build, client: redis.Redis, namespace: str
 ) -> None:

@@ -149,10 +149,8 @@ class RedisBackend:
             store, number, name, there, found, ends, has_more = reply
             if not after:
                 process.claimed = _Claimed(store, number, name, {})
-            now, tails = (
-                Now(process.boot, monotonic(), float(there)),
-                dict(zip(ends[::2], ends[1::2], strict=True)),
-            )
+            tails = dict(zip(ends[::2], ends[1::2], strict=True))
+            now = Now(process.boot, monotonic(), float(there))
             for account, message in messages_of(found, destination_of(name), tails, now):
                 after = message.version
                 process.claimed.accounts[after] = account

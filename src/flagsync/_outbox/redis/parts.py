@@ -40,8 +40,8 @@ class Part:
         self._messages.append(packed(one, place))
 
     def arguments(self) -> list[Argument]:
-        """Return the arguments of the script: messages, repeats, destinations and how many there are, and tails."""
-        # Many short arguments would be sent in as many small pieces.
+        """Return the arguments of the script: messages, repeats, how many destinations, these, and tails."""
+        # Both are one argument each: redis-py copies arguments one by one, and sends what is longer than 6 KB at once.
         messages, repeats = b"".join(self._messages), b"".join(self._repeats)
         tails = chain.from_iterable(self._tails.items())
         return [messages, repeats, len(self._places), *map(name_of, self._places), *tails]

@@ -15,8 +15,8 @@ HEAD = Struct(">HBBBIId8sd16s")
 # The place of the destination in the call, when it was evaluated, the evaluation, and the size of the key. The key
 # follows.
 REPEAT = Struct(">Hd8sI")
-# Before a message that is claimed: its version, whether an equal message was evaluated later, and if so the boot and
-# when that was on the clocks of the host and of the server.
+# Before a message that is claimed: its version, whether it is the latest of its key, and if so boot and time of its
+# last evaluation on the clocks of the host and of the server, since an equal message may have been evaluated later.
 CLAIMED = Struct(">dB6sdd")
 # What the scripts keep before a message (account, when it was evaluated on the server's clock, and boot), and the
 # message up to its texts.
@@ -73,7 +73,7 @@ def messages_of(
     """
     begin = 0
     while begin < len(found):
-        version, has_later, *later = CLAIMED.unpack_from(found, begin)
+        version, is_latest, *latest = CLAIMED.unpack_from(found, begin)
         (
             account,
             there,
@@ -89,7 +89,7 @@ def messages_of(
             resend,
             tail,
         ) = RECORD.unpack_from(found, record_at := begin + CLAIMED.size)
-        when = later if has_later else (boot, evaluated_at, there)
+        when = latest if is_latest else (boot, evaluated_at, there)
         key_at = (fingerprint_at := record_at + RECORD.size) + fingerprint_size
         begin = (body_at := key_at + key_size) + body_size
         message = Message(

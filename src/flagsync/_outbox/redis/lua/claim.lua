@@ -1,7 +1,8 @@
 -- Read some of the waiting messages of a destination behind a version. Without a destination, take the one that is next.
 local number, after, most, max_bytes, turn = tonumber(ARGV[1]), ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local READ_AT_ONCE = 50
--- Before a record: version, whether an equal message was evaluated later; boot, and when on both clocks.
+-- Before a record: version, whether it is the latest of its key; if so, boot and time of its last evaluation on both
+-- clocks, since an equal message may have been evaluated later.
 local CLAIMED = '>dBc22'
 local names, resting = {}, {}
 for place = 6, #ARGV do
@@ -56,10 +57,9 @@ for start = 1, #found, 2 * READ_AT_ONCE do
     local rows = redis.call('HMGET', latest, unpack(fields))
     for place, record in ipairs(records) do
         local waits, _, _, value = parse_row(rows[place] or NO_ROW)
-        -- An equal message that was evaluated later counts.
         local is_latest = waits and value == tonumber(ids[place])
-        local later = string.sub(is_latest and rows[place] or NO_ROW, 10, 31)
-        messages[#messages + 1] = struct.pack(CLAIMED, versions[place], is_latest and 1 or 0, later)
+        local when = string.sub(is_latest and rows[place] or NO_ROW, 10, 31)
+        messages[#messages + 1] = struct.pack(CLAIMED, versions[place], is_latest and 1 or 0, when)
         messages[#messages + 1] = record
     end
 end

@@ -1,7 +1,7 @@
 -- What every script begins with. The keys are always these, so that a cluster and a proxy see all that a script uses.
 --
--- meta          store (a random number), version (the highest one given), accounts (how many there were); of the
---               lease owner, until, seconds
+-- meta          store (a random number), format (how the keys are used), version (the highest one given), accounts (how
+--               many there were); of the lease owner, until, seconds
 -- destinations  destination -> number
 -- accounts      account -> number, time of last use, counts; "*" has the counts of all
 -- latest        number of a destination and key -> row: what is known of the last message of a key
@@ -13,6 +13,8 @@ local meta, destinations, accounts, latest = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local queue, waiting, tails, tail_uses, absences = KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) + tonumber(clock[2]) / 1000000
+
+local FORMAT = '1' -- another one, whenever keys are used in another way
 
 -- A score is the number of a destination and a version: 10 and 43 bits of the 53 that are exact.
 local VERSIONS, MAX_DESTINATIONS = 8796093022208, 1023
@@ -71,13 +73,17 @@ local function delete_remains()
         redis.call('HDEL', meta, 'store', 'version', 'accounts')
     end
 end
+if redis.call('HEXISTS', meta, 'store') == 1 and redis.call('HGET', meta, 'format') ~= FORMAT then
+    return redis.error_reply('ERR the namespace has updates of another version of flagsync; deliver them with that version, '
+        .. 'or use another namespace')
+end
 delete_remains()
 
 -- Return the number of the store, which gets one if it is new.
 local function store_number(new)
     local known = redis.call('HGET', meta, 'store')
     if not known then
-        redis.call('HSET', meta, 'store', new)
+        redis.call('HSET', meta, 'store', new, 'format', FORMAT)
     end
     return known or new
 end
@@ -90,6 +96,7 @@ end
 
 -- A message as it comes: the place of its destination, whether it replaces others, whether its evaluation is known, sizes
 -- of fingerprint, key and body; when it was evaluated, evaluation, resend_after_seconds, tail; fingerprint, key, body.
+-- SIZES is the beginning of HEAD.
 local SIZES, HEAD, HEAD_SIZE = '>HBBBI4I4', '>HBBBI4I4dc8dc16', 53
 -- A record: account, when it was evaluated on the clock of the server, boot; message.
 local RECORD, RECORD_SIZE = '>c8dc6', 22

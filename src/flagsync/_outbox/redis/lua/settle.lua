@@ -1,5 +1,5 @@
 -- Settle messages of one destination that still have the version that was sent: they were accepted or rejected, or are
--- to be last. Of each: version, account and whether it replaces others, key, tail.
+-- to be last.
 local number = tonumber(redis.call('HGET', destinations, ARGV[2]))
 if ARGV[1] ~= redis.call('HGET', meta, 'store') or not number then
     return 0 -- the store was emptied, and has other messages with these versions

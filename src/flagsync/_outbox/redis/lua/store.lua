@@ -179,10 +179,11 @@ for _, number in ipairs(numbers) do
 end
 write_queue()
 
-local times, evaluations = {}, {}
+-- A repeat: the place of its destination, when it was evaluated, evaluation, size of the key; key.
+local REPEAT, times, evaluations = '>Hdc8I4', {}, {}
 fields, at = {}, 1
 while at <= #repeats do
-    local where, evaluated_at, evaluation, key_size, key_at = struct.unpack('>Hdc8I4', repeats, at)
+    local where, evaluated_at, evaluation, key_size, key_at = struct.unpack(REPEAT, repeats, at)
     at = key_at + key_size
     fields[#fields + 1] = prefixes[where + 1] .. string.sub(repeats, key_at, at - 1)
     times[#fields], evaluations[#fields] = evaluated_at, evaluation
