@@ -24,13 +24,15 @@ WORDS: tuple[tuple[type[Exception], str], ...] = (
     (redis.TimeoutError, "the server did not answer in time"),
 )
 # Errors without a class of their own: of redis-py before 6, of Redis 7 when a client without a password sends much, of
-# the pools of redis-py, and of a key of another kind.
+# the pools of redis-py, of a key of another kind, and of our own scripts.
 TEXTS = {
     "MOVED ": NODE,
     "unauthenticated": CLOSED,
     "Too many connections": NO_CONNECTION,
     "No connection available": NO_CONNECTION,
     "WRONGTYPE": "a key of the namespace is somebody else's; choose another namespace",
+    "FORMAT ": "the namespace has updates of another version of flagsync; deliver them with that version, or choose "
+    "another namespace",
 }
 
 

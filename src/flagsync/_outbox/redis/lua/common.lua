@@ -74,8 +74,7 @@ local function delete_remains()
     end
 end
 if redis.call('HEXISTS', meta, 'store') == 1 and redis.call('HGET', meta, 'format') ~= FORMAT then
-    return redis.error_reply('ERR the namespace has updates of another version of flagsync; deliver them with that version, '
-        .. 'or use another namespace')
+    return redis.error_reply('FORMAT another version of flagsync uses the namespace')
 end
 delete_remains()
 
