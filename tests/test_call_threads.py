@@ -12,7 +12,7 @@ from typing import Any
 import anyio
 import pytest
 
-from flagsync._call_threads import CallThreads
+from flagsync._call_threads import CallThreads, _Threads
 from tests.support.forks import in_child
 from tests.support.tasks import Run, calls_in_threads, join_threads, until
 
@@ -36,6 +36,47 @@ def test_cancelled_call_that_fails_later_warns_of_nothing(run: Run, caplog: pyte
     run(serve)
     gc.collect()
     assert caplog.record_tuples == []
+
+
+def test_call_runs_even_if_its_task_is_cancelled_before_its_thread_runs(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads, ran, may_run = CallThreads(1), threading.Event(), threading.Event()
+    original = _Threads._run
+
+    def run_late(self: _Threads, call: Any) -> None:
+        may_run.wait()
+        original(self, call)
+
+    monkeypatch.setattr(_Threads, "_run", run_late)
+
+    async def cancel() -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(threads.run, ran.set)
+            await until(calls_in_threads)
+            tasks.cancel_scope.cancel()
+
+    run(cancel)
+    may_run.set()
+    join_threads()
+    assert ran.is_set()
+
+
+def test_call_that_waits_for_a_thread_is_given_up_with_its_task(run: Run) -> None:
+    threads, may_end, ran = CallThreads(1), threading.Event(), threading.Event()
+
+    async def cancel() -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(threads.run, may_end.wait)
+            await until(calls_in_threads)
+            tasks.start_soon(threads.run, ran.set)
+            await until(lambda: threads._processes.get()._waiting)
+            tasks.cancel_scope.cancel()
+
+    run(cancel)
+    may_end.set()
+    join_threads()
+    assert not ran.is_set()
 
 
 def test_call_in_a_thread_has_the_context_variables_of_its_task(run: Run) -> None:

@@ -1,8 +1,9 @@
 """Threads in which asynchronous code runs blocking calls.
 
 Guarantee: a call that hangs delays neither the event loop nor others that use the executor of that loop, and keeps no
-process alive. A task that is cancelled does not wait for its thread. Where no thread can start any more, the call runs
-in the event loop. Boundary: ``_event_loops`` knows asyncio and trio.
+process alive. A task that is cancelled does not wait for its call, which goes on; only a call that still waits for a
+thread is given up. Where no thread can start any more, the call runs in the event loop. Boundary: ``_event_loops``
+knows asyncio and trio.
 """
 
 import threading
@@ -10,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextvars import copy_context
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from flagsync._event_loops import wait_until_done
 from flagsync._process import PerProcess
@@ -36,7 +37,7 @@ class CallThreads:
         """Return what a function returns, or raise what it raises. It has the context variables of the caller."""
         context = copy_context()
         call = _Call(lambda: context.run(function))
-        self._processes.get().start(call.run)
+        self._processes.get().start(call)
         await wait_until_done(call.future)
         try:
             return call.future.result()
@@ -51,11 +52,13 @@ class _Call(Generic[T]):
         self._function = function
         self.future = Future[T]()
 
+    def begin(self) -> bool:
+        """Return whether the call will run: its task was not cancelled so far, and nothing gives it up from now on."""
+        return self.future.set_running_or_notify_cancel()
+
     def run(self) -> None:
-        """Settle the future, unless its task was cancelled before."""
+        """Settle the future."""
         future = self.future
-        if not future.set_running_or_notify_cancel():
-            return
         try:
             result = self._function()
         except BaseException as error:  # noqa: BLE001 - the task gets it
@@ -71,31 +74,33 @@ class _Threads:
 
     def __init__(self, max_threads: float) -> None:
         self._max_threads = max_threads
-        self._waiting = deque[Callable[[], None]]()
+        self._waiting = deque[_Call[Any]]()
         self._running = 0
         self._lock = threading.Lock()
 
-    def start(self, call: Callable[[], None]) -> None:
+    def start(self, call: _Call[Any]) -> None:
         """Run a call in a thread, now or when one is free."""
         with self._lock:
             if self._running >= self._max_threads:
                 self._waiting.append(call)
                 return
             self._running += 1
+        call.begin()  # before the task can be cancelled
         try:
             threading.Thread(target=self._run, args=(call,), name="flagsync-async", daemon=True).start()
         except RuntimeError:  # Python exits, or has too many threads
             self._run(call)
 
-    def _run(self, call: Callable[[], None] | None) -> None:
+    def _run(self, call: _Call[Any] | None) -> None:
         while call is not None:
-            call()
+            call.run()
             call = self._next()
 
-    def _next(self) -> Callable[[], None] | None:
+    def _next(self) -> _Call[Any] | None:
         """Return a call that waits; None if the thread is to end."""
         with self._lock:
-            if self._waiting:
-                return self._waiting.popleft()
+            while self._waiting:
+                if (call := self._waiting.popleft()).begin():
+                    return call
             self._running -= 1
             return None
