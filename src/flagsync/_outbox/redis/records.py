@@ -74,21 +74,8 @@ def messages_of(
     begin = 0
     while begin < len(found):
         version, is_latest, *latest = CLAIMED.unpack_from(found, begin)
-        (
-            account,
-            there,
-            boot,
-            _,
-            replaces,
-            _,
-            fingerprint_size,
-            key_size,
-            body_size,
-            evaluated_at,
-            _,
-            resend,
-            tail,
-        ) = RECORD.unpack_from(found, record_at := begin + CLAIMED.size)
+        account, there, boot, *head = RECORD.unpack_from(found, record_at := begin + CLAIMED.size)
+        _, replaces, _, fingerprint_size, key_size, body_size, evaluated_at, _, resend, tail = head
         when = latest if is_latest else (boot, evaluated_at, there)
         key_at = (fingerprint_at := record_at + RECORD.size) + fingerprint_size
         begin = (body_at := key_at + key_size) + body_size
