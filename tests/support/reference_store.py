@@ -123,6 +123,7 @@ class ReferenceLog:
         self._began: int | None = None
         self._cursor = 0
         self._unsettled: dict[tuple[str, str], Entry] = {}
+        self._was_tried = False  # the last claimed change
 
     def start(self) -> None:
         if self._began is None:
@@ -163,15 +164,20 @@ class ReferenceLog:
 
     def claim(self, limit: int) -> list[TraitChange]:
         due = {key: entry for key, entry in self._unsettled.items() if entry.due <= 0}
-        tried = [(key, entry) for key, entry in due.items() if entry.tries][:1]
-        if not tried:
-            for key, position in [*self._unclaimed().items()][: max(0, limit - len(due))]:
+        tried = [item for item in due.items() if item[1].tries][:1]
+        others = [item for item in due.items() if not item[1].tries]
+        if tried and not self._was_tried:
+            others = []
+        else:
+            for key, position in [*self._unclaimed().items()][: max(0, limit - len(others))]:
                 self._cursor = position
                 before = self._unsettled.get(key, Entry(0))
-                due[key] = Entry(position, 0.0, before.is_unsure or before.due > 0, before.tries)
-                self._unsettled[key] = due[key]
-        first = sorted(due.items(), key=lambda item: item[1].position)
-        return [self._claimed(*item) for item in tried or first[:limit]]
+                entry = Entry(position, 0.0, before.is_unsure or before.due > 0, before.tries)
+                self._unsettled[key] = entry
+                (tried if entry.tries else others).append((key, entry))
+        self._was_tried = not others
+        others.sort(key=lambda item: item[1].position)
+        return [self._claimed(*item) for item in others[:limit] or tried[:1]]
 
     def _claimed(self, key: tuple[str, str], entry: Entry) -> TraitChange:
         (cohort, identifier), store = key, self._store

@@ -141,6 +141,12 @@ class LogThatMixesWhatWasTried(ReferenceLog):
         super().postpone([change._replace(tries=0) for change in changes], seconds)
 
 
+class LogThatTriesAgainFirst(ReferenceLog):
+    def claim(self, limit: int) -> list[TraitChange]:
+        self._was_tried = False
+        return super().claim(limit)
+
+
 class HasOneLogForAll(ReferenceStore):
     def change_log(self, environment: str) -> ReferenceLog:
         return super().change_log("all")
@@ -168,7 +174,8 @@ BROKEN: dict[type[ReferenceStore], str] = {
     with_log(LogThatSettlesWhateverWasClaimed): "log_keeps_what_is_not_settled",
     with_log(LogThatIsAlwaysSure): "claimed_change_is_unsure_until_it_is_settled",
     with_log(LogThatNeverWaits): "postponed_change_waits",
-    with_log(LogThatMixesWhatWasTried): "change_that_was_tried_comes_alone_and_before_others",
+    with_log(LogThatMixesWhatWasTried): "changes_that_were_tried_come_alone_and_in_turn_with_others",
+    with_log(LogThatTriesAgainFirst): "change_that_is_tried_again_and_again_lets_later_ones_be_claimed",
 }
 
 

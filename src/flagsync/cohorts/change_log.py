@@ -36,6 +36,7 @@ class StoredChangeLog:
     ) -> None:
         self._database, self._lease, self._rows = database, lease, rows
         self._catalog, self._sessions = catalog, sessions
+        self._was_tried = False  # the last claimed change
 
     @property
     def lease_seconds(self) -> float:
@@ -109,16 +110,19 @@ class StoredChangeLog:
                 tables.postpone(environment, changes, seconds)
 
     def _claim(self, tables: LogTables, limit: int) -> list[Entry] | None:
-        """Return a change that was tried before, or else the first ones, and mark them as unsure.
+        """Return a change that was tried before, or the first others, in turn if both wait; mark them as unsure.
 
         None means that more members must be looked at first, in another transaction.
         """
         if (environment := tables.own_environment()) is None:
             return []
-        entries = tables.due(environment, limit)
-        may_be_more = len(entries) < limit and not any(entry.tries for entry in entries)
-        if may_be_more and self._move_cursor(tables, environment):
-            return None
+        entries = tried = tables.due_again(environment)
+        if self._was_tried or not tried:
+            others = tables.due(environment, limit)
+            if len(others) < limit and self._move_cursor(tables, environment):
+                return None
+            entries = others or tried
+        self._was_tried = entries is tried
         tables.mark_unsure(environment, [entry.position for entry in entries])
         return entries
 

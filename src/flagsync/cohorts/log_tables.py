@@ -90,7 +90,10 @@ class LogTables(Protocol):
         """
 
     def due(self, environment: Environment, limit: int) -> list[Entry]:
-        """Return a due change that was tried before, or else the first due ones."""
+        """Return the first due changes that were not tried before."""
+
+    def due_again(self, environment: Environment) -> list[Entry]:
+        """Return the due change that was tried before and has waited longest, if there is one."""
 
     def mark_unsure(self, environment: Environment, positions: Sequence[int]) -> None:
         """Mark claimed entries as unsure."""

@@ -141,9 +141,10 @@ class ChangeLog(Protocol):
     def claim(self, limit: int) -> list[TraitChange]:
         """Return the first entries as they are now, in their order, at most ``limit``; none without the lease.
 
-        A change that was tried before comes alone, and as soon as it can be claimed. A claimed change stays on the log,
-        and can be claimed again at once, but is unsure until it is settled or postponed: the process that has claimed
-        it may have died while sending it. Entries of cohorts that are left out are removed.
+        A change that was tried before comes alone. While such changes and others can be claimed, they come in turn. A
+        claimed change stays on the log, and can be claimed again at once, but is unsure until it is settled or
+        postponed: the process that has claimed it may have died while sending it. Entries of cohorts that are left out
+        are removed.
         """
 
     def settle(self, changes: Collection[TraitChange]) -> None:

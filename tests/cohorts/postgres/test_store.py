@@ -297,7 +297,7 @@ def test_statements_look_for_what_they_need_in_an_index_without_statistics(
         "FIRST_UNCLAIMED": ("changed > ", (5000, 10**9, 0)),
         "CLAIM_UP_TO": ("changed <= ", (1, 5000, 7000, 0)),
         "UNSETTLED": ("environment = ", (1,)),
-        "ONE_TRIED": ("key = cohort_unsettled.key", (1, 1.0)),
+        "FIRST_TRIED": ("key = cohort_unsettled.key", (1, 1.0, 1)),
         "FIRST_DUE": ("key = cohort_unsettled.key", (1, 1.0, 500)),
         "MARK_UNSURE": ('"position" = ANY', (1, positions)),
         "SETTLE": ('"position" = ANY', (1, positions)),

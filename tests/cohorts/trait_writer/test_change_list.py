@@ -265,9 +265,21 @@ def test_change_is_not_given_up_while_nothing_else_is_written_either(setup: Setu
         waited.append(setup.log.wait()["ann"])
     assert waited[-1] == waited[-2] == 3600
     setup.store.apply(add("bob"))
-    assert [setup.fail("ann"), setup.write()] == [["ann"], ["bob"]]
+    assert [setup.write(), setup.fail("ann")] == [["bob"], ["ann"]]
+    assert [setup.claimed(), setup.counts()] == [[], (1, 1)]
+
+
+def test_change_that_was_tried_waits_behind_others_that_were_while_flagsmith_accepts_nothing(
+    setup: Setup,
+) -> None:
+    setup.store.apply(add("ann", "bob"))
+    setup.fail("ann", "bob")
     setup.log.wait()
-    assert [setup.fail("ann"), setup.claimed(), setup.counts()] == [["ann"], [], (1, 1)]
+    tried = list[str]()
+    for _ in range(2):
+        tried += setup.claimed()
+        setup.changes.settle((), ())
+    assert sorted(tried) == ["ann", "bob"]
 
 
 def test_changes_that_fail_are_reported_together(setup: Setup) -> None:

@@ -24,6 +24,7 @@ from flagsync.cohorts.trait_writer.pace import Pace
 from flagsync.cohorts.trait_writer.writer import Writing
 from tests.support.flagsmith_server import KEY, FlagsmithServer
 from tests.support.reference_store import ReferenceLog, ReferenceStore
+from tests.support.waiting import wait_until
 
 Write = Callable[..., TraitWriter]
 VIPS = "mixpanel_cohort_vips"
@@ -165,7 +166,9 @@ def test_identity_that_flagsmith_fails_on_is_set_aside_and_given_up_at_last(
     errors: list[DeliveryError] = []
     change(store, "add_members", *(f"{number:02}" for number in range(20)))
     writer = write(on_error=errors.append, writing=fast(max_tries=4))
-    assert not writer.flush(0.2)
+    wait_until(lambda: errors)  # it has failed alone
+    tried = len(flagsmith.requests) + 5
+    wait_until(lambda: len(flagsmith.requests) > tried)
     change(store, "add_members", "later")
     assert writer.flush()
     assert writer.close()
@@ -176,6 +179,23 @@ def test_identity_that_flagsmith_fails_on_is_set_aside_and_given_up_at_last(
         (f"{reason} kept and sent again later", ("07",)),
         (f"{reason} lost", ("07",)),
     ]
+
+
+@pytest.mark.parametrize("bulk", [True, False])
+@pytest.mark.parametrize("bad", [5, 15])
+def test_identities_that_flagsmith_always_fails_on_do_not_keep_others_waiting(
+    store: SQLiteStore, flagsmith: FlagsmithServer, write: Write, *, bulk: bool, bad: int
+) -> None:
+    flagsmith.bulk, flagsmith.refused = bulk, {f"{number:02}": 500 for number in range(bad)}
+    change(store, "add_members", *(f"{number:02}" for number in range(60)))
+    writer = write(writing=fast(max_tries=10**6))
+    for who in ("ann", "bob", "eve"):
+        tried = len(flagsmith.requests) + bad + 5
+        wait_until(lambda: len(flagsmith.requests) > tried)  # noqa: B023 - it is called at once
+        change(store, "add_members", who)
+        wait_until(lambda: (who, VIPS) in flagsmith.traits)  # noqa: B023 - as above
+    wait_until(lambda: writer.stats().pending == bad)
+    assert writer.stats().rejected == 0
 
 
 def test_change_that_is_set_aside_is_pending(

@@ -83,14 +83,12 @@ class LogTables:
         self._transaction.run(sql.MOVE_CURSOR, last, number)
 
     def due(self, environment: Environment, limit: int) -> list[Entry]:
-        """Return a due change that was tried before, or else the first due ones."""
-        rows = self._transaction.rows(sql.ONE_TRIED, environment.number, MAX_POSTPONED_SECONDS)
-        if not rows:
-            rows = self._transaction.rows(sql.FIRST_DUE, environment.number, MAX_POSTPONED_SECONDS, limit)
-        return [
-            Entry(position, cohort, identifier_of(key, long), *state)
-            for position, cohort, key, long, *state in rows
-        ]
+        """Return the first due changes that were not tried before."""
+        return self._due(sql.FIRST_DUE, environment, limit)
+
+    def due_again(self, environment: Environment) -> list[Entry]:
+        """Return the due change that was tried before and has waited longest, if there is one."""
+        return self._due(sql.FIRST_TRIED, environment, 1)
 
     def mark_unsure(self, environment: Environment, positions: Sequence[int]) -> None:
         """Mark claimed entries as unsure."""
@@ -107,6 +105,13 @@ class LogTables:
             alike[change.is_unsure, change.tries].append(change.position)
         for state, positions in alike.items():
             self._transaction.run(sql.POSTPONE, seconds, seconds, *state, environment.number, positions)
+
+    def _due(self, query: str, environment: Environment, limit: int) -> list[Entry]:
+        rows = self._transaction.rows(query, environment.number, MAX_POSTPONED_SECONDS, limit)
+        return [
+            Entry(position, cohort, identifier_of(key, long), *state)
+            for position, cohort, key, long, *state in rows
+        ]
 
     def _environment(self, query: str, *values: object) -> Environment | None:
         rows = self._transaction.rows(query, *values)

@@ -132,7 +132,7 @@ UNSETTLED = f"SELECT count(*), min(position), min(due) - {NOW} FROM cohort_unset
 DUE = f"""SELECT position, cohort, key, long_identifier, seen >= floor, unsure, tries
     FROM cohort_unsettled JOIN cohort_members USING (cohort, key) JOIN cohorts ON cohorts.number = cohort
     WHERE environment = %s AND (due <= {NOW} OR due > {NOW} + %s)"""
-ONE_TRIED = f"{DUE} AND tries > 0 ORDER BY due LIMIT 1"
+FIRST_TRIED = f"{DUE} AND tries > 0 ORDER BY due LIMIT %s"
 FIRST_DUE = f"{DUE} AND tries = 0 ORDER BY position LIMIT %s"
 MARK_UNSURE = """UPDATE cohort_unsettled SET unsure = true
     WHERE environment = %s AND position = ANY(%b::bigint[]) AND NOT unsure"""

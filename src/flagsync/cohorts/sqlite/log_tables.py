@@ -113,15 +113,12 @@ class LogTables:
         self._file.execute(sql.MOVE_CURSOR, values)
 
     def due(self, environment: Environment, limit: int) -> list[Entry]:
-        """Return a due change that was tried before, or else the first due ones."""
-        bounds = {"limit": limit, "now": self._now, "too_late": self._now + MAX_POSTPONED_SECONDS}
-        values = {**environment._asdict(), **bounds}
-        rows = self._file.execute(sql.ONE_TRIED, values).fetchall()
-        rows = rows or self._file.execute(sql.FIRST_DUE, values).fetchall()
-        return [
-            Entry(position, cohort, identifier, bool(is_member), bool(is_unsure), tries)
-            for position, cohort, identifier, is_member, is_unsure, tries in rows
-        ]
+        """Return the first due changes that were not tried before."""
+        return self._due(sql.FIRST_DUE, environment, limit)
+
+    def due_again(self, environment: Environment) -> list[Entry]:
+        """Return the due change that was tried before and has waited longest, if there is one."""
+        return self._due(sql.FIRST_TRIED, environment, 1)
 
     def mark_unsure(self, environment: Environment, positions: Sequence[int]) -> None:
         """Mark claimed entries as unsure."""
@@ -136,3 +133,11 @@ class LogTables:
         due, number = self._now + seconds if seconds else 0.0, environment.number
         rows = [(due, change.is_unsure, change.tries, number, change.position) for change in changes]
         self._file.executemany(sql.POSTPONE, rows)
+
+    def _due(self, query: str, environment: Environment, limit: int) -> list[Entry]:
+        bounds = {"limit": limit, "now": self._now, "too_late": self._now + MAX_POSTPONED_SECONDS}
+        rows = self._file.execute(query, {**environment._asdict(), **bounds}).fetchall()
+        return [
+            Entry(position, cohort, identifier, bool(is_member), bool(is_unsure), tries)
+            for position, cohort, identifier, is_member, is_unsure, tries in rows
+        ]

@@ -106,7 +106,7 @@ COUNT_UNSETTLED = "SELECT count(*), min(position), min(due) FROM unsettled WHERE
 DUE = """SELECT position, unsettled.cohort, unsettled.identifier, seen >= floor, unsure, tries
     FROM unsettled JOIN members USING (cohort, identifier) JOIN cohorts ON number = unsettled.cohort
     WHERE environment = :number AND (due <= :now OR due > :too_late)"""
-ONE_TRIED = f"{DUE} AND tries > 0 ORDER BY due LIMIT 1"
+FIRST_TRIED = f"{DUE} AND tries > 0 ORDER BY due LIMIT :limit"
 FIRST_DUE = f"{DUE} AND tries = 0 ORDER BY position LIMIT :limit"
 MARK_UNSURE = (
     "UPDATE unsettled SET unsure = 1 WHERE environment = ? AND position IN (SELECT value FROM json_each(?))"

@@ -108,7 +108,9 @@ class ChangeList:
             self._write_again([change for change in written if change.is_unsure])
             self._set_aside(failed)
             if not self._requests.is_unsure:
-                self._postpone(flight.values(), self._pace.interval_seconds if last else 0.0)
+                # Others that were tried before come first. They may be accepted, unlike these.
+                is_behind = last or any(change.tries for change in flight.values())
+                self._postpone(flight.values(), self._pace.interval_seconds if is_behind else 0.0)
         except Exception as error:  # noqa: BLE001 - what cannot be taken off the log now is written once more
             self._begin_outage(error)
         self._refusals.note_refused([*refused, *failed])
