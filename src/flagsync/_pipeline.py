@@ -198,9 +198,9 @@ class Pipeline:
 
     def _end(self) -> None:
         """Release everything. The sender's thread calls this when it ends."""
-        self._give_up(in_thread=False)
         self._api.close()
-        self._outbox.close()
+        self._outbox.close()  # it may still store what waits in memory
+        self._give_up(in_thread=False)
 
     def _give_up(self, *, in_thread: bool = True) -> None:
         """Drop and report what Mixpanel has not accepted, except for what a store keeps."""

@@ -326,6 +326,21 @@ def test_claim_waits_for_other_messages_to_share_the_request(store: ReferenceSto
     assert len(client.outbox.claim({}, urgent=False).messages) == 2
 
 
+def test_claim_lets_no_message_wait_longer_because_it_is_replaced_again_and_again(
+    store: ReferenceStore,
+) -> None:
+    client = Client(ReferenceBackend(store), limits=Limits(flush_interval_seconds=5000.0))
+    for second in (1, 600, 900):
+        client.save(f"ann={second}", second=second)
+        claim = client.outbox.claim({}, urgent=False)
+        assert not claim.messages
+        assert claim.next_at == pytest.approx(BEGAN + 5001, abs=1.0)
+    client.deliver()
+    assert client.outbox.claim({}, urgent=False) == Claim()
+    client.save("ann=last", second=990)
+    assert client.outbox.claim({}, urgent=False).next_at == pytest.approx(BEGAN + 5990, abs=1.0)
+
+
 def test_claim_has_messages_that_have_waited_long_enough(store: ReferenceStore) -> None:
     client = Client(ReferenceBackend(store), limits=Limits(flush_interval_seconds=500.0))
     client.save("ann=1")  # evaluated a thousand seconds ago
@@ -942,13 +957,27 @@ def test_mark_covers_memory_and_the_backend(client: Client, store: ReferenceStor
     other.save("bob=1")
     client.save("ann=1")
     client.put("cid=1")
-    assert client.outbox.mark() == Mark(2, 2)
+    assert client.outbox.mark() == Mark(2, 3)
     assert not client.flushes()
-    client.deliver()
-    assert not client.flushes()
-    client.outbox.save()
     client.deliver()
     assert client.flushes()
+
+
+def test_mark_covers_messages_that_were_sent_in_an_outage_and_failed_after_it(
+    client: Client, backend: UnreliableBackend
+) -> None:
+    backend.break_all()
+    client.save("ann=1")
+    assert client.claim() == ["ann=1"]
+    backend.mend()
+    client.outbox.save()  # the outage is over while the message flies
+    client.outbox.settle((), ())
+    mark = client.outbox.mark()
+    assert not client.outbox.is_settled(mark)
+    client.outbox.save()
+    assert not client.outbox.is_settled(mark)
+    assert client.deliver() == ["ann=1"]
+    assert client.outbox.is_settled(mark)
 
 
 def test_mark_is_settled_though_newer_messages_wait(client: Client) -> None:

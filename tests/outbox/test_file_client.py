@@ -288,6 +288,23 @@ def test_file_that_can_be_used_again_is_used_again(
     assert [line for line in logged() if "in use again" in line] == ["The outbox is in use again"]
 
 
+def test_file_that_can_be_used_again_gets_what_waits_in_memory_when_the_client_is_closed(
+    path: Path, build: Build, mixpanel: MixpanelServer
+) -> None:
+    mixpanel.fail(times=1000, status=503)
+    errors: list[DeliveryError] = []
+    # Both services would be tried again when it is too late.
+    sending = Sending(backoff=Backoff(first_seconds=NEVER, max_seconds=NEVER))
+    client = build(Tuning(staging=IMPATIENT.staging, sending=sending), on_error=errors.append)
+    unlock = lock(path)
+    client.get_identity_flags("user_1")
+    assert not client.flush(0.2)
+    unlock()
+    assert client.close()  # nothing is lost
+    assert (client.stats().pending, outbox_stats(path).pending) == (1, 1)
+    assert all(error.will_retry for error in errors)
+
+
 def test_file_that_is_locked_for_a_moment_is_used_again_after_a_moment(
     path: Path, build: Build, logged: Logged
 ) -> None:

@@ -478,6 +478,20 @@ def test_claim_lets_messages_wait_for_others_to_share_their_request(
     assert len(client.outbox.claim({}, urgent=False).messages) == 3
 
 
+def test_claim_lets_no_message_wait_longer_because_it_is_replaced_again_and_again(
+    build_in_memory: Build, clock: list[float]
+) -> None:
+    client = build_in_memory(flush_interval_seconds=2.0)
+    for value in range(4):
+        put(client, f"ann={value}")
+        assert client.outbox.claim({}, urgent=False) == Claim(next_at=1002.0)
+        clock[0] += 0.5
+    put(client, "ann=4")
+    assert texts(client.outbox.claim({}, urgent=False).messages) == ["ann=4"]
+    client.outbox.settle([], [])
+    assert client.outbox.has_pending()
+
+
 def test_abandoned_outbox_drops_what_waits_and_what_comes_and_what_fails(
     build_in_memory: Build, logged: Logged
 ) -> None:

@@ -207,9 +207,6 @@ class Encoder:
     def _encode(self, distinct_id: str, call: Call, key: int | None) -> None:
         """Put the message of a call into the outbox."""
         try:
-            if self._inbox.has_newer(call):
-                self._ledger.count("superseded")
-                return
             message = self._profile.encode(distinct_id, call, key)
             if isinstance(message, NotMirrored):
                 self._report.tell(distinct_id, message.reason)

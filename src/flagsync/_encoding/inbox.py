@@ -153,10 +153,6 @@ class Inbox:
         """Remove and return the identity's call or the exposure that has waited longest."""
         return self._latest.popitem(last=False)[1]
 
-    def has_newer(self, call: Call) -> bool:
-        """Return whether a later call of the same identity is collected. May raise what an identifier raises."""
-        return _key(call[0]) in self._latest
-
     def count_removed(self) -> None:
         """Count a call that has arrived and does not wait."""
         with self._lock:

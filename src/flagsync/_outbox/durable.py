@@ -25,6 +25,7 @@ from flagsync._outbox.contract import (
     Repeat,
     count_events,
 )
+from flagsync._outbox.gathering import Gathering
 from flagsync._outbox.memory import MemoryOutbox
 from flagsync._outbox.options import Staging
 from flagsync._outbox.outage import BackendOutage
@@ -69,7 +70,7 @@ class DurableOutbox:
         self._sent = SentMessages(limits.max_remembered)
         self._batch: Sequence[Message] = ()  # in flight, claimed from the backend
         self._schedule = Schedule(staging, limits.max_pending)
-        self._full_batch = limits.max_batch_messages  # as many as fill a request
+        self._gathering = Gathering(limits)
         self._postponed_up_to = 0  # the highest version that a postponed message got
 
     @property
@@ -104,9 +105,8 @@ class DurableOutbox:
             self._save()
 
     def has_full_batch(self) -> bool:
-        if self._outage.is_active:
-            return self._memory.has_full_batch()
-        return self._accounting.status.pending >= self._full_batch
+        pending = self._accounting.status.pending
+        return self._memory.has_full_batch() if self._outage.is_active else self._gathering.is_full(pending)
 
     def note_absences(self, destination: Destination, absences: Absences) -> Absences | None:
         with self._io:
@@ -143,6 +143,8 @@ class DurableOutbox:
 
     def mark(self) -> Mark:
         with self._io:
+            if len(self._memory):  # sent in an outage, and failed after it
+                self._save()
             in_memory = self._memory.mark().memory
             status = self._outage.attempt(self._read_status)
             return Mark(in_memory, None if status is None else status.last_version)
@@ -231,16 +233,14 @@ class DurableOutbox:
         until = self._schedule.until(self._backend.lease_seconds)
         holds_lease = self._backend.try_acquire_lease()
         status = self._read_status()
-        if not holds_lease or not status.pending:
-            return Claim()
-        due_at = monotonic() + self._limits.flush_interval_seconds - status.oldest_seconds
-        if not urgent and status.pending < self._full_batch and due_at > monotonic():
+        due_at = self._gathering.due_at(status) if holds_lease else inf
+        if due_at == inf or (due_at > monotonic() and not urgent):
             return Claim(next_at=due_at)
         self._batch = self._backend.claim([*resting], self._limits)
         if not self._batch:
             return Claim(next_at=min(resting.values(), default=inf))
         has_more = status.pending > len(self._batch)
-        self._full_batch = len(self._batch) if has_more else self._limits.max_batch_messages
+        self._gathering.note_claim(len(self._batch), has_more=has_more)
         return Claim(self._batch, has_more=has_more, until=until)
 
     def _read_status(self) -> Status:

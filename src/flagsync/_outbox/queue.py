@@ -38,10 +38,11 @@ class Queue:
     def add(self, message: Message, version: int) -> bool:
         """Append a message; return whether it took the place of another one."""
         slot = slot_of(message.key, message.replaces, version)
-        if replaced := slot in self.waiting:
-            self.remove(slot)
+        if (replaced := self.waiting.get(slot)) is not None:
+            self.size -= size_of(replaced)
         self._insert(slot, (*content_of(message)[:-1], version, message.evaluated_at))
-        return replaced
+        self.waiting.move_to_end(slot)
+        return replaced is not None
 
     def put_back(self, slot: str, entry: Entry, *, last: bool) -> bool:
         """Let a message wait again; False if a newer one took its place."""
