@@ -160,7 +160,49 @@ def test_claim_leaves_a_batch_that_was_refused_as_a_whole_until_later(setup: Set
     setup.claim()
     setup.changes.settle((), (), last=True)
     assert setup.claimed() == [*"ef"]
-    assert setup.log.wait() == dict.fromkeys("abcd", 60.0)
+    assert setup.log.wait() == dict.fromkeys("abcd", 5.0)
+
+
+def test_batches_that_are_refused_as_a_whole_wait_longer_each_time_until_a_change_is_written(
+    setup: Setup,
+) -> None:
+    setup.store.apply(add(*"abcdef"))
+    waited = list[dict[str, float]]()
+    for _ in range(3):
+        setup.claim()
+        setup.changes.settle((), (), last=True)
+        waited.append(setup.log.wait())
+    assert waited == [dict.fromkeys("abcd", seconds) for seconds in (5.0, 10.0, 20.0)]
+    assert setup.write() == [*"abcd"]
+    setup.claim()
+    setup.changes.settle((), (), last=True)
+    assert setup.log.wait() == dict.fromkeys("ef", 5.0)
+
+
+def test_change_is_set_aside_without_being_counted_while_flagsmith_fails_on_all(setup: Setup) -> None:
+    setup.store.apply(add("ann"))
+    for _ in range(6):
+        [message] = setup.claim().messages
+        setup.requests.failures = {message.body: SERVER_ERROR._replace(outcome=Outcome.UNAVAILABLE)}
+        setup.changes.settle((), ())
+        assert setup.log.wait() == {"ann": 5.0}
+    setup.report.report_deferred()
+    assert (setup.errors, setup.counts()) == ([], (0, 0))  # the outage of Flagsmith is reported elsewhere
+    assert [change.tries for change in setup.log.claim(1)] == [1]
+
+
+def test_change_that_was_tried_waits_behind_others_that_were_if_it_gets_no_answer(setup: Setup) -> None:
+    setup.store.apply(add("ann", "bob"))
+    setup.fail("ann", "bob")
+    setup.log.wait()
+    setup.requests.is_unsure = True
+    tried = list[str]()
+    for _ in range(2):
+        tried += setup.claimed()
+        setup.changes.settle((), ())
+    assert sorted(tried) == ["ann", "bob"]
+    setup.log.wait()
+    assert [change.is_unsure for change in setup.log.claim(1)] == [True]
 
 
 def test_claim_ends_before_the_lease_if_that_ends_by_time(setup: Setup) -> None:

@@ -56,6 +56,8 @@ def fast(
     no_bulk_seconds: float = 600.0,
     max_tries: int = 20,
     first: int = 50,
+    first_retry_seconds: float = 0.001,
+    max_retry_seconds: float = 0.002,
 ) -> Writing:
     """Have what takes seconds take milliseconds."""
     return Writing(
@@ -63,8 +65,8 @@ def fast(
             interval_seconds=interval_seconds,
             unsure_seconds=unsure_seconds,
             unsure_factor=0.0,
-            first_retry_seconds=0.001,
-            max_retry_seconds=0.002,
+            first_retry_seconds=first_retry_seconds,
+            max_retry_seconds=max_retry_seconds,
             max_tries=max_tries,
         ),
         batches=Batches(first=first, no_bulk_seconds=no_bulk_seconds),
@@ -181,14 +183,13 @@ def test_identity_that_flagsmith_fails_on_is_set_aside_and_given_up_at_last(
     ]
 
 
-@pytest.mark.parametrize("bulk", [True, False])
-@pytest.mark.parametrize("bad", [5, 15])
+@pytest.mark.parametrize(("bad", "bulk"), [(5, True), (5, False), (15, True), (30, False)])
 def test_identities_that_flagsmith_always_fails_on_do_not_keep_others_waiting(
-    store: SQLiteStore, flagsmith: FlagsmithServer, write: Write, *, bulk: bool, bad: int
+    store: SQLiteStore, flagsmith: FlagsmithServer, write: Write, *, bad: int, bulk: bool
 ) -> None:
     flagsmith.bulk, flagsmith.refused = bulk, {f"{number:02}": 500 for number in range(bad)}
     change(store, "add_members", *(f"{number:02}" for number in range(60)))
-    writer = write(writing=fast(max_tries=10**6))
+    writer = write(writing=fast(max_tries=10**6, first=10))
     for who in ("ann", "bob", "eve"):
         tried = len(flagsmith.requests) + bad + 5
         wait_until(lambda: len(flagsmith.requests) > tried)  # noqa: B023 - it is called at once
@@ -196,6 +197,16 @@ def test_identities_that_flagsmith_always_fails_on_do_not_keep_others_waiting(
         wait_until(lambda: (who, VIPS) in flagsmith.traits)  # noqa: B023 - as above
     wait_until(lambda: writer.stats().pending == bad)
     assert writer.stats().rejected == 0
+
+
+def test_batches_that_flagsmith_refuses_as_a_whole_do_not_keep_others_waiting(
+    store: SQLiteStore, flagsmith: FlagsmithServer, write: Write
+) -> None:
+    flagsmith.refused = {f"{number:03}": 400 for number in range(100)}
+    change(store, "add_members", *flagsmith.refused)
+    change(store, "add_members", *(f"good_{number}" for number in range(20)))
+    writer = write(writing=fast(first_retry_seconds=0.05, max_retry_seconds=5.0))
+    wait_until(lambda: len(flagsmith.traits) == 20, writer.stats)
 
 
 def test_change_that_is_set_aside_is_pending(

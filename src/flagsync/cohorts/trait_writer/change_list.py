@@ -8,37 +8,18 @@ fails is reported once, and used again when it works. Boundary: how changes are 
 from collections import defaultdict
 from collections.abc import Collection, Mapping
 from math import inf
-from typing import Protocol
 
 from flagsync._clock import monotonic
-from flagsync._delivery.answers import Answer
+from flagsync._delivery.answers import Answer, Outcome
 from flagsync._outbox.contract import Claim, Destination, Mark, Message
 from flagsync._report import Outage, Reporter
 from flagsync._stats import Ledger
 from flagsync.cohorts.store import ChangeLog, LogState, TraitChange
 from flagsync.cohorts.trait_writer.pace import Pace
 from flagsync.cohorts.trait_writer.refusals import Refusals
+from flagsync.cohorts.trait_writer.requests import Requests
 from flagsync.cohorts.trait_writer.service import as_json, as_message, obstacle_of
 from flagsync.exceptions import DeliveryError
-
-
-class Requests(Protocol):
-    """What a list must know of the requests that carry its changes."""
-
-    @property
-    def is_unsure(self) -> bool:
-        """Whether the server may still be working on the last request."""
-
-    @property
-    def max_batch(self) -> int:
-        """How many changes may be sent at once."""
-
-    @property
-    def slowest_seconds(self) -> float:
-        """How long the slowest of the last requests took."""
-
-    def take_failures(self) -> Mapping[bytes, Answer]:
-        """Return the changes that the server failed on alone since the last call, though it may accept them later."""
 
 
 class ChangeList:
@@ -107,10 +88,7 @@ class ChangeList:
             self._log.settle([*refused, *(change for change in written if not change.is_unsure)])
             self._write_again([change for change in written if change.is_unsure])
             self._set_aside(failed)
-            if not self._requests.is_unsure:
-                # Others that were tried before come first. They may be accepted, unlike these.
-                is_behind = last or any(change.tries for change in flight.values())
-                self._postpone(flight.values(), self._pace.interval_seconds if is_behind else 0.0)
+            self._put_back(flight.values(), are_refused=last)
         except Exception as error:  # noqa: BLE001 - what cannot be taken off the log now is written once more
             self._begin_outage(error)
         self._refusals.note_refused([*refused, *failed])
@@ -197,16 +175,28 @@ class ChangeList:
         seconds = self._pace.unsure_for(self._requests.slowest_seconds)
         self._postpone([change._replace(is_unsure=False) for change in changes], seconds)
 
+    def _put_back(self, changes: Collection[TraitChange], *, are_refused: bool) -> None:
+        """Have changes written again, behind others that may be accepted, unlike these."""
+        if are_refused:
+            self._postpone(changes, self._pace.retry_after(self._refusals.count_batch()))
+        elif any(change.tries for change in changes):
+            is_unsure = self._requests.is_unsure
+            again = [change._replace(is_unsure=change.is_unsure or is_unsure) for change in changes]
+            self._postpone(again, self._pace.interval_seconds)
+        elif not self._requests.is_unsure:
+            self._postpone(changes, 0.0)
+
     def _set_aside(self, failed: Mapping[TraitChange, Answer]) -> None:
         """Retry changes that the server fails on alone; give up those that have failed too often."""
-        given_up = [change for change in failed if self._refusals.is_last(change)]
+        alone = {change for change, answer in failed.items() if answer.outcome is not Outcome.UNAVAILABLE}
+        given_up = [change for change in failed if change in alone and self._refusals.is_last(change)]
         for change in failed.keys() - given_up:
-            tries = change.tries + 1
+            tries = max(change.tries + (change in alone), 1)
             self._postpone([change._replace(tries=tries)], self._pace.retry_after(tries))
         if given_up:
             self._log.settle(given_up)
             self._ledger.count("rejected", len(given_up))
-        new = [change for change in failed if not change.tries]
+        new = [change for change in failed if change in alone and not change.tries]
         for changes, will_retry in ((new, True), (given_up, False)):
             if changes:
                 answer, identifiers = failed[changes[0]], tuple(change.identifier for change in changes)

@@ -16,7 +16,8 @@ from flagsync.cohorts.trait_writer.batch_size import Batches, BatchSize
 from flagsync.cohorts.trait_writer.service import CANNOT_TELL, STORES_NOTHING, judge_reply
 from flagsync.cohorts.trait_writer.singles import Singles
 
-GATEWAYS = (HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT)
+# The server behind a gateway may still be working. 520 to 527 are answers of Cloudflare.
+GATEWAYS = frozenset((HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT, *range(520, 528)))
 NO_BULK = (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.GONE, HTTPStatus.NOT_IMPLEMENTED)
 REMEMBERED_REQUESTS = 20
 
@@ -25,7 +26,7 @@ class FailedAlone:
     """The changes that the server failed on while they were sent alone.
 
     Args:
-        max_alone: So many may fail one after the other. Beyond it, the server fails on everything.
+        max_alone: So many may fail one after the other. Beyond it, the server itself is failing.
     """
 
     def __init__(self, max_alone: int) -> None:
@@ -34,19 +35,18 @@ class FailedAlone:
         self._in_a_row = set[bytes]()
 
     def add(self, body: bytes, answer: Answer) -> bool:
-        """Set a change aside; False if the server fails on everything."""
+        """Set a change aside, so that others can be tried; False if the server itself is failing."""
         self._in_a_row.add(body)
-        if len(self._in_a_row) > self._max_alone:
-            return False
-        self._answers[body] = answer
-        return True
+        is_failing = len(self._in_a_row) > self._max_alone
+        self._answers[body] = answer._replace(outcome=Outcome.UNAVAILABLE) if is_failing else answer
+        return not is_failing
 
     def forget(self) -> None:
         """Start to count anew: something was accepted."""
         self._in_a_row.clear()
 
     def take(self) -> Mapping[bytes, Answer]:
-        """Return those set aside since the last call."""
+        """Return those set aside since the last call: as unavailable if the server itself was failing."""
         answers, self._answers = self._answers, {}
         return answers
 
@@ -97,7 +97,10 @@ class FlagsmithTraits:
         return max(self._took, default=0.0)
 
     def take_failures(self) -> Mapping[bytes, Answer]:
-        """Return the changes that the server failed on alone since the last call, though it may accept them later."""
+        """Return the changes that the server failed on alone since the last call, though it may accept them later.
+
+        The outcome is ``UNAVAILABLE`` if it is likely that the server fails on all changes.
+        """
         return self._failed_alone.take()
 
     def post(self, url: str, bodies: Sequence[bytes], seconds: float) -> Answer:
@@ -144,7 +147,7 @@ class FlagsmithTraits:
         return bulk if self._has_bulk else singles
 
     def _judge_alone(self, answer: Answer, reply: Reply | str, bodies: Sequence[bytes]) -> Answer:
-        """Return the answer for failed changes: one that alone gets a 500 is set aside, unless all do."""
+        """Return the answer for failed changes: one that alone gets a 500 is set aside."""
         is_error = isinstance(reply, Reply) and reply.status == HTTPStatus.INTERNAL_SERVER_ERROR
         if not is_error or len(bodies) > 1:
             return answer

@@ -20,13 +20,14 @@ class Refusals:
     """
 
     def __init__(self, max_tries: int) -> None:
-        self._max_tries, self._written = max_tries, 0
+        self._max_tries, self._written, self._batches = max_tries, 0, 0
         # identifier -> how many changes were written before its last refusal
         self._written_before: Recent[str, int] = Recent(MAX_REMEMBERED)
 
     def note_written(self, changes: Collection[TraitChange]) -> None:
         """Note that Flagsmith has accepted changes."""
         self._written += len(changes)
+        self._batches = 0 if changes else self._batches
         for change in changes:
             self._written_before.forget(change.identifier)
 
@@ -34,6 +35,11 @@ class Refusals:
         """Note that Flagsmith has refused changes, or failed on each alone."""
         for change in changes:
             self._written_before[change.identifier] = self._written
+
+    def count_batch(self) -> int:
+        """Count a batch that was refused as a whole; return how many were since a change was written."""
+        self._batches += 1
+        return self._batches
 
     def has(self, change: TraitChange) -> bool:
         """Return whether the identity of a change was refused before."""
