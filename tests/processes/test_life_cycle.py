@@ -116,7 +116,7 @@ def test_client_closed_before_a_fork_is_closed_in_the_child(mixpanel: MixpanelSe
 
 def test_children_forked_amid_busy_threads_mirror_their_own_and_end(mixpanel: MixpanelServer, run: Run) -> None:
     assert run("fork_often")[:2] == (0, ["{0}"])
-    children = [name for child in names("child", 10) for name in names(child, 8)]
+    children = [name for child in names("child", 5) for name in names(child, 8)]
     parents = [name for parent in names("parent", 2) for name in names(parent, 100)]
     assert sent(mixpanel) == Counter([*children, *parents])
 

@@ -6,7 +6,7 @@ import threading
 
 from application import build
 
-CHILDREN, THREADS = 10, 8
+CHILDREN, THREADS = 5, 8
 sys.setswitchinterval(1e-6)  # a fork meets the other threads anywhere
 client = build(flush_interval_seconds=0.001, max_pending=1000)
 ending = threading.Event()
