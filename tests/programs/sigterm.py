@@ -45,7 +45,7 @@ BEFORE: dict[str, Any] = {
 
 how = sys.argv[1]
 signals: list[int] = []
-# A signal that arrives just before signal.pause() does not end it, but it is written here.
+# signal.pause() would miss a signal that arrives just before it; this socket keeps it.
 arrived, writer = socket.socketpair()
 writer.setblocking(False)
 signal.set_wakeup_fd(writer.fileno())

@@ -176,7 +176,7 @@ class ChangeList:
         self._postpone([change._replace(is_unsure=False) for change in changes], seconds)
 
     def _put_back(self, changes: Collection[TraitChange], *, are_refused: bool) -> None:
-        """Have changes written again, behind others that may be accepted, unlike these."""
+        """Have changes that were not accepted written again: behind others if these were refused or tried before."""
         if are_refused:
             self._postpone(changes, self._pace.retry_after(self._refusals.count_batch()))
         elif any(change.tries for change in changes):
@@ -188,15 +188,16 @@ class ChangeList:
 
     def _set_aside(self, failed: Mapping[TraitChange, Answer]) -> None:
         """Retry changes that the server fails on alone; give up those that have failed too often."""
-        alone = {change for change, answer in failed.items() if answer.outcome is not Outcome.UNAVAILABLE}
-        given_up = [change for change in failed if change in alone and self._refusals.is_last(change)]
+        # While the server itself is failing, a failure says nothing about the change.
+        counted = {change for change, answer in failed.items() if answer.outcome is not Outcome.UNAVAILABLE}
+        given_up = [change for change in failed if change in counted and self._refusals.is_last(change)]
         for change in failed.keys() - given_up:
-            tries = max(change.tries + (change in alone), 1)
+            tries = max(change.tries + (change in counted), 1)
             self._postpone([change._replace(tries=tries)], self._pace.retry_after(tries))
         if given_up:
             self._log.settle(given_up)
             self._ledger.count("rejected", len(given_up))
-        new = [change for change in failed if change in alone and not change.tries]
+        new = [change for change in failed if change in counted and not change.tries]
         for changes, will_retry in ((new, True), (given_up, False)):
             if changes:
                 answer, identifiers = failed[changes[0]], tuple(change.identifier for change in changes)

@@ -34,12 +34,13 @@ class FailedAlone:
         self._answers: dict[bytes, Answer] = {}
         self._in_a_row = set[bytes]()
 
-    def add(self, body: bytes, answer: Answer) -> bool:
-        """Set a change aside, so that others can be tried; False if the server itself is failing."""
+    def add(self, body: bytes, answer: Answer) -> Answer:
+        """Set a change aside, so that others can be tried; return its answer, as ``take`` will."""
         self._in_a_row.add(body)
-        is_failing = len(self._in_a_row) > self._max_alone
-        self._answers[body] = answer._replace(outcome=Outcome.UNAVAILABLE) if is_failing else answer
-        return not is_failing
+        if len(self._in_a_row) > self._max_alone:
+            answer = answer._replace(outcome=Outcome.UNAVAILABLE)
+        self._answers[body] = answer
+        return answer
 
     def forget(self) -> None:
         """Start to count anew: something was accepted."""
@@ -151,9 +152,8 @@ class FlagsmithTraits:
         is_error = isinstance(reply, Reply) and reply.status == HTTPStatus.INTERNAL_SERVER_ERROR
         if not is_error or len(bodies) > 1:
             return answer
-        if not self._failed_alone.add(bodies[0], answer):
-            return answer._replace(outcome=Outcome.UNAVAILABLE)
-        return Answer(Outcome.ACCEPTED)
+        answer = self._failed_alone.add(bodies[0], answer)
+        return answer if answer.outcome is Outcome.UNAVAILABLE else Answer(Outcome.ACCEPTED)
 
     def _verified(self, answer: Answer, url: str, body: bytes, seconds: float) -> Answer:
         """Return the answer to single requests. The first one is read back, since a 200 may store nothing."""

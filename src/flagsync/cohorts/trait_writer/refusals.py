@@ -27,7 +27,8 @@ class Refusals:
     def note_written(self, changes: Collection[TraitChange]) -> None:
         """Note that Flagsmith has accepted changes."""
         self._written += len(changes)
-        self._batches = 0 if changes else self._batches
+        if changes:
+            self._batches = 0
         for change in changes:
             self._written_before.forget(change.identifier)
 
